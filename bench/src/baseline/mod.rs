@@ -1,0 +1,4 @@
+//! What we compare with: bevy's own executors and loops, and bare arrays.
+
+pub(crate) mod arrays;
+pub(crate) mod bevy;

@@ -1,0 +1,126 @@
+//! What a benchmark prints: rows with their baseline and ratio, and whether the run counts.
+
+use serde::Serialize;
+use std::process::Command;
+
+/// A benchmark's result.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    bench: &'static str,
+    machine: Machine,
+    rows: Vec<Row>,
+    /// Why the run does not count, if it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    void: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Machine {
+    cpu: String,
+    cores: usize,
+    rustc: String,
+    load: f64,
+}
+
+/// A figure.
+#[derive(Serialize)]
+pub(crate) struct Row {
+    pub case: String,
+    pub mode: String,
+    pub value: f64,
+    pub unit: &'static str,
+    /// What it is compared with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
+    /// What the ratio must keep to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bound: Option<Bound>,
+}
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Row {
+    /// A figure beside its baseline.
+    pub(crate) fn ratio(case: &str, mode: &str, value: f64, unit: &'static str, baseline: f64, bound: Bound) -> Self {
+        let (case, mode) = (case.to_owned(), mode.to_owned());
+        Self { case, mode, value, unit, baseline: Some(baseline), ratio: Some(value / baseline), bound: Some(bound) }
+    }
+
+    /// A figure by itself.
+    pub(crate) fn plain(case: &str, mode: &str, value: f64, unit: &'static str) -> Self {
+        Self { case: case.to_owned(), mode: mode.to_owned(), value, unit, baseline: None, ratio: None, bound: None }
+    }
+
+    /// A figure that must keep to a bound by itself.
+    pub(crate) fn bounded(case: &str, mode: &str, value: f64, unit: &'static str, bound: Bound) -> Self {
+        Self { bound: Some(bound), ..Self::plain(case, mode, value, unit) }
+    }
+
+    fn is_met(&self) -> bool {
+        let value = self.ratio.unwrap_or(self.value);
+        match self.bound {
+            None => true,
+            Some(Bound::AtMost(most)) => value <= most,
+            Some(Bound::AtLeast(least)) => value >= least,
+        }
+    }
+}
+
+impl Report {
+    pub(crate) fn new(bench: &'static str, rows: Vec<Row>, void: Option<String>) -> Self {
+        Self { bench, machine: Machine::here(), rows, void }
+    }
+
+    /// Prints; false when a bound is missed or the run is void.
+    pub(crate) fn print(&self, json: bool) -> anyhow::Result<bool> {
+        if json {
+            println!("{}", serde_json::to_string_pretty(self)?);
+        } else {
+            let Machine { cpu, cores, rustc, load } = &self.machine;
+            println!("{}: {cpu}, {cores} cores, load {load}, {rustc}", self.bench);
+            println!("{:<34} {:<22} {:>12} {:<10} {:>12} {:>8}", "case", "mode", "value", "unit", "baseline", "ratio");
+            for row in &self.rows {
+                let optional = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.3}"));
+                let verdict = match row.bound {
+                    None => String::new(),
+                    Some(bound) => {
+                        let (sign, bound) = match bound {
+                            Bound::AtMost(most) => ("<=", most),
+                            Bound::AtLeast(least) => (">=", least),
+                        };
+                        format!("  {sign} {bound} {}", if row.is_met() { "met" } else { "MISSED" })
+                    }
+                };
+                let Row { case, mode, value, unit, .. } = row;
+                let (baseline, ratio) = (optional(row.baseline), optional(row.ratio));
+                println!("{case:<34} {mode:<22} {value:>12.3} {unit:<10} {baseline:>12} {ratio:>8}{verdict}");
+            }
+            if let Some(void) = &self.void {
+                println!("VOID: {void}");
+            }
+        }
+        Ok(self.void.is_none() && self.rows.iter().all(Row::is_met))
+    }
+}
+
+impl Machine {
+    fn here() -> Self {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+        let rustc = Command::new("rustc").arg("-V").output();
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        Self {
+            cpu: cpu.trim_start_matches([' ', '\t', ':']).to_owned(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            rustc: rustc.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default(),
+            load: load.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The data of the living town: one file per noun, each a small plain column or a resource.
+//!
+//! Behaviour is in `everworld-systems`. Units: metres, in-world minutes (one tick), coins; parts of one from 0 to 1.
+
+mod census;
+mod day;
+mod goal;
+mod home;
+mod name;
+mod needs;
+mod occupation;
+mod position;
+mod purse;
+mod town_map;
+mod traits;
+mod visit;
+
+pub use census::Census;
+pub use day::{DAY_MINUTES, Day};
+pub use goal::{Action, Goal};
+pub use home::Home;
+pub use name::{Name, Persona};
+pub use needs::Needs;
+pub use occupation::{Occupation, Trade};
+pub use position::{Position, Velocity};
+pub use purse::{Purse, Treasury};
+pub use town_map::TownMap;
+pub use traits::Traits;
+pub use visit::Visit;
+
+use everworld_engine::WorldBuilder;
+
+/// Registers every column of the town.
+pub fn register(world: &mut WorldBuilder) {
+    world
+        .column::<Position>()
+        .column::<Velocity>()
+        .column::<Needs>()
+        .column::<Traits>()
+        .column::<Occupation>()
+        .column::<Home>()
+        .column::<Purse>()
+        .column::<Goal>()
+        .column::<Visit>()
+        .slow_column::<Name>()
+        .slow_column::<Persona>();
+}

@@ -1,0 +1,292 @@
+//! Structural change: births, deaths, columns that come and go. Always at a node of the plan, never at will.
+//!
+//! A system writes what it wants into its own queue. The node at the end of its phase sorts by (system in the
+//! total order, Uid of the one who asked, sequence) and applies; Uids are given there. So neither threads nor
+//! row order decide who is born first (W3).
+
+use crate::{
+    column::Column,
+    ids::Uid,
+    marks::Marks,
+    registry::Registry,
+    resource,
+    system::CurrentSystem,
+};
+use bevy_ecs::{
+    bundle::Bundle,
+    prelude::*,
+    resource::IsResource,
+    system::SystemParam,
+    world::EntityWorldMut,
+};
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// Structural change from a system. Usable from parallel rows.
+#[derive(SystemParam)]
+pub struct Effects<'s> {
+    slot: Local<'s, StructureSlot>,
+}
+
+impl Effects<'_> {
+    /// A new entity with these columns. `by` orders the births of one system: the parent's Uid, or any key
+    /// that is unique among them.
+    pub fn spawn(&self, by: Uid, columns: impl Bundle) {
+        self.push(by, Effect::Spawn(Box::new(move |entity| {
+            entity.insert(columns);
+        })));
+    }
+
+    /// Removes an entity. One that is gone already is no error.
+    pub fn despawn(&self, uid: Uid) {
+        self.push(uid, Effect::Despawn(uid));
+    }
+
+    /// Adds a column to an entity, or overwrites it.
+    pub fn insert(&self, uid: Uid, column: impl Column) {
+        self.push(uid, Effect::Change(uid, Box::new(move |entity| {
+            entity.insert(column);
+        })));
+    }
+
+    /// Takes a column from an entity.
+    pub fn remove<T: Column>(&self, uid: Uid) {
+        self.push(uid, Effect::Change(uid, Box::new(|entity| {
+            entity.remove::<T>();
+        })));
+    }
+
+    fn push(&self, by: Uid, effect: Effect) {
+        self.slot.0.queue.lock().push((by, effect));
+    }
+}
+
+type Change = Box<dyn FnOnce(&mut EntityWorldMut<'_>) + Send>;
+
+pub(crate) enum Effect {
+    Spawn(Change),
+    Despawn(Uid),
+    Change(Uid, Change),
+}
+
+/// The queue of one system.
+pub(crate) struct Slot<E> {
+    pub(crate) system: String,
+    queue: Mutex<Vec<(Uid, E)>>,
+}
+
+impl<E> Slot<E> {
+    pub(crate) fn new(system: String) -> Arc<Self> {
+        Arc::new(Self { system, queue: Mutex::default() })
+    }
+
+    pub(crate) fn push(&self, by: Uid, effect: E) {
+        self.queue.lock().push((by, effect));
+    }
+
+    /// What was queued, by Uid; within one Uid in the order of asking, which one thread has done.
+    pub(crate) fn take(&self) -> Vec<(Uid, E)> {
+        let mut effects = std::mem::take(&mut *self.queue.lock());
+        effects.sort_by_key(|(by, _)| *by);
+        effects
+    }
+}
+
+/// All queues of structural effects, in the order in which systems were initialised.
+#[derive(Resource, Default)]
+pub(crate) struct StructureSlots(pub(crate) Vec<Arc<Slot<Effect>>>);
+
+struct StructureSlot(Arc<Slot<Effect>>);
+
+impl FromWorld for StructureSlot {
+    fn from_world(world: &mut World) -> Self {
+        let slot = Slot::new(world.resource::<CurrentSystem>().name.clone());
+        world.resource_mut::<StructureSlots>().0.push(slot.clone());
+        Self(slot)
+    }
+}
+
+resource! {
+    /// The next Uid to be given.
+    pub(crate) struct UidCounter("uids", version 1) {
+        pub(crate) next: u64,
+    }
+}
+
+/// Where the entity of a Uid is. Derived: rebuilt from the Uid column.
+///
+/// Pages of 1,024 that are dropped when empty, since Uids are dense and never come again.
+#[derive(Resource, Default)]
+pub struct UidIndex {
+    pages: Vec<Option<Box<Page>>>,
+    count: usize,
+}
+
+struct Page {
+    used: usize,
+    entities: [Option<Entity>; PAGE],
+}
+
+const PAGE: usize = 1_024;
+
+impl UidIndex {
+    /// The entity of that Uid, for [`Query::get`].
+    #[inline]
+    pub fn get(&self, uid: Uid) -> Option<Entity> {
+        let value = uid.get() as usize;
+        self.pages.get(value / PAGE)?.as_ref()?.entities[value % PAGE]
+    }
+
+    /// How many entities there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// True when there is nobody.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(crate) fn insert(&mut self, uid: Uid, entity: Entity) {
+        let value = uid.get() as usize;
+        if self.pages.len() <= value / PAGE {
+            self.pages.resize_with(value / PAGE + 1, || None);
+        }
+        let page = self.pages[value / PAGE].get_or_insert_with(|| Box::new(Page { used: 0, entities: [None; PAGE] }));
+        if page.entities[value % PAGE].replace(entity).is_none() {
+            page.used += 1;
+            self.count += 1;
+        }
+    }
+
+    fn remove(&mut self, uid: Uid) -> Option<Entity> {
+        let value = uid.get() as usize;
+        let slot = self.pages.get_mut(value / PAGE)?;
+        let page = slot.as_mut()?;
+        let entity = page.entities[value % PAGE].take()?;
+        page.used -= 1;
+        self.count -= 1;
+        if page.used == 0 {
+            *slot = None;
+        }
+        Some(entity)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Gives the next Uid.
+pub(crate) fn next_uid(world: &mut World) -> Uid {
+    let mut counter = world.resource_mut::<UidCounter>();
+    let uid = Uid::new(counter.next);
+    counter.next += 1;
+    uid
+}
+
+/// A new entity: Uid, columns, index.
+pub(crate) fn spawn(world: &mut World, columns: impl FnOnce(&mut EntityWorldMut<'_>)) -> Uid {
+    let uid = next_uid(world);
+    let mut entity = world.spawn(uid);
+    columns(&mut entity);
+    let id = entity.id();
+    world.resource_mut::<UidIndex>().insert(uid, id);
+    uid
+}
+
+/// Removes an entity; false when it is not there.
+pub(crate) fn despawn(world: &mut World, uid: Uid) -> bool {
+    let entity = world.resource_mut::<UidIndex>().remove(uid);
+    entity.is_some_and(|entity| world.despawn(entity))
+}
+
+/// Applies the queues of some systems in the order given.
+pub(crate) fn apply(world: &mut World, slots: &[Arc<Slot<Effect>>]) {
+    let mut changed = false;
+    for slot in slots {
+        for (_, effect) in slot.take() {
+            changed = true;
+            match effect {
+                Effect::Spawn(columns) => {
+                    spawn(world, columns);
+                }
+                Effect::Despawn(uid) => {
+                    despawn(world, uid);
+                }
+                Effect::Change(uid, change) => {
+                    if let Some(entity) = world.resource::<UidIndex>().get(uid) {
+                        change(&mut world.entity_mut(entity));
+                    }
+                }
+            }
+        }
+    }
+    if changed {
+        settle_structure(world);
+    }
+}
+
+/// How many archetypes were looked at, and how many of them are bevy's own.
+#[derive(Resource, Default)]
+pub(crate) struct CheckedArchetypes(pub(crate) usize);
+
+/// After structural change: room for marks, and nothing in the world that is not state.
+///
+/// # Panics
+/// When an entity has an unregistered component or no Uid, or was spawned past the engine: it would be lost
+/// at the next restore (W4).
+pub(crate) fn settle_structure(world: &mut World) {
+    world.flush();
+    world.resource_scope(|world, mut checked: Mut<'_, CheckedArchetypes>| {
+        let registry = world.resource::<SharedRegistry>().0.clone();
+        let uid = world.component_id::<Uid>();
+        let is_resource = world.component_id::<IsResource>();
+        for archetype in world.archetypes().iter().skip(checked.0) {
+            let components = archetype.components();
+            if components.is_empty() || is_resource.is_some_and(|id| components.contains(&id)) {
+                continue;
+            }
+            assert!(
+                uid.is_some_and(|uid| components.contains(&uid)),
+                "an entity was spawned without a Uid: use Effects or an input, not the world"
+            );
+            for id in components {
+                assert!(
+                    registry.by_id(*id).is_some(),
+                    "an entity has a component that is not registered (component {}): it would not survive a restore",
+                    id.index()
+                );
+            }
+        }
+        checked.0 = world.archetypes().len();
+    });
+    world.resource_scope(|world, mut marks: Mut<'_, Marks>| {
+        let registry = &world.resource::<SharedRegistry>().0;
+        let mut entities = 0;
+        let uid = world.component_id::<Uid>().expect("every world registers Uid");
+        for table in world.storages().tables.iter() {
+            if !table.has_column(uid) {
+                continue;
+            }
+            entities += table.entity_count() as usize;
+            let table_id = world
+                .entities()
+                .get_spawned(*table.entities().first().unwrap_or(&Entity::PLACEHOLDER))
+                .map(|location| location.table_id);
+            let Ok(table_id) = table_id else { continue };
+            for column in registry.columns.iter().filter(|column| table.has_column(column.id)) {
+                marks.grow(table_id, column.id, table.entity_count() as usize);
+            }
+        }
+        assert_eq!(
+            entities,
+            world.resource::<UidIndex>().len(),
+            "entities were spawned or removed past the engine: use Effects or an input, not the world"
+        );
+    });
+}
+
+/// The registry as every node sees it. Not state.
+#[derive(Resource)]
+pub(crate) struct SharedRegistry(pub(crate) Arc<Registry>);

@@ -1,0 +1,73 @@
+//! The mechanism of a tick: columns, the static plan, its parallel execution, capture and the mirror.
+//!
+//! Promises: one result for any number of threads, for any order of rows and of registration (invariants
+//! W1, W3); a world built from an [`Image`] goes on exactly as the one that the image was taken of (W4).
+//! Deliberately absent: files, sockets, clocks and nouns of any game. Time that is measured (never used
+//! by a system) comes in as two function pointers, see [`Stopwatch`].
+//!
+//! Reading order: [`column!`] and [`WorldBuilder`] say what a world is made of, [`system()`] what happens in
+//! it, [`Plan`] in which order, [`LiveWorld`] runs it.
+
+// For the macros, which name this crate by the path that its users see.
+extern crate self as everworld_engine;
+
+pub mod column;
+mod effects;
+pub mod fold;
+mod hash;
+mod ids;
+mod image;
+pub mod input;
+pub mod math;
+mod marks;
+mod mirror;
+mod param;
+mod plan;
+mod pool;
+pub mod random;
+mod raw;
+mod registry;
+mod report;
+mod rows;
+mod state;
+mod system;
+mod timers;
+mod world;
+
+pub use bevy_ecs as ecs;
+pub use column::{Column, Layout, SlowColumn};
+pub use effects::{Effects, UidIndex};
+pub use hash::StateHash;
+pub use ids::{Tick, Uid};
+pub use image::{CHUNK_ROWS, Chunk, ColumnImage, ColumnSchema, Image, ImageError, ResourceImage, TableImage};
+pub use input::{Input, InputEnvelope, InputError, InputKind, Outcome};
+pub use mirror::{Mirror, MirrorHandle};
+pub use plan::{BuildError, Edge, EdgeReason, NodeKind, Plan, PlanNode};
+pub use pool::Pool;
+pub use random::Random;
+pub use registry::{ColumnInfo, Registry, ResourceInfo};
+pub use report::{CPU_SAMPLE_TICKS, Stopwatch, SystemReport, TickReport};
+pub use rows::{Marked, Rows, Write};
+pub use state::{StateResource, TickTime};
+pub use system::{Class, Phase, Priority, SystemConfig, system};
+pub use timers::{Due, Timers};
+pub use world::{BuildErrors, Capture, LiveWorld, Options, Parallel, TickError, WorldBuilder};
+
+/// What a file with components, systems or a plugin usually needs.
+pub mod prelude {
+    pub use crate::{
+        Column, Due, Effects, Input, InputError, LiveWorld, Marked, Outcome, Phase, Priority, Random, Rows,
+        StateResource, TickTime, Timers, Uid, UidIndex, WorldBuilder, Write, column, math, resource,
+        slow_column, system,
+    };
+    pub use bevy_ecs::prelude::{Query, Res, ResMut, With, Without};
+}
+
+/// What the macros of this crate expand to. Not an interface.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::state::register_resource_marker;
+    pub use bevy_ecs;
+    pub use bytemuck;
+    pub use serde;
+}

@@ -1,0 +1,109 @@
+//! Which rows were written since the last capture: a bit per row of each plain column.
+//!
+//! Set by [`Marked`](crate::Marked) slices without any lock: a slice is the only writer of its rows, and slices
+//! are cut at multiples of 64 rows, so that no two of them share a word. Grown only where structure changes.
+
+use crate::image::CHUNK_ROWS;
+use bevy_ecs::{component::ComponentId, prelude::Resource, storage::TableId};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The marks of all tables.
+#[derive(Resource, Default)]
+pub(crate) struct Marks {
+    /// By table, then by component.
+    tables: Vec<Vec<Option<TableMarks>>>,
+}
+
+/// The marks of one column in one table: a word per 64 rows.
+#[derive(Default)]
+pub(crate) struct TableMarks {
+    words: Vec<AtomicU64>,
+}
+
+impl Marks {
+    /// Makes room for the rows of a column.
+    pub(crate) fn grow(&mut self, table: TableId, component: ComponentId, rows: usize) {
+        let (table, component) = (table.as_usize(), component.index());
+        if self.tables.len() <= table {
+            self.tables.resize_with(table + 1, Vec::new);
+        }
+        let columns = &mut self.tables[table];
+        if columns.len() <= component {
+            columns.resize_with(component + 1, || None);
+        }
+        let marks = columns[component].get_or_insert_default();
+        if marks.words.len() * 64 < rows {
+            // Whole chunks at once, so that births seldom grow it.
+            marks.words.resize_with(rows.next_multiple_of(CHUNK_ROWS) / 64, AtomicU64::default);
+        }
+    }
+
+    /// The marks of a column.
+    ///
+    /// # Panics
+    /// When structure changed without [`Marks::grow`]: a bug of the engine.
+    pub(crate) fn of(&self, table: TableId, component: ComponentId) -> &TableMarks {
+        let columns = self.tables.get(table.as_usize());
+        let marks = columns.and_then(|columns| columns.get(component.index())).and_then(Option::as_ref);
+        marks.expect("marks grow wherever structure changes")
+    }
+
+    /// How many rows are marked, over all columns.
+    pub(crate) fn count(&self) -> u64 {
+        let words = self.tables.iter().flatten().flatten().flat_map(|marks| &marks.words);
+        words.map(|word| u64::from(word.load(Relaxed).count_ones())).sum()
+    }
+
+    /// Forgets all marks: what a capture does once it has taken what they point to.
+    pub(crate) fn clear(&mut self) {
+        for marks in self.tables.iter_mut().flatten().flatten() {
+            marks.words.iter_mut().for_each(|word| *word.get_mut() = 0);
+        }
+    }
+}
+
+impl TableMarks {
+    #[inline]
+    pub(crate) fn mark(&self, row: usize) {
+        let word = &self.words[row / 64];
+        // Not an atomic or: this slice is the only writer of the word, see the module.
+        word.store(word.load(Relaxed) | 1 << (row % 64), Relaxed);
+    }
+
+    pub(crate) fn mark_range(&self, start: usize, end: usize) {
+        if start >= end {
+            return;
+        }
+        let (first, last) = (start / 64, (end - 1) / 64);
+        for (i, word) in self.words[first..=last].iter().enumerate() {
+            let low = if i == 0 { u64::MAX << (start % 64) } else { u64::MAX };
+            let high = if first + i == last { u64::MAX >> (63 - (end - 1) % 64) } else { u64::MAX };
+            word.store(word.load(Relaxed) | (low & high), Relaxed);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn marked(&self) -> Vec<usize> {
+        let words = self.words.iter().enumerate();
+        let bits = |(i, word): (usize, &AtomicU64)| {
+            let word = word.load(Relaxed);
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| i * 64 + bit)
+        };
+        words.flat_map(bits).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_range_marks_its_rows_and_no_others(start in 0usize..400, len in 0usize..400) {
+            let marks = TableMarks { words: (0..16).map(|_| AtomicU64::default()).collect() };
+            marks.mark_range(start, start + len);
+            prop_assert_eq!(marks.marked(), (start..start + len).collect::<Vec<_>>());
+        }
+    }
+}

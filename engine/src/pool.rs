@@ -1,0 +1,33 @@
+//! The pool of threads that ticks run on. Worlds may share one; they take turns.
+
+use rayon::ThreadPool;
+
+/// Threads for ticks.
+pub struct Pool(ThreadPool);
+
+impl Pool {
+    /// Starts `threads` threads called `{name} {number}`. `on_start` runs on each first.
+    ///
+    /// # Errors
+    /// When the system has no threads left.
+    pub fn start(threads: usize, name: &'static str, on_start: impl Fn(usize) + Send + Sync + 'static) -> std::io::Result<Self> {
+        let builder = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1));
+        let builder = builder.thread_name(move |i| format!("{name} {i}")).start_handler(on_start);
+        builder.build().map(Self).map_err(std::io::Error::other)
+    }
+
+    /// How many threads there are.
+    pub fn threads(&self) -> usize {
+        self.0.current_num_threads()
+    }
+
+    /// Runs a closure on a thread of the pool; on one already, at once.
+    pub fn install<R: Send>(&self, body: impl FnOnce() -> R + Send) -> R {
+        self.0.install(body)
+    }
+
+    /// True on a thread of this pool.
+    pub fn is_here(&self) -> bool {
+        self.0.current_thread_index().is_some()
+    }
+}

@@ -1,0 +1,387 @@
+//! The unsafe part of the engine, all of it: running systems side by side, and the bytes of columns.
+//!
+//! Soundness of the executor rests on one fact that [`crate::plan`] establishes and its property test checks:
+//! two nodes whose access is incompatible are joined by a path of edges, hence never run at the same time.
+#![allow(unsafe_code, reason = "the one module of this crate that may; each block says why it is sound")]
+
+use crate::{column::Column, effects, plan::NodeKind, report::Stopwatch};
+use bevy_ecs::{
+    change_detection::CheckChangeTicks,
+    component::ComponentId,
+    prelude::*,
+    storage::Table,
+    system::{BoxedSystem, RunSystemError},
+    world::unsafe_world_cell::UnsafeWorldCell,
+};
+use bevy_ecs::ptr::OwningPtr;
+use parking_lot::Mutex;
+use std::{
+    any::Any,
+    cell::UnsafeCell,
+    panic::{AssertUnwindSafe, catch_unwind},
+    ptr::NonNull,
+    sync::atomic::{
+        AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+        Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
+    },
+};
+
+/// The nodes of a plan, ready to run tick after tick.
+pub(crate) struct Executor {
+    nodes: Vec<Node>,
+    /// Nodes that became ready and that nobody runs yet. Each is pushed once per tick.
+    queue: Vec<AtomicU32>,
+}
+
+pub(crate) struct Node {
+    cell: SystemCell,
+    kind: NodeKind,
+    every: u64,
+    offset: u64,
+    predecessors: u32,
+    successors: Vec<u32>,
+    waiting: AtomicU32,
+    ran: AtomicBool,
+    wall_nanos: AtomicU64,
+    cpu_nanos: AtomicU64,
+}
+
+/// A system that one thread at a time runs through a shared reference.
+struct SystemCell(UnsafeCell<BoxedSystem>);
+
+// SAFETY: BoxedSystem is Send + Sync itself. The cell is opened in `Node::run` only, and the executor runs a
+// node once per tick: it goes through the queue or as one thread's continuation, never both.
+unsafe impl Sync for SystemCell {}
+
+/// A system failed; the world is half changed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub node: usize,
+    pub message: String,
+}
+
+/// How a tick is run. Results do not depend on it (W1).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HowToRun {
+    pub tick: u64,
+    pub stopwatch: Stopwatch,
+    pub sample_cpu: bool,
+}
+
+const EMPTY: u32 = u32::MAX;
+const NOT_SAMPLED: u64 = u64::MAX;
+
+impl Node {
+    pub(crate) fn new(system: BoxedSystem, kind: NodeKind, every: u64, offset: u64) -> Self {
+        Self {
+            cell: SystemCell(UnsafeCell::new(system)),
+            kind,
+            every,
+            offset,
+            predecessors: 0,
+            successors: Vec::new(),
+            waiting: AtomicU32::new(0),
+            ran: AtomicBool::new(false),
+            wall_nanos: AtomicU64::new(0),
+            cpu_nanos: AtomicU64::new(NOT_SAMPLED),
+        }
+    }
+
+    fn is_due(&self, tick: u64) -> bool {
+        self.every == 1 || tick % self.every == self.offset
+    }
+
+    /// # Safety
+    /// No node with incompatible access runs at the same time, and nobody else runs this one.
+    unsafe fn run(&self, world: UnsafeWorldCell<'_>) -> Result<(), String> {
+        // SAFETY: nobody else runs this node, so this is the only reference to the system.
+        let system = unsafe { &mut *self.cell.0.get() };
+        // SAFETY: the system was initialised for this world (Executor::new takes it from there), and by this
+        // function's contract nothing runs that its registered access conflicts with. For a system with
+        // Exclusive access that means nothing runs at all.
+        match unsafe { system.run_unsafe((), world) } {
+            // A skipped parameter (no entity for a Single) is not a failure.
+            Ok(()) | Err(RunSystemError::Skipped(_)) => {}
+            Err(RunSystemError::Failed(error)) => return Err(error.to_string()),
+        }
+        if self.kind == NodeKind::Exclusive {
+            // SAFETY: an exclusive node runs alone, and the system's own borrow has ended.
+            effects::settle_structure(unsafe { world.world_mut() });
+        }
+        Ok(())
+    }
+
+    /// What the last tick measured: (ran, wall, CPU if sampled).
+    pub(crate) fn measured(&self) -> (bool, u64, Option<u64>) {
+        let cpu = self.cpu_nanos.load(Relaxed);
+        (self.ran.load(Relaxed), self.wall_nanos.load(Relaxed), (cpu != NOT_SAMPLED).then_some(cpu))
+    }
+}
+
+impl Executor {
+    /// Nodes in total order, all initialised for one world; edges as (from, to), from < to.
+    pub(crate) fn new(mut nodes: Vec<Node>, edges: impl IntoIterator<Item = (usize, usize)>) -> Self {
+        for (from, to) in edges {
+            assert!(from < to, "edges follow the total order");
+            nodes[from].successors.push(to as u32);
+            nodes[to].predecessors += 1;
+        }
+        let queue = nodes.iter().map(|_| AtomicU32::new(EMPTY)).collect();
+        Self { nodes, queue }
+    }
+
+    pub(crate) fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    pub(crate) fn check_change_ticks(&mut self, check: CheckChangeTicks) {
+        self.nodes.iter_mut().for_each(|node| node.cell.0.get_mut().check_change_tick(check));
+    }
+
+    /// One node after the other, in total order, on this thread.
+    pub(crate) fn run_serial(&mut self, world: &mut World, how: HowToRun) -> Result<(), Failure> {
+        let cell = world.as_unsafe_world_cell();
+        let mut at = 0;
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let mut last = (how.stopwatch.wall_nanos)();
+            for (i, node) in self.nodes.iter().enumerate() {
+                at = i;
+                let due = node.is_due(how.tick);
+                node.ran.store(due, Relaxed);
+                if !due {
+                    continue;
+                }
+                let cpu = how.sample_cpu.then(|| (how.stopwatch.thread_cpu_nanos)());
+                // SAFETY: one thread runs one node at a time.
+                unsafe { node.run(cell) }?;
+                // The end of one is the start of the next: one look at the clock each.
+                let now = (how.stopwatch.wall_nanos)();
+                node.wall_nanos.store(now.wrapping_sub(last), Relaxed);
+                last = now;
+                let cpu = cpu.map_or(NOT_SAMPLED, |start| (how.stopwatch.thread_cpu_nanos)() - start);
+                node.cpu_nanos.store(cpu, Relaxed);
+            }
+            Ok(())
+        }));
+        let message = match result {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(message)) => message,
+            Err(panic) => panic_message(&*panic),
+        };
+        Err(Failure { node: at, message })
+    }
+
+    /// Nodes side by side on the rayon pool of this thread, `threads` of them at the most.
+    pub(crate) fn run_parallel(&mut self, world: &mut World, how: HowToRun, threads: usize) -> Result<(), Failure> {
+        if self.nodes.is_empty() {
+            return Ok(());
+        }
+        for (node, slot) in self.nodes.iter_mut().zip(&mut self.queue) {
+            *node.waiting.get_mut() = node.predecessors;
+            *slot.get_mut() = EMPTY;
+        }
+        let run = Run {
+            nodes: &self.nodes,
+            queue: &self.queue,
+            head: AtomicUsize::new(0),
+            tail: AtomicUsize::new(0),
+            active: AtomicUsize::new(1),
+            threads,
+            world: world.as_unsafe_world_cell(),
+            how,
+            failed: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        };
+        let roots = self.nodes.iter().enumerate().filter(|(_, node)| node.predecessors == 0);
+        let mut count = 0;
+        for (i, _) in roots {
+            run.push(i as u32);
+            count += 1;
+        }
+        rayon::scope(|scope| {
+            run.invite(scope, count - 1);
+            run.work(scope);
+        });
+        run.failure.into_inner().map_or(Ok(()), Err)
+    }
+}
+
+/// One tick on several threads.
+struct Run<'r> {
+    nodes: &'r [Node],
+    queue: &'r [AtomicU32],
+    head: AtomicUsize,
+    tail: AtomicUsize,
+    /// Threads that are in `work`, or invited to it.
+    active: AtomicUsize,
+    threads: usize,
+    world: UnsafeWorldCell<'r>,
+    how: HowToRun,
+    failed: AtomicBool,
+    failure: Mutex<Option<Failure>>,
+}
+
+impl<'r> Run<'r> {
+    /// Works off the queue until it is empty. Leaving early is fine: who makes a node ready runs it or invites.
+    /// Idle threads are not kept here, as the rows of a running system may need them.
+    fn work<'s>(&'s self, scope: &rayon::Scope<'s>) {
+        loop {
+            let mut next = self.pop();
+            while let Some(i) = next {
+                next = self.run_node(i, scope);
+            }
+            if self.is_empty() {
+                self.active.fetch_sub(1, SeqCst);
+                // Something may have been pushed while we still counted as active: then nobody was invited.
+                if self.is_empty() || !self.join() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Runs a node; returns one that became ready by it, to go on with on this thread.
+    fn run_node<'s>(&'s self, i: u32, scope: &rayon::Scope<'s>) -> Option<u32> {
+        let node = &self.nodes[i as usize];
+        let due = node.is_due(self.how.tick) && !self.failed.load(Relaxed);
+        node.ran.store(due, Relaxed);
+        if due {
+            let start = (self.how.stopwatch.wall_nanos)();
+            let cpu = self.how.sample_cpu.then(|| (self.how.stopwatch.thread_cpu_nanos)());
+            // SAFETY: all predecessors have finished: `waiting` counts them down with AcqRel, and whoever
+            // reached 0 handed the node on. Every node with incompatible access is an ancestor or a
+            // descendant (plan::edges), so that none of them is running. A node is handed on once.
+            let result = catch_unwind(AssertUnwindSafe(|| unsafe { node.run(self.world) }));
+            let cpu = cpu.map_or(NOT_SAMPLED, |start| (self.how.stopwatch.thread_cpu_nanos)() - start);
+            node.cpu_nanos.store(cpu, Relaxed);
+            node.wall_nanos.store((self.how.stopwatch.wall_nanos)().wrapping_sub(start), Relaxed);
+            match result {
+                Ok(Ok(())) => {}
+                Ok(Err(message)) => self.fail(i as usize, message),
+                Err(panic) => self.fail(i as usize, panic_message(&*panic)),
+            }
+        }
+        let (mut next, mut pushed) = (None, 0);
+        for &to in &node.successors {
+            if self.nodes[to as usize].waiting.fetch_sub(1, AcqRel) == 1 {
+                if next.is_none() {
+                    next = Some(to);
+                } else {
+                    self.push(to);
+                    pushed += 1;
+                }
+            }
+        }
+        self.invite(scope, pushed);
+        next
+    }
+
+    /// Asks the pool for up to `wanted` more threads.
+    fn invite<'s>(&'s self, scope: &rayon::Scope<'s>, wanted: usize) {
+        for _ in 0..wanted {
+            if !self.join() {
+                return;
+            }
+            scope.spawn(|scope| self.work(scope));
+        }
+    }
+
+    /// Counts one more thread as active, unless there are enough.
+    fn join(&self) -> bool {
+        let more = |active| (active < self.threads).then_some(active + 1);
+        self.active.fetch_update(SeqCst, Relaxed, more).is_ok()
+    }
+
+    fn push(&self, node: u32) {
+        let slot = self.tail.fetch_add(1, SeqCst);
+        self.queue[slot].store(node, Release);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.head.load(SeqCst) >= self.tail.load(SeqCst)
+    }
+
+    fn pop(&self) -> Option<u32> {
+        let mut head = self.head.load(SeqCst);
+        loop {
+            if head >= self.tail.load(SeqCst) {
+                return None;
+            }
+            match self.head.compare_exchange_weak(head, head + 1, SeqCst, SeqCst) {
+                Ok(_) => break,
+                Err(now) => head = now,
+            }
+        }
+        loop {
+            // The pusher has taken the slot and writes it in its next instruction.
+            match self.queue[head].load(Acquire) {
+                EMPTY => std::hint::spin_loop(),
+                node => return Some(node),
+            }
+        }
+    }
+
+    /// Keeps the failure that comes first in the total order; the rest of the tick is left out.
+    fn fail(&self, node: usize, message: String) {
+        self.failed.store(true, Relaxed);
+        let mut failure = self.failure.lock();
+        if failure.as_ref().is_none_or(|known| node < known.node) {
+            *failure = Some(Failure { node, message });
+        }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
+}
+
+/// All rows of a plain column of a table, as bytes.
+///
+/// # Panics
+/// When the table does not have the column: callers look first.
+pub(crate) fn column_bytes<T: Column>(table: &Table, id: ComponentId) -> &[u8] {
+    // SAFETY: `id` is the component id of `T`: both come from one `Registry::add_column::<T>`.
+    let rows = unsafe { table.get_data_slice_for::<T>(id) }.expect("the caller has seen the column in the table");
+    // SAFETY: UnsafeCell<T> has T's layout. The table is borrowed from a shared reference to the World, and
+    // no system runs while one exists outside the executor, so that nobody writes these cells.
+    let rows = unsafe { &*(std::ptr::from_ref(rows) as *const [T]) };
+    bytemuck::cast_slice(rows)
+}
+
+/// Spawns one entity for each row of some plain columns, all of them at once per entity.
+///
+/// `columns` are (id, bytes of a row, all rows); every one has `rows` rows. Calls `spawned` with the row number.
+pub(crate) fn spawn_rows(
+    world: &mut World,
+    rows: usize,
+    columns: &[(ComponentId, usize, &[u8])],
+    mut spawned: impl FnMut(&mut World, usize, Entity),
+) {
+    for (id, row_bytes, bytes) in columns {
+        assert_eq!(bytes.len(), rows * row_bytes, "a column has one row per entity");
+        let info = world.components().get_info(*id).expect("a registered component");
+        assert_eq!(info.layout().size(), *row_bytes, "a row has the size of its component");
+        assert!(info.layout().align() <= align_of::<u64>() && info.drop().is_none(), "a plain row");
+    }
+    let ids: Vec<ComponentId> = columns.iter().map(|(id, ..)| *id).collect();
+    // A row in a byte buffer is not aligned for its component: it is copied into one that is.
+    let mut scratch: Vec<Vec<u64>> = columns.iter().map(|(_, bytes, _)| vec![0; bytes.div_ceil(8)]).collect();
+    for row in 0..rows {
+        let mut entity = world.spawn_empty();
+        let values = scratch.iter_mut().zip(columns).map(|(scratch, (_, row_bytes, bytes))| {
+            let target: &mut [u8] = bytemuck::cast_slice_mut(scratch);
+            target[..*row_bytes].copy_from_slice(&bytes[row * row_bytes..(row + 1) * row_bytes]);
+            let pointer = NonNull::new(target.as_mut_ptr()).unwrap_or(NonNull::<u64>::dangling().cast());
+            // SAFETY: points to `row_bytes` bytes, aligned to 8, that live until the next row; a plain row
+            // has no destructor, so handing out ownership of a copy moves nothing that is used again.
+            unsafe { OwningPtr::new(pointer) }
+        });
+        // SAFETY: every id belongs to this world; each pointer is to a value of its component, as the sizes
+        // above confirm and any bytes are a valid plain row (Pod).
+        unsafe { entity.insert_by_ids(&ids, values) };
+        let id = entity.id();
+        spawned(world, row, id);
+    }
+}

@@ -1,0 +1,253 @@
+//! What a world is made of: the lists of columns, resources, inputs and prototypes, by name.
+//!
+//! Numbers are given in the order of registration and differ between builds; only names leave the process.
+
+use crate::{
+    column::{Column, Fault, FieldInfo, Layout, SlowColumn, field_paths, lanes, merge_json_into_row, row_schema, row_to_json},
+    hash::column_salt,
+    image::{ColumnSchema, ImageError},
+    input::InputKind,
+    plan::BuildError,
+    raw,
+    state::StateResource,
+};
+use bevy_ecs::{component::ComponentId, prelude::*, storage::Table};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// The lists. Shared and immutable once a world is built.
+#[derive(Default)]
+pub struct Registry {
+    pub(crate) columns: Vec<ColumnInfo>,
+    pub(crate) resources: Vec<ResourceInfo>,
+    pub(crate) inputs: Vec<InputKind>,
+    pub(crate) prototypes: BTreeMap<String, Vec<(usize, Vec<u8>)>>,
+}
+
+/// A registered column.
+pub struct ColumnInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// Its version.
+    pub version: u16,
+    /// Its documentation.
+    pub doc: &'static str,
+    /// How its rows are kept.
+    pub layout: Layout,
+    /// What the store knows of it.
+    pub schema: Arc<ColumnSchema>,
+    pub(crate) salt: u64,
+    pub(crate) id: ComponentId,
+    pub(crate) insert: fn(&mut EntityWorldMut<'_>, &[u8]) -> Result<(), String>,
+    pub(crate) default_row: fn() -> Vec<u8>,
+    pub(crate) rows: RowsOf,
+    json: JsonOf,
+}
+
+/// How to reach the rows of a column in a table.
+pub(crate) enum RowsOf {
+    /// All of them as bytes.
+    Plain(for<'w> fn(&'w Table, ComponentId) -> &'w [u8]),
+    /// One postcard value each.
+    Slow(fn(&World, &Table) -> Vec<Vec<u8>>),
+}
+
+/// JSON of slow columns; plain ones go by their fields.
+enum JsonOf {
+    Fields(&'static [FieldInfo]),
+    Serde { to: fn(&[u8]) -> Value, from: fn(&Value) -> Result<Vec<u8>, String> },
+}
+
+/// A registered resource.
+pub struct ResourceInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// Its version.
+    pub version: u16,
+    pub(crate) id: ComponentId,
+    pub(crate) save: fn(&World) -> Vec<u8>,
+    pub(crate) load: fn(&mut World, &[u8]) -> Result<(), ImageError>,
+    /// Its value as JSON.
+    pub to_json: fn(&[u8]) -> Value,
+}
+
+impl Registry {
+    /// The columns in the order of registration.
+    pub fn columns(&self) -> &[ColumnInfo] {
+        &self.columns
+    }
+
+    /// The resources in the order of registration.
+    pub fn resources(&self) -> &[ResourceInfo] {
+        &self.resources
+    }
+
+    /// The kinds of input in the order of registration.
+    pub fn inputs(&self) -> &[InputKind] {
+        &self.inputs
+    }
+
+    /// The column of that name.
+    pub fn column(&self, name: &str) -> Option<&ColumnInfo> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// The kind of input of that name.
+    pub fn input(&self, kind: &str) -> Option<&InputKind> {
+        self.inputs.iter().find(|input| input.kind == kind)
+    }
+
+    /// The names of the prototypes that [`crate::input::SpawnEntities`] can start from.
+    pub fn prototypes(&self) -> impl Iterator<Item = &str> {
+        self.prototypes.keys().map(String::as_str)
+    }
+
+    pub(crate) fn by_id(&self, id: ComponentId) -> Option<&ColumnInfo> {
+        self.columns.iter().find(|column| column.id == id)
+    }
+
+    pub(crate) fn add_column<T: Column>(&mut self, world: &mut World) -> Result<(), BuildError> {
+        let layout = Layout::Plain { row_bytes: size_of::<T>(), fields: T::FIELDS };
+        let widths = lanes(T::FIELDS).iter().map(|lane| lane.width as u8).collect();
+        self.push_column(ColumnInfo {
+            name: T::NAME,
+            version: T::VERSION,
+            doc: T::DOC,
+            layout,
+            schema: Arc::new(ColumnSchema { name: T::NAME.into(), version: T::VERSION, lanes: Some(widths) }),
+            salt: column_salt(T::NAME, T::VERSION),
+            id: world.register_component::<T>(),
+            insert: |entity, row| {
+                let row = bytemuck::try_pod_read_unaligned::<T>(row).map_err(|error| error.to_string())?;
+                entity.insert(row);
+                Ok(())
+            },
+            default_row: || bytemuck::bytes_of(&T::default()).to_vec(),
+            rows: RowsOf::Plain(raw::column_bytes::<T>),
+            json: JsonOf::Fields(T::FIELDS),
+        })
+    }
+
+    pub(crate) fn add_slow_column<T: SlowColumn>(&mut self, world: &mut World) -> Result<(), BuildError> {
+        self.push_column(ColumnInfo {
+            name: T::NAME,
+            version: T::VERSION,
+            doc: T::DOC,
+            layout: Layout::Slow,
+            schema: Arc::new(ColumnSchema { name: T::NAME.into(), version: T::VERSION, lanes: None }),
+            salt: column_salt(T::NAME, T::VERSION),
+            id: world.register_component::<T>(),
+            insert: |entity, value| {
+                let value = postcard::from_bytes::<T>(value).map_err(|error| error.to_string())?;
+                entity.insert(value);
+                Ok(())
+            },
+            default_row: || encode(&T::default()),
+            rows: RowsOf::Slow(|world, table| {
+                let value = |entity: &Entity| world.get::<T>(*entity).map(encode).unwrap_or_default();
+                table.entities().iter().map(value).collect()
+            }),
+            json: JsonOf::Serde {
+                to: |bytes| to_json::<T>(bytes),
+                from: |value| T::deserialize(value).map(|value| encode(&value)).map_err(|error| error.to_string()),
+            },
+        })
+    }
+
+    fn push_column(&mut self, column: ColumnInfo) -> Result<(), BuildError> {
+        if self.columns.iter().any(|known| known.name == column.name || known.id == column.id) {
+            return Err(BuildError::DuplicateName("column", column.name.into()));
+        }
+        self.columns.push(column);
+        Ok(())
+    }
+
+    pub(crate) fn add_resource<R: StateResource>(&mut self, world: &mut World, value: R) -> Result<(), BuildError> {
+        let id = world.register_component::<R>();
+        if self.resources.iter().any(|known| known.name == R::NAME || known.id == id) {
+            return Err(BuildError::DuplicateName("resource", R::NAME.into()));
+        }
+        world.insert_resource(value);
+        self.resources.push(ResourceInfo {
+            name: R::NAME,
+            version: R::VERSION,
+            id,
+            save: |world| encode(world.resource::<R>()),
+            load: |world, bytes| {
+                let value = postcard::from_bytes::<R>(bytes).map_err(|error| ImageError::Decode {
+                    what: format!("resource \"{}\"", R::NAME),
+                    detail: error.to_string(),
+                })?;
+                world.insert_resource(value);
+                Ok(())
+            },
+            to_json: |bytes| to_json::<R>(bytes),
+        });
+        Ok(())
+    }
+}
+
+impl ColumnInfo {
+    /// A row as JSON.
+    pub fn to_json(&self, row: &[u8]) -> Value {
+        match &self.json {
+            JsonOf::Fields(fields) => row_to_json(fields, row),
+            JsonOf::Serde { to, .. } => to(row),
+        }
+    }
+
+    /// A row from JSON over a base row (the default where there is none); every wrong member is a fault.
+    pub fn from_json(&self, value: &Value, base: Option<&[u8]>, pointer: &str, faults: &mut Vec<Fault>) -> Vec<u8> {
+        let mut row = base.map_or_else(self.default_row, <[u8]>::to_vec);
+        match &self.json {
+            JsonOf::Fields(fields) => merge_json_into_row(fields, value, &mut row, pointer, faults),
+            JsonOf::Serde { from, .. } => match from(value) {
+                Ok(bytes) => row = bytes,
+                Err(detail) => faults.push(Fault::new(pointer, detail)),
+            },
+        }
+        row
+    }
+
+    /// The JSON Schema (2020-12) of a row.
+    pub fn json_schema(&self) -> Value {
+        let mut schema = match &self.json {
+            JsonOf::Fields(fields) => row_schema(fields),
+            JsonOf::Serde { to, .. } => {
+                // The members of the default value: what serde would accept.
+                let members = to(&(self.default_row)());
+                let kind = |value: &Value| match value {
+                    Value::String(_) => json!({"type": "string"}),
+                    Value::Array(_) => json!({"type": "array"}),
+                    Value::Object(_) => json!({"type": "object"}),
+                    Value::Number(_) => json!({"type": "number"}),
+                    Value::Bool(_) => json!({"type": "boolean"}),
+                    Value::Null => json!({}),
+                };
+                let properties = members.as_object().into_iter().flatten();
+                let properties: serde_json::Map<_, _> = properties.map(|(name, value)| (name.clone(), kind(value))).collect();
+                json!({"type": "object", "properties": properties, "additionalProperties": false})
+            }
+        };
+        schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+        schema["title"] = self.name.into();
+        schema["description"] = self.doc.trim().into();
+        schema
+    }
+
+    /// The names by which a query reaches its numbers, `needs.hunger`; none for a slow column.
+    pub fn query_fields(&self) -> Vec<String> {
+        match &self.json {
+            JsonOf::Fields(fields) => field_paths(fields).into_iter().map(|path| format!("{}.{path}", self.name)).collect(),
+            JsonOf::Serde { .. } => Vec::new(),
+        }
+    }
+}
+
+pub(crate) fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_allocvec(value).expect("registered state is plain data: it always encodes")
+}
+
+fn to_json<T: serde::de::DeserializeOwned + serde::Serialize>(bytes: &[u8]) -> Value {
+    postcard::from_bytes::<T>(bytes).ok().and_then(|value| serde_json::to_value(value).ok()).unwrap_or(Value::Null)
+}

@@ -1,0 +1,259 @@
+//! Rows: the columns of a query as contiguous slices, in parallel, with a mark for each row that is written.
+//!
+//! `Rows<(Write<Position>, &Velocity), With<Awake>>` is to a big world what bevy's `Query` is to a small one. Task
+//! borders depend on row numbers alone, never on the number of threads.
+
+use crate::{
+    column::Column,
+    fold::OrderFree,
+    marks::{Marks, TableMarks},
+};
+use bevy_ecs::{
+    change_detection::ContiguousMut,
+    component::ComponentId,
+    entity::Entities,
+    prelude::*,
+    query::{ArchetypeFilter, ContiguousQueryData, QueryData},
+    storage::TableId,
+    system::SystemParam,
+};
+use rayon::prelude::*;
+use std::{marker::PhantomData, sync::OnceLock};
+
+/// Rows of one task: small enough to spread well, a multiple of 64 so that tasks share no word of marks.
+const TASK_ROWS: usize = 2_048;
+
+/// A written column in [`Rows`].
+pub struct Write<T>(PhantomData<T>);
+
+/// The rows of all tables that have the columns of `D` and pass the filter `F`.
+#[derive(SystemParam)]
+pub struct Rows<'w, 's, D: RowData, F: ArchetypeFilter + 'static = ()> {
+    query: Query<'w, 's, (Entity, <D as RowData>::Query), F>,
+    entities: &'w Entities,
+    marks: Res<'w, Marks>,
+    ids: Local<'s, ColumnIds<D>>,
+}
+
+impl<D: RowData, F: ArchetypeFilter + 'static> Rows<'_, '_, D, F> {
+    /// Runs over all rows, some thousand at a time; on a worker of a rayon pool, in parallel.
+    ///
+    /// What the body does to a row must depend on that row and on what the system reads, not on the slice.
+    pub fn for_each(&mut self, body: impl Fn(D::Item<'_>) + Sync + Send) {
+        let tasks = self.tasks();
+        // A tick that is run serially is not on a worker: rayon would hand the work to its global pool.
+        if tasks.len() > 1 && rayon::current_thread_index().is_some() {
+            tasks.into_par_iter().for_each(body);
+        } else {
+            tasks.into_iter().for_each(body);
+        }
+    }
+
+    /// Runs over all rows like [`Rows::for_each`] and adds up what the body returns, in any order.
+    pub fn sum<S: OrderFree>(&mut self, body: impl Fn(D::Item<'_>) -> S + Sync + Send) -> S {
+        let tasks = self.tasks();
+        if tasks.len() > 1 && rayon::current_thread_index().is_some() {
+            tasks.into_par_iter().map(body).reduce(S::default, S::plus)
+        } else {
+            tasks.into_iter().map(body).fold(S::default(), S::plus)
+        }
+    }
+
+    /// The rows cut into tasks.
+    fn tasks(&mut self) -> Vec<D::Item<'_>> {
+        let ids = self.ids.0.get_or_init(Vec::new);
+        let mut tasks = Vec::new();
+        let tables = self.query.contiguous_iter_mut().expect("columns are kept in tables, never sparse");
+        for (entities, contiguous) in tables {
+            let location = self.entities.get_spawned(entities[0]).expect("a row of a table is a spawned entity");
+            let table = TablePlace { marks: &self.marks, table: location.table_id, ids };
+            let mut rest = D::wrap(contiguous, &table, 0);
+            let mut rows = entities.len();
+            while rows > TASK_ROWS {
+                let (task, after) = D::split(rest, TASK_ROWS);
+                tasks.push(task);
+                rest = after;
+                rows -= TASK_ROWS;
+            }
+            tasks.push(rest);
+        }
+        tasks
+    }
+
+    /// How many rows there are.
+    pub fn count(&self) -> usize {
+        let tables = self.query.contiguous_iter().expect("columns are kept in tables, never sparse");
+        tables.map(|(entities, _)| entities.len()).sum()
+    }
+}
+
+/// A slice of a written column. Reading is free; each way of writing marks what it gives out.
+pub struct Marked<'c, T> {
+    rows: &'c mut [T],
+    first_row: usize,
+    marks: &'c TableMarks,
+}
+
+impl<T: Column> Marked<'_, T> {
+    /// How many rows the slice has.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// True when the slice has no rows.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The rows, to read.
+    pub fn as_slice(&self) -> &[T] {
+        self.rows
+    }
+
+    /// All rows, to write: the dense way, one mark for all.
+    pub fn all_mut(&mut self) -> &mut [T] {
+        self.marks.mark_range(self.first_row, self.first_row + self.rows.len());
+        self.rows
+    }
+
+    /// One row, to write.
+    #[inline]
+    pub fn row_mut(&mut self, index: usize) -> &mut T {
+        let row = &mut self.rows[index];
+        self.marks.mark(self.first_row + index);
+        row
+    }
+
+    /// Writes a row if that changes it. Bytes decide: -0.0 is another value than 0.0.
+    #[inline]
+    pub fn set(&mut self, index: usize, value: T) {
+        if bytemuck::bytes_of(&self.rows[index]) != bytemuck::bytes_of(&value) {
+            *self.row_mut(index) = value;
+        }
+    }
+}
+
+impl<T> std::ops::Index<usize> for Marked<'_, T> {
+    type Output = T;
+    #[inline]
+    fn index(&self, index: usize) -> &T {
+        &self.rows[index]
+    }
+}
+
+/// What may stand between the brackets of [`Rows`]: `&T`, [`Write<T>`], and tuples of them.
+pub trait RowData: Send + Sync + 'static {
+    /// As bevy's query.
+    type Query: ContiguousQueryData + QueryData<ReadOnly: ContiguousQueryData> + 'static;
+    /// The slices of one task.
+    type Item<'c>: Send;
+
+    #[doc(hidden)]
+    fn register(world: &mut World, ids: &mut Vec<ComponentId>);
+    #[doc(hidden)]
+    fn wrap<'c>(
+        rows: <Self::Query as ContiguousQueryData>::Contiguous<'c, '_>,
+        table: &TablePlace<'c>,
+        position: usize,
+    ) -> Self::Item<'c>;
+    #[doc(hidden)]
+    fn split<'c>(rows: Self::Item<'c>, at: usize) -> (Self::Item<'c>, Self::Item<'c>);
+    /// How many ids [`RowData::register`] pushes.
+    #[doc(hidden)]
+    const IDS: usize;
+}
+
+/// Where the marks of a table's columns are.
+#[doc(hidden)]
+pub struct TablePlace<'c> {
+    marks: &'c Marks,
+    table: TableId,
+    ids: &'c [ComponentId],
+}
+
+/// The component ids of the columns of `D`, in their order; looked up once per system.
+struct ColumnIds<D>(OnceLock<Vec<ComponentId>>, PhantomData<D>);
+
+impl<D: RowData> FromWorld for ColumnIds<D> {
+    fn from_world(world: &mut World) -> Self {
+        let mut ids = Vec::new();
+        D::register(world, &mut ids);
+        Self(ids.into(), PhantomData)
+    }
+}
+
+impl<T: Column> RowData for &'static T {
+    type Query = &'static T;
+    type Item<'c> = &'c [T];
+    const IDS: usize = 1;
+
+    fn register(world: &mut World, ids: &mut Vec<ComponentId>) {
+        ids.push(world.register_component::<T>());
+    }
+    fn wrap<'c>(rows: &'c [T], _: &TablePlace<'c>, _: usize) -> &'c [T] {
+        rows
+    }
+    fn split<'c>(rows: Self::Item<'c>, at: usize) -> (Self::Item<'c>, Self::Item<'c>) {
+        rows.split_at(at)
+    }
+}
+
+impl<T: Column> RowData for Write<T> {
+    type Query = &'static mut T;
+    type Item<'c> = Marked<'c, T>;
+    const IDS: usize = 1;
+
+    fn register(world: &mut World, ids: &mut Vec<ComponentId>) {
+        ids.push(world.register_component::<T>());
+    }
+    fn wrap<'c>(rows: ContiguousMut<'c, T>, table: &TablePlace<'c>, position: usize) -> Marked<'c, T> {
+        // The marks say what was written, row by row; bevy's own ticks would say "all".
+        let (rows, _) = ContiguousMut::bypass_change_detection_split(rows);
+        Marked { rows, first_row: 0, marks: table.marks.of(table.table, table.ids[position]) }
+    }
+    fn split<'c>(rows: Self::Item<'c>, at: usize) -> (Self::Item<'c>, Self::Item<'c>) {
+        let (front, back) = rows.rows.split_at_mut(at);
+        (
+            Marked { rows: front, first_row: rows.first_row, marks: rows.marks },
+            Marked { rows: back, first_row: rows.first_row + at, marks: rows.marks },
+        )
+    }
+}
+
+macro_rules! row_data_tuple {
+    ($($T:ident $t:ident $front:ident $back:ident),+) => {
+        impl<$($T: RowData),+> RowData for ($($T,)+) {
+            type Query = ($($T::Query,)+);
+            type Item<'c> = ($($T::Item<'c>,)+);
+            const IDS: usize = 0 $(+ $T::IDS)+;
+
+            fn register(world: &mut World, ids: &mut Vec<ComponentId>) {
+                $($T::register(world, ids);)+
+            }
+            fn wrap<'c>(
+                ($($t,)+): <Self::Query as ContiguousQueryData>::Contiguous<'c, '_>,
+                table: &TablePlace<'c>,
+                mut position: usize,
+            ) -> Self::Item<'c> {
+                $(
+                    let $t = $T::wrap($t, table, position);
+                    position += $T::IDS;
+                )+
+                let _ = position;
+                ($($t,)+)
+            }
+            fn split<'c>(($($t,)+): Self::Item<'c>, at: usize) -> (Self::Item<'c>, Self::Item<'c>) {
+                $(let ($front, $back) = $T::split($t, at);)+
+                (($($front,)+), ($($back,)+))
+            }
+        }
+    };
+}
+row_data_tuple!(A a a0 a1);
+row_data_tuple!(A a a0 a1, B b b0 b1);
+row_data_tuple!(A a a0 a1, B b b0 b1, C c c0 c1);
+row_data_tuple!(A a a0 a1, B b b0 b1, C c c0 c1, D d d0 d1);
+row_data_tuple!(A a a0 a1, B b b0 b1, C c c0 c1, D d d0 d1, E e e0 e1);
+row_data_tuple!(A a a0 a1, B b b0 b1, C c c0 c1, D d d0 d1, E e e0 e1, F f f0 f1);
+row_data_tuple!(A a a0 a1, B b b0 b1, C c c0 c1, D d d0 d1, E e e0 e1, F f f0 f1, G g g0 g1);
+row_data_tuple!(A a a0 a1, B b b0 b1, C c c0 c1, D d d0 d1, E e e0 e1, F f f0 f1, G g g0 g1, H h h0 h1);

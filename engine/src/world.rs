@@ -1,0 +1,890 @@
+//! The builder that takes a world's parts, and the world that ticks.
+
+use crate::{
+    column::{Column, SlowColumn},
+    effects::{self, CheckedArchetypes, SharedRegistry, StructureSlots, UidCounter, UidIndex},
+    hash::{StateHash, hash_plain_rows, hash_resource, hash_row, hash_state},
+    ids::{Tick, Uid},
+    image::{CHUNK_ROWS, Chunk, ColumnImage, Image, ImageError, ResourceImage, TableImage},
+    input::{self, Input, InputEnvelope, InputKind, InputWorld, SpawnEntities, TakenInputs},
+    marks::Marks,
+    param,
+    pool::Pool,
+    plan::{BuildError, EdgeReason, NodeKind, Plan, PlanNode, Unplaced, edges, total_order},
+    raw::{Executor, HowToRun, Node, panic_message, spawn_rows},
+    registry::{ColumnInfo, Registry, RowsOf},
+    report::{CPU_SAMPLE_TICKS, Stopwatch, SystemReport, TickReport},
+    state::{StateResource, TickTime},
+    system::{Class, CurrentSystem, Phase, Priority, SystemConfig},
+    timers::{self, DueTimers, TimerQueue, TimerSlots},
+};
+use bevy_ecs::{
+    component::ComponentId,
+    observer::Observer,
+    prelude::*,
+    query::AccessConflicts,
+    storage::Table,
+    system::SystemAccess,
+};
+use rayon::prelude::*;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+/// Takes the parts of a world. A plugin is `fn plugin(world: &mut WorldBuilder)`.
+///
+/// Faults are collected: [`WorldBuilder::build`] reports all of them.
+pub struct WorldBuilder {
+    world: World,
+    registry: Registry,
+    derived: BTreeMap<ComponentId, &'static str>,
+    rebuild: Vec<fn(&mut World)>,
+    phases: Vec<Phase>,
+    systems: Vec<SystemConfig>,
+    setup: Vec<Box<dyn Fn(&mut InputWorld<'_>) + Send + Sync>>,
+    faults: Vec<BuildError>,
+}
+
+/// All faults of a build.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BuildErrors(pub Vec<BuildError>);
+
+impl fmt::Display for BuildErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for BuildErrors {}
+
+/// How a world is run. Nothing here changes a result (W1).
+#[derive(Clone)]
+pub struct Options {
+    /// The pool that ticks run on. Worlds may share one.
+    pub pool: Arc<Pool>,
+    /// Whether nodes may run side by side.
+    pub parallel: Parallel,
+    /// The clocks to measure with.
+    pub stopwatch: Stopwatch,
+}
+
+/// Whether the nodes of a tick run side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parallel {
+    /// Where it pays: a tick whose estimate is tiny is run on one thread.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// A tick whose systems took less than this together is not worth a second thread: handing it over costs as much.
+const SERIAL_NANOS: u64 = 20_000;
+
+/// A world that ticks. Only its host holds it, and changes it only by ticking it (T3).
+pub struct LiveWorld {
+    world: World,
+    registry: Arc<Registry>,
+    rebuild: Vec<fn(&mut World)>,
+    setup: Vec<Box<dyn Fn(&mut InputWorld<'_>) + Send + Sync>>,
+    plan: Plan,
+    executor: Executor,
+    estimate_nanos: u64,
+    options: Options,
+    report: TickReport,
+    poisoned: Option<TickError>,
+}
+
+/// Why a tick did not finish. The world is half changed and refuses to go on; restore it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TickError {
+    /// A system panicked, or one of its parameters could not be had.
+    #[error("system \"{system}\" failed in tick {tick}: {message}")]
+    System {
+        /// Which system.
+        system: String,
+        /// In which tick.
+        tick: Tick,
+        /// The panic's words.
+        message: String,
+    },
+    /// An input or the set-up of a new world panicked.
+    #[error("applying the inputs of tick {tick} failed: {message}")]
+    Inputs {
+        /// In which tick.
+        tick: Tick,
+        /// The panic's words.
+        message: String,
+    },
+}
+
+/// A copy of the state whose hash is still to be computed: what the tick thread hands to the mirror.
+pub struct Capture(Image);
+
+impl Capture {
+    /// The tick that it was taken of.
+    pub fn tick(&self) -> Tick {
+        self.0.tick
+    }
+
+    /// Computes the hash.
+    pub fn into_image(mut self) -> Image {
+        self.0.hash = self.0.compute_hash();
+        self.0
+    }
+}
+
+impl WorldBuilder {
+    /// An empty world with that seed, in which `dt_secs` seconds pass in a tick.
+    pub fn new(seed: u64, dt_secs: f64) -> Self {
+        let mut builder = Self {
+            world: World::new(),
+            registry: Registry::default(),
+            derived: BTreeMap::new(),
+            rebuild: Vec::new(),
+            phases: vec![Phase("tick")],
+            systems: Vec::new(),
+            setup: Vec::new(),
+            faults: Vec::new(),
+        };
+        builder.world.init_resource::<CurrentSystem>();
+        builder.world.init_resource::<StructureSlots>();
+        builder.world.init_resource::<TimerSlots>();
+        builder.world.init_resource::<Marks>();
+        builder.world.init_resource::<CheckedArchetypes>();
+        builder.derive_as::<UidIndex>("uid_index");
+        builder.derive_as::<DueTimers>("due_timers");
+        builder
+            .column::<Uid>()
+            .resource(TickTime { tick: Tick(0), seed, dt_secs })
+            .resource(UidCounter { next: 1 })
+            .resource(TimerQueue::default())
+            .resource(TakenInputs::default())
+            .input::<SpawnEntities>();
+        builder
+    }
+
+    /// A column of plain rows.
+    pub fn column<T: Column>(&mut self) -> &mut Self {
+        let result = self.registry.add_column::<T>(&mut self.world);
+        self.note(result)
+    }
+
+    /// A column of rare values of any shape.
+    pub fn slow_column<T: SlowColumn>(&mut self) -> &mut Self {
+        let result = self.registry.add_slow_column::<T>(&mut self.world);
+        self.note(result)
+    }
+
+    /// A resource that is state, with its first value.
+    pub fn resource<R: StateResource>(&mut self, value: R) -> &mut Self {
+        let result = self.registry.add_resource(&mut self.world, value);
+        self.note(result)
+    }
+
+    /// A resource that is rebuilt in every tick before it is read, hence neither hashed nor stored.
+    pub fn derived<R: Resource + Default>(&mut self) -> &mut Self {
+        let name = std::any::type_name::<R>().rsplit("::").next().unwrap_or("derived");
+        self.derive_as::<R>(name);
+        self
+    }
+
+    fn derive_as<R: Resource + Default>(&mut self, name: &'static str) {
+        self.world.init_resource::<R>();
+        let id = self.world.register_component::<R>();
+        self.derived.insert(id, name);
+        self.rebuild.push(|world| world.insert_resource(R::default()));
+    }
+
+    /// A kind of input.
+    pub fn input<I: Input>(&mut self) -> &mut Self {
+        if self.registry.input(I::KIND).is_some() {
+            self.faults.push(BuildError::DuplicateName("input", I::KIND.into()));
+        } else {
+            self.registry.inputs.push(InputKind::of::<I>());
+        }
+        self
+    }
+
+    /// What a new entity of that name starts with, for inputs that name only what differs. Columns are given as
+    /// their default values, or by `row`.
+    pub fn prototype(&mut self, name: &str, columns: &[(&str, Option<&[u8]>)]) -> &mut Self {
+        let find = |(column, row): &(&str, Option<&[u8]>)| {
+            let index = self.registry.columns.iter().position(|known| known.name == *column)?;
+            Some((index, row.map_or_else(self.registry.columns[index].default_row, <[u8]>::to_vec)))
+        };
+        let rows: Option<Vec<_>> = columns.iter().map(find).collect();
+        match rows {
+            Some(rows) if !self.registry.prototypes.contains_key(name) => {
+                self.registry.prototypes.insert(name.to_owned(), rows);
+            }
+            _ => self.faults.push(BuildError::DuplicateName("prototype (or a column of it is missing, or it)", name.into())),
+        }
+        self
+    }
+
+    /// The phases of a tick, in order.
+    pub fn phases(&mut self, phases: &[Phase]) -> &mut Self {
+        self.phases = phases.to_vec();
+        self
+    }
+
+    /// A system.
+    pub fn system(&mut self, system: SystemConfig) -> &mut Self {
+        self.systems.push(system);
+        self
+    }
+
+    /// What happens once, when the world is created.
+    pub fn setup(&mut self, setup: impl Fn(&mut InputWorld<'_>) + Send + Sync + 'static) -> &mut Self {
+        self.setup.push(Box::new(setup));
+        self
+    }
+
+    /// Turns the order of what was registered so far around by chance: what the tests of W3 do before building.
+    pub fn permute_registration(&mut self, seed: u64) -> &mut Self {
+        let mut draws = crate::random::Draws::new(seed, 0, 0, 0);
+        for i in (1..self.systems.len()).rev() {
+            self.systems.swap(i, draws.below(i as u32 + 1) as usize);
+        }
+        for i in (1..self.registry.resources.len()).rev() {
+            self.registry.resources.swap(i, draws.below(i as u32 + 1) as usize);
+        }
+        // Prototypes name columns by index.
+        let mut order: Vec<usize> = (0..self.registry.columns.len()).collect();
+        for i in (1..order.len()).rev() {
+            let j = draws.below(i as u32 + 1) as usize;
+            order.swap(i, j);
+            self.registry.columns.swap(i, j);
+        }
+        for rows in self.registry.prototypes.values_mut() {
+            for (index, _) in rows {
+                *index = order.iter().position(|old| old == index).expect("a permutation keeps every index");
+            }
+        }
+        self
+    }
+
+    fn note(&mut self, result: Result<(), BuildError>) -> &mut Self {
+        self.faults.extend(result.err());
+        self
+    }
+
+    /// Makes the plan.
+    ///
+    /// # Errors
+    /// All faults, each naming its systems.
+    pub fn build(mut self, options: Options) -> Result<LiveWorld, BuildErrors> {
+        let mut faults = std::mem::take(&mut self.faults);
+        let planned = Planner::new(&mut self, &mut faults).and_then(|planner| planner.place(&mut faults));
+        if self.world.component_id::<Observer>().is_some() {
+            faults.push(BuildError::Observers);
+        }
+        let Some((plan, nodes)) = planned.filter(|_| faults.is_empty()) else { return Err(BuildErrors(faults)) };
+        let registry = Arc::new(self.registry);
+        self.world.insert_resource(SharedRegistry(registry.clone()));
+        let archetypes = self.world.archetypes().len();
+        self.world.resource_mut::<CheckedArchetypes>().0 = archetypes;
+        let report = TickReport { systems: vec![SystemReport::default(); nodes.len()], ..TickReport::default() };
+        let executor = Executor::new(nodes, plan.edges.iter().map(|edge| (edge.from, edge.to)));
+        Ok(LiveWorld {
+            world: self.world,
+            registry,
+            rebuild: self.rebuild,
+            setup: self.setup,
+            plan,
+            executor,
+            estimate_nanos: u64::MAX,
+            options,
+            report,
+            poisoned: None,
+        })
+    }
+}
+
+/// Turns systems into nodes, and finds what is wrong with them.
+struct Planner {
+    phases: Vec<Phase>,
+    names: BTreeMap<ComponentId, String>,
+    nodes: Vec<Planned>,
+}
+
+struct Planned {
+    node: PlanNode,
+    /// User phases are the even numbers; what ends a phase comes at the odd one after it.
+    phase: usize,
+    access: SystemAccess,
+    system: bevy_ecs::system::BoxedSystem,
+    /// Declared predecessors and, for the engine's own nodes, emitters.
+    after: Vec<usize>,
+}
+
+impl Planner {
+    fn new(builder: &mut WorldBuilder, faults: &mut Vec<BuildError>) -> Option<Self> {
+        let mut names: BTreeMap<ComponentId, String> = BTreeMap::new();
+        names.extend(builder.registry.columns.iter().map(|column| (column.id, column.name.to_owned())));
+        names.extend(builder.registry.resources.iter().map(|resource| (resource.id, resource.name.to_owned())));
+        names.extend(builder.derived.iter().map(|(id, name)| (*id, (*name).to_owned())));
+        let hidden = builder.world.register_component::<Marks>();
+
+        let configs = std::mem::take(&mut builder.systems);
+        let before = faults.len();
+        check_declarations(&configs, &builder.phases, faults);
+        let after = predecessors(&configs, &builder.phases, faults);
+        let mut planner = Self { phases: builder.phases.clone(), names, nodes: Vec::new() };
+        for (config, after) in configs.into_iter().zip(after) {
+            match planner.initialize(&mut builder.world, config, after, hidden) {
+                Ok(node) => planner.nodes.push(node),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if faults.len() > before {
+            return None;
+        }
+        planner.add_effect_nodes(&mut builder.world);
+        Some(planner)
+    }
+
+    fn initialize(
+        &self,
+        world: &mut World,
+        mut config: SystemConfig,
+        after: Vec<usize>,
+        hidden: ComponentId,
+    ) -> Result<Planned, BuildError> {
+        let system = config.name.clone();
+        if let Some(reason) = param::refuse(config.params) {
+            return Err(BuildError::Parameter { system, reason });
+        }
+        world.resource_mut::<CurrentSystem>().name.clone_from(&system);
+        let access = catch_unwind(AssertUnwindSafe(|| config.system.initialize(world)))
+            .map_err(|panic| BuildError::Initialize { system: system.clone(), detail: panic_message(&*panic) })?;
+        let exclusive = access.is_exclusive();
+        // An exclusive system carries the flag too; here it runs as a barrier on whatever thread is free.
+        if !exclusive && !config.system.is_send() {
+            return Err(BuildError::NonSend(system));
+        }
+        let (mut reads, mut writes) = (Vec::new(), Vec::new());
+        if let SystemAccess::Shared(set) = &access {
+            let unbounded = |verb| BuildError::Unregistered {
+                system: system.clone(),
+                verb,
+                what: "any component".into(),
+                params: config.params.into(),
+            };
+            let written = set.combined_access().writes().as_finite_set().ok_or_else(|| unbounded("writes"))?;
+            let touched = set.combined_access().reads().as_finite_set().ok_or_else(|| unbounded("reads"))?;
+            for id in touched.iter().filter(|id| *id != hidden) {
+                let is_write = written.contains(id);
+                let name = self.names.get(&id).cloned().ok_or_else(|| BuildError::Unregistered {
+                    system: system.clone(),
+                    verb: if is_write { "writes" } else { "reads" },
+                    what: format!("component {}", id.index()),
+                    params: config.params.into(),
+                })?;
+                if is_write { writes.push(name) } else { reads.push(name) }
+            }
+            reads.sort();
+            writes.sort();
+        }
+        let phase = self.phases.iter().position(|phase| Some(*phase) == config.phase).unwrap_or(0);
+        let kind = if exclusive { NodeKind::Exclusive } else { NodeKind::System };
+        let node = PlanNode {
+            name: system,
+            kind,
+            phase: self.phases[phase].0.to_owned(),
+            priority: config.priority,
+            every: config.every,
+            offset: config.offset,
+            class: config.class,
+            weight: config.weight,
+            budget_micros: config.budget_micros,
+            after: Vec::new(),
+            reads,
+            writes,
+        };
+        Ok(Planned { node, phase: 2 * phase, access, system: config.system, after })
+    }
+
+    /// A node at the end of each phase in which systems emit structural effects, one at the tick's end for timers.
+    fn add_effect_nodes(&mut self, world: &mut World) {
+        let systems = self.nodes.len();
+        let emitters = |slots: &BTreeSet<String>, nodes: &[Planned]| -> Vec<usize> {
+            (0..systems).filter(|i| slots.contains(&nodes[*i].node.name)).collect()
+        };
+        let structure = std::mem::take(&mut world.resource_mut::<StructureSlots>().0);
+        let names: BTreeSet<String> = structure.iter().map(|slot| slot.system.clone()).collect();
+        for (number, phase) in self.phases.clone().into_iter().enumerate() {
+            let after: Vec<usize> =
+                emitters(&names, &self.nodes).into_iter().filter(|i| self.nodes[*i].phase == 2 * number).collect();
+            if after.is_empty() {
+                continue;
+            }
+            let mut slots = Vec::new();
+            for i in &after {
+                slots.extend(structure.iter().filter(|slot| slot.system == self.nodes[*i].node.name).cloned());
+            }
+            // By name here; place() has no say in it, since names do not depend on registration either.
+            slots.sort_by(|a, b| a.system.cmp(&b.system));
+            let system = IntoSystem::into_system(move |world: &mut World| effects::apply(world, &slots));
+            self.push_engine_node(world, format!("{}::structure", phase.0), NodeKind::Structure, 2 * number + 1, phase.0, Box::new(system), after);
+        }
+        let mut slots = std::mem::take(&mut world.resource_mut::<TimerSlots>().0);
+        let names: BTreeSet<String> = slots.iter().map(|slot| slot.system.clone()).collect();
+        let after = emitters(&names, &self.nodes);
+        if !after.is_empty() {
+            slots.sort_by(|a, b| a.system.cmp(&b.system));
+            let last = self.phases.last().map_or("tick", |phase| phase.0);
+            let system = IntoSystem::into_system(move |mut queue: ResMut<'_, TimerQueue>| timers::apply(&mut queue, &slots));
+            self.push_engine_node(world, "timers::set".into(), NodeKind::Timers, 2 * self.phases.len(), last, Box::new(system), after);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one struct, at its two places of origin")]
+    fn push_engine_node(
+        &mut self,
+        world: &mut World,
+        name: String,
+        kind: NodeKind,
+        phase: usize,
+        phase_name: &str,
+        mut system: bevy_ecs::system::BoxedSystem,
+        after: Vec<usize>,
+    ) {
+        let access = system.initialize(world);
+        let writes = if kind == NodeKind::Timers { vec!["timers".to_owned()] } else { Vec::new() };
+        let node = PlanNode {
+            name,
+            kind,
+            phase: phase_name.to_owned(),
+            priority: Priority::Normal,
+            every: 1,
+            offset: 0,
+            class: Class::Critical,
+            weight: 1,
+            budget_micros: None,
+            after: Vec::new(),
+            reads: Vec::new(),
+            writes,
+        };
+        self.nodes.push(Planned { node, phase, access, system, after });
+    }
+
+    fn place(mut self, faults: &mut Vec<BuildError>) -> Option<(Plan, Vec<Node>)> {
+        let unplaced: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|planned| Unplaced {
+                name: planned.node.name.clone(),
+                phase: planned.phase,
+                priority: planned.node.priority,
+                after: planned.after.clone(),
+            })
+            .collect();
+        let order = total_order(&unplaced).map_err(|fault| faults.push(fault)).ok()?;
+        let edges = edges(order.len(), |from, to| self.reason(order[from], order[to]));
+        for i in 0..self.nodes.len() {
+            let after: Vec<String> = self.nodes[i].after.iter().map(|from| self.nodes[*from].node.name.clone()).collect();
+            self.nodes[i].node.after = after;
+        }
+        let phases = self.phases.iter().map(|phase| phase.0.to_owned()).collect();
+        let mut nodes: Vec<Option<Planned>> = self.nodes.into_iter().map(Some).collect();
+        let placed: Vec<Planned> = order.iter().filter_map(|i| nodes[*i].take()).collect();
+        let (mut shown, mut runnable) = (Vec::new(), Vec::new());
+        for planned in placed {
+            let PlanNode { kind, every, offset, .. } = planned.node;
+            runnable.push(Node::new(planned.system, kind, every, offset));
+            shown.push(planned.node);
+        }
+        Some((Plan { phases, nodes: shown, edges }, runnable))
+    }
+
+    /// Why `to` must wait for `from`.
+    fn reason(&self, from: usize, to: usize) -> Option<EdgeReason> {
+        let (a, b) = (&self.nodes[from], &self.nodes[to]);
+        if b.after.contains(&from) {
+            let engine = matches!(b.node.kind, NodeKind::Structure | NodeKind::Timers);
+            return Some(if engine { EdgeReason::Effects } else { EdgeReason::Declared });
+        }
+        if a.access.is_compatible(&b.access) {
+            return None;
+        }
+        Some(match a.access.get_conflicts(&b.access) {
+            AccessConflicts::All => EdgeReason::Barrier,
+            AccessConflicts::Individual(ids) => {
+                let mut names: Vec<String> = ids.iter().filter_map(|id| self.names.get(&id).cloned()).collect();
+                names.sort();
+                EdgeReason::Conflict(names)
+            }
+        })
+    }
+}
+
+fn check_declarations(configs: &[SystemConfig], phases: &[Phase], faults: &mut Vec<BuildError>) {
+    for (i, config) in configs.iter().enumerate() {
+        let name = || config.name.clone();
+        if config.name.contains('{') {
+            faults.push(BuildError::Unnamed(name()));
+        }
+        if configs[..i].iter().any(|other| other.name == config.name) {
+            faults.push(BuildError::DuplicateSystem(name()));
+        } else if let Some(other) = configs[..i].iter().find(|other| other.key == config.key) {
+            faults.push(BuildError::DuplicateFunction(other.name.clone(), name()));
+        }
+        if config.every == 0 || config.offset >= config.every {
+            faults.push(BuildError::Rate(name(), config.every, config.offset));
+        }
+        if let Some(phase) = config.phase.filter(|phase| !phases.contains(phase)) {
+            let known: Vec<_> = phases.iter().map(|phase| phase.0).collect();
+            faults.push(BuildError::UnknownPhase { system: name(), phase: phase.0.into(), known: known.join(", ") });
+        }
+    }
+}
+
+/// Per system the indices of those that it declares to come after, or that declare to come before it.
+fn predecessors(configs: &[SystemConfig], phases: &[Phase], faults: &mut Vec<BuildError>) -> Vec<Vec<usize>> {
+    let mut after = vec![Vec::new(); configs.len()];
+    let phase = |config: &SystemConfig| phases.iter().position(|phase| Some(*phase) == config.phase).unwrap_or(0);
+    for (i, config) in configs.iter().enumerate() {
+        let declared = config.after.iter().map(|other| ("after", other));
+        for (relation, other) in declared.chain(config.before.iter().map(|other| ("before", other))) {
+            let Some(j) = configs.iter().position(|known| known.key == other.key) else {
+                faults.push(BuildError::UnknownDependency {
+                    system: config.name.clone(),
+                    relation,
+                    other: other.name.clone(),
+                });
+                continue;
+            };
+            let (first, then) = if relation == "after" { (j, i) } else { (i, j) };
+            if phase(&configs[first]) > phase(&configs[then]) {
+                faults.push(BuildError::AgainstPhases {
+                    first: configs[first].name.clone(),
+                    first_phase: phases[phase(&configs[first])].0.into(),
+                    then: configs[then].name.clone(),
+                    then_phase: phases[phase(&configs[then])].0.into(),
+                });
+            }
+            if !after[then].contains(&first) {
+                after[then].push(first);
+            }
+        }
+    }
+    after
+}
+
+impl LiveWorld {
+    /// What runs in a tick, in which order, and why.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What the world is made of.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The last finished tick.
+    pub fn now(&self) -> Tick {
+        self.world.resource::<TickTime>().tick
+    }
+
+    /// What all chance in it is drawn from.
+    pub fn seed(&self) -> u64 {
+        self.world.resource::<TickTime>().seed
+    }
+
+    /// How many entities there are.
+    pub fn entities(&self) -> usize {
+        self.world.resource::<UidIndex>().len()
+    }
+
+    /// A resource, to read.
+    pub fn resource<R: Resource>(&self) -> &R {
+        self.world.resource::<R>()
+    }
+
+    /// The number of the last input that was taken from the log.
+    pub fn taken_seq(&self) -> u64 {
+        self.world.resource::<TakenInputs>().up_to_seq
+    }
+
+    /// How many rows were marked as written since the last capture.
+    pub fn marked_rows(&self) -> u64 {
+        self.world.resource::<Marks>().count()
+    }
+
+    /// The last tick.
+    pub fn report(&self) -> &TickReport {
+        &self.report
+    }
+
+    /// Why the world refuses to go on, if it does.
+    pub fn poisoned(&self) -> Option<&TickError> {
+        self.poisoned.as_ref()
+    }
+
+    /// Runs the set-up of a new world: tick 0.
+    ///
+    /// # Errors
+    /// When it panics; the world is poisoned.
+    pub fn create(&mut self) -> Result<(), TickError> {
+        let setup = std::mem::take(&mut self.setup);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            setup.iter().for_each(|setup| setup(&mut InputWorld { world: &mut self.world }));
+            effects::settle_structure(&mut self.world);
+        }));
+        self.setup = setup;
+        result.map_err(|panic| self.poison_inputs(Tick(0), panic_message(&*panic)))
+    }
+
+    /// Computes the next tick with these inputs.
+    ///
+    /// # Errors
+    /// When a system or an input panics; from then on the world is poisoned and returns the same error.
+    pub fn tick(&mut self, inputs: &[InputEnvelope]) -> Result<&TickReport, TickError> {
+        if let Some(error) = &self.poisoned {
+            return Err(error.clone());
+        }
+        let wall = self.options.stopwatch.wall_nanos;
+        let start = wall();
+        let tick = self.now().next();
+        self.world.resource_mut::<TickTime>().tick = tick;
+        let applied = catch_unwind(AssertUnwindSafe(|| {
+            let outcomes = input::apply_all(&mut self.world, tick, inputs);
+            timers::take_due(&mut self.world, tick);
+            outcomes
+        }));
+        self.report.outcomes = applied.map_err(|panic| self.poison_inputs(tick, panic_message(&*panic)))?;
+        self.report.inputs_nanos = wall().wrapping_sub(start);
+        self.run_systems(tick)?;
+        self.world.clear_trackers();
+        if let Some(check) = self.world.check_change_ticks() {
+            self.executor.check_change_ticks(check);
+        }
+        self.report.tick = tick;
+        self.report.entities = self.entities();
+        self.report.wall_nanos = wall().wrapping_sub(start);
+        Ok(&self.report)
+    }
+
+    fn run_systems(&mut self, tick: Tick) -> Result<(), TickError> {
+        let sample_cpu = tick.0 % CPU_SAMPLE_TICKS == 0;
+        let how = HowToRun { tick: tick.0, stopwatch: self.options.stopwatch, sample_cpu };
+        let threads = self.options.pool.threads();
+        let serial = match self.options.parallel {
+            Parallel::Always => false,
+            Parallel::Never => true,
+            Parallel::Auto => threads == 1 || self.estimate_nanos < SERIAL_NANOS,
+        };
+        let (executor, world) = (&mut self.executor, &mut self.world);
+        let result = if serial {
+            executor.run_serial(world, how)
+        } else if self.options.pool.is_here() {
+            executor.run_parallel(world, how, threads)
+        } else {
+            self.options.pool.install(|| executor.run_parallel(world, how, threads))
+        };
+        if let Err(failure) = result {
+            let system = self.plan.nodes[failure.node].name.clone();
+            return Err(self.poison(TickError::System { system, tick, message: failure.message }));
+        }
+        self.report.serial = serial;
+        let mut total = 0;
+        for (report, node) in self.report.systems.iter_mut().zip(self.executor.nodes()) {
+            let (ran, wall_nanos, cpu_nanos) = node.measured();
+            *report = if ran { SystemReport { ran, wall_nanos, cpu_nanos } } else { SystemReport::default() };
+            total += report.wall_nanos;
+        }
+        // An eighth of the way to the newest: one slow tick does not turn it, a trend does.
+        let last = if self.estimate_nanos == u64::MAX { total } else { self.estimate_nanos };
+        self.estimate_nanos = last - last / 8 + total / 8;
+        Ok(())
+    }
+
+    fn poison_inputs(&mut self, tick: Tick, message: String) -> TickError {
+        self.poison(TickError::Inputs { tick, message })
+    }
+
+    fn poison(&mut self, error: TickError) -> TickError {
+        self.poisoned = Some(error.clone());
+        error
+    }
+
+    /// Copies the whole state. Forgets the marks: all that they point to is in the copy.
+    pub fn capture(&mut self) -> Capture {
+        let pool = self.options.pool.clone();
+        let image = pool.install(|| self.copy_state());
+        self.world.resource_mut::<Marks>().clear();
+        Capture(image)
+    }
+
+    /// The state as an image with its hash.
+    pub fn image(&mut self) -> Image {
+        let capture = self.capture();
+        self.options.pool.install(|| capture.into_image())
+    }
+
+    /// The hash of the state, without a copy of it.
+    pub fn state_hash(&self) -> StateHash {
+        self.options.pool.install(|| {
+            let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+            for (table, uids) in self.tables() {
+                for column in self.registry.columns.iter().filter(|column| table.has_column(column.id)) {
+                    let sum = match &column.rows {
+                        RowsOf::Plain(bytes) => {
+                            let row_bytes = column.schema.row_bytes().expect("a plain column");
+                            let rows = bytes(table, column.id).par_chunks(CHUNK_ROWS * row_bytes);
+                            let chunks = uids.par_chunks(CHUNK_ROWS).zip(rows);
+                            chunks
+                                .map(|(uids, rows)| hash_plain_rows(uids, column.salt, rows, row_bytes))
+                                .reduce(|| 0, u64::wrapping_add)
+                        }
+                        RowsOf::Slow(values) => uids.iter().zip(values(&self.world, table)).fold(0u64, |sum, (uid, value)| {
+                            sum.wrapping_add(hash_row(*uid, column.salt, &value))
+                        }),
+                    };
+                    let total = sums.entry(column.name).or_default();
+                    *total = total.wrapping_add(sum);
+                }
+            }
+            let resources =
+                self.registry.resources.iter().map(|resource| (resource.name, hash_resource(&(resource.save)(&self.world))));
+            hash_state(self.now(), sums, resources)
+        })
+    }
+
+    /// The tables with entities of ours, and their Uids.
+    fn tables(&self) -> impl Iterator<Item = (&Table, &[u64])> {
+        let uid = self.registry.column(Uid::NAME).expect("every world has Uids");
+        let tables = self.world.storages().tables.iter();
+        tables.filter(|table| table.has_column(uid.id) && table.entity_count() > 0).map(|table| {
+            let RowsOf::Plain(bytes) = &uid.rows else { unreachable!("Uids are plain") };
+            (table, bytemuck::cast_slice(bytes(table, uid.id)))
+        })
+    }
+
+    fn copy_state(&self) -> Image {
+        let tables = self.tables().map(|(table, uids)| {
+            let mut columns: Vec<&ColumnInfo> =
+                self.registry.columns.iter().filter(|column| table.has_column(column.id)).collect();
+            columns.sort_by_key(|column| column.name);
+            let copy = |column: &ColumnInfo| ColumnImage {
+                schema: column.schema.clone(),
+                chunks: match &column.rows {
+                    RowsOf::Plain(bytes) => {
+                        let row_bytes = column.schema.row_bytes().expect("a plain column");
+                        let chunks = bytes(table, column.id).par_chunks(CHUNK_ROWS * row_bytes);
+                        chunks.map(|rows| Arc::new(Chunk::Plain(rows.to_vec()))).collect()
+                    }
+                    RowsOf::Slow(values) => {
+                        let values = values(&self.world, table);
+                        values.chunks(CHUNK_ROWS).map(|values| Arc::new(Chunk::Slow(values.to_vec()))).collect()
+                    }
+                },
+            };
+            TableImage { rows: uids.len(), columns: columns.into_iter().map(copy).collect() }
+        });
+        let mut resources: Vec<_> = self
+            .registry
+            .resources
+            .iter()
+            .map(|resource| ResourceImage {
+                name: resource.name.into(),
+                version: resource.version,
+                bytes: (resource.save)(&self.world),
+            })
+            .collect();
+        resources.sort_by(|a, b| a.name.cmp(&b.name));
+        Image { tick: self.now(), hash: StateHash::default(), tables: tables.collect(), resources }
+    }
+
+    /// Makes the world be what the image says, whatever it was before; a poisoned world goes on.
+    ///
+    /// # Errors
+    /// When the image is not a state of this world, or its hash is not that of what came out. The world is
+    /// then empty or wrong, and poisoned.
+    pub fn restore(&mut self, image: &Image) -> Result<(), ImageError> {
+        self.poisoned = Some(TickError::Inputs { tick: image.tick, message: "the restore did not finish".into() });
+        self.check_image(image)?;
+        let gone: Vec<Entity> = self.tables().flat_map(|(table, _)| table.entities().to_vec()).collect();
+        gone.into_iter().for_each(|entity| {
+            self.world.despawn(entity);
+        });
+        self.world.resource_mut::<UidIndex>().clear();
+        self.rebuild.iter().for_each(|rebuild| rebuild(&mut self.world));
+        image.tables.iter().try_for_each(|table| self.restore_table(table))?;
+        for resource in &self.registry.resources {
+            let stored = image.resource(resource.name).expect("check_image has seen it");
+            (resource.load)(&mut self.world, &stored.bytes)?;
+        }
+        effects::settle_structure(&mut self.world);
+        self.world.clear_trackers();
+        let found = self.state_hash();
+        if found != image.hash {
+            return Err(ImageError::Hash { expected: image.hash, found });
+        }
+        self.poisoned = None;
+        Ok(())
+    }
+
+    fn check_image(&self, image: &Image) -> Result<(), ImageError> {
+        for table in &image.tables {
+            table.check()?;
+            for column in &table.columns {
+                let schema = &*column.schema;
+                let known = self.registry.column(&schema.name);
+                let known = known.ok_or_else(|| ImageError::UnknownColumn(schema.name.clone()))?;
+                if *known.schema != *schema {
+                    let (name, stored, known) = (schema.name.clone(), schema.version, known.version);
+                    return Err(ImageError::ColumnDiffers { name, stored, known });
+                }
+            }
+        }
+        let stored: BTreeMap<&str, u16> = image.resources.iter().map(|r| (r.name.as_str(), r.version)).collect();
+        let known: BTreeMap<&str, u16> = self.registry.resources.iter().map(|r| (r.name, r.version)).collect();
+        let differs = stored.iter().find(|(name, version)| known.get(*name) != Some(version));
+        match differs.or_else(|| known.iter().find(|(name, _)| !stored.contains_key(*name))) {
+            Some((name, _)) => Err(ImageError::Resource((*name).to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    fn restore_table(&mut self, table: &TableImage) -> Result<(), ImageError> {
+        let registry = self.registry.clone();
+        for chunk in 0..table.rows.div_ceil(CHUNK_ROWS) {
+            let (mut plain, mut slow, mut uids) = (Vec::new(), Vec::new(), Vec::<u64>::new());
+            for column in &table.columns {
+                let known = registry.column(&column.schema.name).expect("check_image has seen it");
+                match &*column.chunks[chunk] {
+                    Chunk::Plain(bytes) => {
+                        if known.name == Uid::NAME {
+                            uids = bytemuck::pod_collect_to_vec(bytes);
+                        }
+                        plain.push((known.id, column.schema.row_bytes().expect("a plain chunk"), bytes.as_slice()));
+                    }
+                    Chunk::Slow(values) => slow.push((known, values)),
+                }
+            }
+            let mut failed = None;
+            spawn_rows(&mut self.world, uids.len(), &plain, |world, row, entity| {
+                world.resource_mut::<UidIndex>().insert(Uid::new(uids[row]), entity);
+                for (column, values) in &slow {
+                    if let Err(detail) = (column.insert)(&mut world.entity_mut(entity), &values[row]) {
+                        failed = Some(ImageError::Decode { what: format!("column \"{}\"", column.name), detail });
+                    }
+                }
+            });
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,224 @@
+//! The records of a log and their payloads: one kind byte and version each, postcard inside.
+//!
+//! A kind's payload never changes under the same version; fields are added by a new version of the kind.
+
+use everworld_engine::{StateHash, Tick};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// One thing that the log remembers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The world begins: all that it was created from, by value.
+    Create {
+        /// The encoded world record.
+        world_record: Vec<u8>,
+    },
+    /// A request from outside.
+    Input(InputRecord),
+    /// The inputs up to that one, and not yet sealed, belong to that tick.
+    Seal {
+        /// The tick that applies them.
+        tick: Tick,
+        /// The last of them.
+        up_to_seq: u64,
+    },
+    /// Ticks up to that one may have been shown (D2).
+    Horizon {
+        /// The last such tick.
+        tick: Tick,
+    },
+    /// A request to the host, consumed before the tick that it concerns.
+    Control {
+        /// Its number in the order of inputs.
+        seq: u64,
+        /// The tick before which it is consumed.
+        tick: Tick,
+        /// Who asked.
+        principal: String,
+        /// For what.
+        control: Control,
+    },
+    /// The state at a tick had that hash.
+    Checkpoint {
+        /// The tick.
+        tick: Tick,
+        /// The hash of the state after it.
+        hash: StateHash,
+    },
+    /// From here on that build writes the log.
+    Build {
+        /// The build.
+        build_id: [u8; 16],
+    },
+}
+
+/// A durable request from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputRecord {
+    /// Its number, from 1.
+    pub seq: u64,
+    /// The name of its kind.
+    pub kind: String,
+    /// The tick that it asks for, or the next possible one.
+    pub at_tick: Option<Tick>,
+    /// Who asked.
+    pub principal: String,
+    /// The caller's idempotency key, or empty.
+    pub request_id: String,
+    /// Its encoded body.
+    pub payload: Vec<u8>,
+}
+
+/// What can be asked of the host of a world. New ones are appended: the position is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Control {
+    /// Stop ticking.
+    Pause,
+    /// Go on ticking.
+    Resume,
+    /// Tick up to that tick, then pause.
+    Step {
+        /// The last tick to run.
+        until: Tick,
+    },
+    /// Tick at that rate.
+    Rate {
+        /// Ticks in a thousand seconds; 0 is as fast as possible.
+        millihertz: u64,
+    },
+}
+
+/// Why a payload is not a record.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum DecodeError {
+    /// The kind or its version is unknown: a later build wrote it.
+    Newer { what: String, found: u8, known: u8 },
+    /// The bytes do not decode.
+    Malformed(String),
+}
+
+const VERSION: u8 = 1;
+/// The highest kind in use.
+const KIND_MAX: u8 = 7;
+/// The kind of [`Record::Build`], which recovery looks into.
+pub(super) const KIND_BUILD: u8 = 7;
+
+impl Record {
+    /// Kind, version and payload.
+    pub(super) fn encode(&self) -> (u8, u8, Vec<u8>) {
+        let (kind, payload) = match self {
+            Self::Create { world_record } => (1, bytes(world_record)),
+            Self::Input(input) => (2, bytes(input)),
+            Self::Seal { tick, up_to_seq } => (3, bytes(&(tick, up_to_seq))),
+            Self::Horizon { tick } => (4, bytes(tick)),
+            Self::Control { seq, tick, principal, control } => (5, bytes(&(seq, tick, principal, control))),
+            Self::Checkpoint { tick, hash } => (6, bytes(&(tick, hash))),
+            Self::Build { build_id } => (KIND_BUILD, bytes(build_id)),
+        };
+        (kind, VERSION, payload)
+    }
+
+    /// The record of a payload whose checksum was verified.
+    pub(super) fn decode(kind: u8, version: u8, payload: &[u8]) -> Result<Self, DecodeError> {
+        check_known(kind, version)?;
+        Ok(match kind {
+            1 => Self::Create { world_record: value(payload)? },
+            2 => Self::Input(value(payload)?),
+            3 => {
+                let (tick, up_to_seq) = value(payload)?;
+                Self::Seal { tick, up_to_seq }
+            }
+            4 => Self::Horizon { tick: value(payload)? },
+            5 => {
+                let (seq, tick, principal, control) = value(payload)?;
+                Self::Control { seq, tick, principal, control }
+            }
+            6 => {
+                let (tick, hash) = value(payload)?;
+                Self::Checkpoint { tick, hash }
+            }
+            KIND_BUILD => Self::Build { build_id: value(payload)? },
+            other => return Err(DecodeError::Malformed(format!("there is no record kind {other}"))),
+        })
+    }
+}
+
+/// Refuses kinds and versions of later builds by name.
+pub(super) fn check_known(kind: u8, version: u8) -> Result<(), DecodeError> {
+    if kind > KIND_MAX {
+        return Err(DecodeError::Newer { what: "record kind, as a".into(), found: kind, known: KIND_MAX });
+    }
+    if version > VERSION {
+        return Err(DecodeError::Newer {
+            what: format!("record kind {kind},"),
+            found: version,
+            known: VERSION,
+        });
+    }
+    Ok(())
+}
+
+fn bytes(value: &(impl Serialize + ?Sized)) -> Vec<u8> {
+    postcard::to_allocvec(value).expect("records hold only sized sequences, which postcard always encodes")
+}
+
+fn value<T: DeserializeOwned>(payload: &[u8]) -> Result<T, DecodeError> {
+    match postcard::take_from_bytes(payload) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, rest)) => Err(DecodeError::Malformed(format!("{} bytes too many", rest.len()))),
+        Err(error) => Err(DecodeError::Malformed(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The payloads as docs/FORMAT.md has them. Whoever changes one here raises the kind's version.
+    #[test]
+    fn payloads_are_as_documented() {
+        let check = |record: Record, kind: u8, expected: &[u8]| {
+            assert_eq!(record.encode(), (kind, 1, expected.to_vec()), "{record:?}");
+            assert_eq!(Record::decode(kind, 1, expected), Ok(record));
+        };
+        check(Record::Create { world_record: vec![9, 8] }, 1, &[2, 9, 8]);
+        let input = InputRecord {
+            seq: 300,
+            kind: "ab".into(),
+            at_tick: Some(Tick(5)),
+            principal: "p".into(),
+            request_id: String::new(),
+            payload: vec![7],
+        };
+        check(Record::Input(input.clone()), 2, &[0xAC, 2, 2, b'a', b'b', 1, 5, 1, b'p', 0, 1, 7]);
+        let input = InputRecord { at_tick: None, ..input };
+        check(Record::Input(input), 2, &[0xAC, 2, 2, b'a', b'b', 0, 1, b'p', 0, 1, 7]);
+        check(Record::Seal { tick: Tick(1), up_to_seq: 2 }, 3, &[1, 2]);
+        check(Record::Horizon { tick: Tick(128) }, 4, &[0x80, 1]);
+        let control = |control| Record::Control { seq: 1, tick: Tick(2), principal: "q".into(), control };
+        check(control(Control::Pause), 5, &[1, 2, 1, b'q', 0]);
+        check(control(Control::Resume), 5, &[1, 2, 1, b'q', 1]);
+        check(control(Control::Step { until: Tick(9) }), 5, &[1, 2, 1, b'q', 2, 9]);
+        check(control(Control::Rate { millihertz: 0 }), 5, &[1, 2, 1, b'q', 3, 0]);
+        check(Record::Checkpoint { tick: Tick(3), hash: StateHash(4) }, 6, &[3, 4]);
+        check(Record::Build { build_id: [5; 16] }, 7, &[5; 16]);
+    }
+
+    #[test]
+    fn later_kinds_and_versions_are_refused_by_name() {
+        assert!(matches!(Record::decode(8, 1, &[]), Err(DecodeError::Newer { found: 8, known: 7, .. })));
+        assert!(matches!(Record::decode(4, 2, &[0]), Err(DecodeError::Newer { found: 2, known: 1, .. })));
+        assert!(matches!(Record::decode(4, 1, &[0, 0]), Err(DecodeError::Malformed(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_decode_or_fail(kind in 0u8..10, payload in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(record) = Record::decode(kind, 1, &payload) {
+                let (kind, version, payload) = record.encode();
+                prop_assert_eq!(Record::decode(kind, version, &payload), Ok(record));
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Reads records back, one segment in memory at a time, and verifies each again (D5).
+
+use super::{
+    DurablePoint, LogError,
+    frame::Frame,
+    record::Record,
+    recovery::{read_segment, undecodable},
+    segment::{HeaderState, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path},
+};
+use crate::disk::Disk;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// The durable records of a log in their order, from [`Log::records`](crate::Log::records). Ends after an error.
+pub struct Records {
+    walk: Result<Walk, Option<LogError>>,
+}
+
+impl Records {
+    pub(super) fn open(disk: &Arc<dyn Disk>, dir: &Path, world: u64, from_lsn: u64, until_lsn: u64) -> Self {
+        Self { walk: Walk::open(disk, dir, world, from_lsn, until_lsn).map_err(Some) }
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<(u64, Record), LogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = match &mut self.walk {
+            Ok(walk) => walk.next_record(),
+            Err(error) => error.take().map(Err),
+        };
+        if let Some(Err(_)) = &next {
+            self.walk = Err(None);
+        }
+        next
+    }
+}
+
+/// The chain value after a record.
+pub(super) fn chain_at(disk: &Arc<dyn Disk>, dir: &Path, world: u64, lsn: u64) -> Result<u64, LogError> {
+    let mut walk = Walk::open(disk, dir, world, lsn, lsn)?;
+    while walk.next_frame()?.is_some() {}
+    Ok(walk.last.chain)
+}
+
+/// Removes the segments all of whose records come before that one (D4: the caller's).
+pub(super) fn cut_before(disk: &dyn Disk, dir: &Path, world: u64, lsn: u64) -> Result<u64, LogError> {
+    let mut removed = 0;
+    let numbers = segment_numbers(disk, dir)?;
+    for pair in numbers.windows(2) {
+        // One after the other, each durable: the log stays without a gap whenever this stops.
+        match read_header(disk, &segment_path(dir, pair[1]), world)? {
+            Some(next) if next.first_lsn <= lsn => {
+                let path = segment_path(dir, pair[0]);
+                disk.remove(&path).map_err(LogError::io("remove log segment", &path))?;
+                disk.sync_dir(dir).map_err(LogError::io("sync directory", dir))?;
+                removed += 1;
+            }
+            _ => break,
+        }
+    }
+    Ok(removed)
+}
+
+/// A place in a log that was verified up to there from the beginning of its segment.
+struct Walk {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    world: u64,
+    from_lsn: u64,
+    until_lsn: u64,
+    path: PathBuf,
+    header: SegmentHeader,
+    bytes: Vec<u8>,
+    offset: usize,
+    last: DurablePoint,
+}
+
+impl Walk {
+    /// Goes to the beginning of the segment that holds `from_lsn`.
+    fn open(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        world: u64,
+        from_lsn: u64,
+        until_lsn: u64,
+    ) -> Result<Self, LogError> {
+        let from_lsn = from_lsn.max(1);
+        let mut first_lsn = 0;
+        for number in segment_numbers(&**disk, dir)?.into_iter().rev() {
+            let path = segment_path(dir, number);
+            let Some(header) = read_header(&**disk, &path, world)? else { continue };
+            first_lsn = header.first_lsn;
+            // The last segment of all may begin at a record that does not exist yet.
+            if first_lsn <= from_lsn.min(until_lsn.max(1)) {
+                let walk = Self {
+                    disk: disk.clone(),
+                    dir: dir.into(),
+                    world,
+                    from_lsn,
+                    until_lsn,
+                    bytes: Vec::new(),
+                    offset: 0,
+                    last: DurablePoint { lsn: first_lsn - 1, chain: header.chain },
+                    path,
+                    header,
+                };
+                return walk.load();
+            }
+        }
+        Err(LogError::Missing { path: dir.into(), first_lsn, needed: from_lsn })
+    }
+
+    fn next_record(&mut self) -> Option<Result<(u64, Record), LogError>> {
+        loop {
+            let (kind, version, lsn, start, payload_bytes) = match self.next_frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return None,
+                Err(error) => return Some(Err(error)),
+            };
+            if lsn >= self.from_lsn {
+                let start = start + super::FRAME_HEADER_BYTES;
+                let payload = &self.bytes[start..start + payload_bytes];
+                let record = Record::decode(kind, version, payload);
+                return Some(
+                    record.map(|record| (lsn, record)).map_err(|e| undecodable(&self.path, start, lsn, e)),
+                );
+            }
+        }
+    }
+
+    /// Kind, version, lsn, offset and payload length of the next frame with a record, up to `until_lsn`.
+    fn next_frame(&mut self) -> Result<Option<(u8, u8, u64, usize, usize)>, LogError> {
+        while self.last.lsn < self.until_lsn {
+            let next_lsn = self.last.lsn + 1;
+            let frame = Frame::decode(&self.bytes[self.offset..], self.header.chain);
+            let Some(frame) = frame.filter(|frame| frame.follows(next_lsn, self.last.chain)) else {
+                let detail = format!("record {next_lsn} does not verify, although it was durable");
+                return Err(LogError::corrupt(&self.path, self.offset, detail));
+            };
+            if frame.is_end() {
+                self.next_segment()?;
+                continue;
+            }
+            let start = self.offset;
+            self.offset += frame.bytes;
+            self.last = DurablePoint { lsn: frame.lsn, chain: frame.chain };
+            return Ok(Some((frame.kind, frame.version, frame.lsn, start, frame.payload.len())));
+        }
+        Ok(None)
+    }
+
+    fn next_segment(&mut self) -> Result<(), LogError> {
+        let number = self.header.number + 1;
+        self.path = segment_path(&self.dir, number);
+        let header = read_header(&*self.disk, &self.path, self.world)?;
+        let expected = (number, self.last.lsn + 1, self.last.chain);
+        match header {
+            Some(header) if (header.number, header.first_lsn, header.chain) == expected => {
+                self.header = header;
+            }
+            _ => {
+                return Err(LogError::corrupt(
+                    &self.path,
+                    0,
+                    "the header does not continue the segment before it",
+                ));
+            }
+        }
+        self.read()
+    }
+
+    fn load(mut self) -> Result<Self, LogError> {
+        self.read()?;
+        Ok(self)
+    }
+
+    fn read(&mut self) -> Result<(), LogError> {
+        self.bytes = read_segment(&*self.disk, &self.path)?;
+        self.bytes.truncate(self.header.segment_bytes as usize);
+        self.offset = SEGMENT_HEADER_BYTES.min(self.bytes.len());
+        Ok(())
+    }
+}
+
+fn segment_numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, LogError> {
+    let names = disk.list(dir).map_err(LogError::io("list log directory", dir))?;
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The header of a segment in use. `None` if it is reserved, or just being begun: whoever needs it says so.
+fn read_header(disk: &dyn Disk, path: &Path, world: u64) -> Result<Option<SegmentHeader>, LogError> {
+    let mut bytes = [0; SEGMENT_HEADER_BYTES];
+    let read = disk.open(path).and_then(|file| file.read_at(&mut bytes, 0));
+    read.map_err(LogError::io("read log segment", path))?;
+    match SegmentHeader::decode(&bytes) {
+        HeaderState::Valid(header) if header.world == world => Ok(Some(header)),
+        HeaderState::Valid(header) => {
+            Err(LogError::ForeignWorld { path: path.into(), found: header.world, expected: world })
+        }
+        HeaderState::Unused | HeaderState::Newer(_) | HeaderState::Invalid => Ok(None),
+    }
+}

@@ -1,0 +1,10 @@
+//! Bytes on disk, tested at the crate's boundary: what comes back after crashes, faults and damage.
+
+mod log_damage;
+mod log_faults;
+mod log_format;
+mod log_roundtrip;
+mod log_writer;
+mod mem_disk;
+mod store;
+mod support;

@@ -1,0 +1,102 @@
+//! Entities: created by an input, read from the mirror.
+
+use super::{App, problem::Problem};
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use everworld_engine::{Input as _, Tick, Uid, input::SpawnEntities};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+/// A body as JSON of that shape, or 400 with the place.
+pub(super) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::malformed(format!("the body is not as expected: {error}")))
+}
+
+#[derive(Deserialize, Default, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Ack {
+    #[default]
+    Durable,
+    Applied,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WriteQuery {
+    #[serde(default)]
+    ack: Ack,
+    at_tick: Option<u64>,
+}
+
+/// One entity, or a batch.
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+    query: Result<Query<WriteQuery>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    let (_, running) = app.running(&world)?;
+    let body: Value = read_json(&body)?;
+    let single = body.get("entities").is_none();
+    let payload = if single { json!({"entities": [body]}) } else { body };
+    let origin = app.origin(&headers);
+    let submitted = running.sequencer.submit(SpawnEntities::KIND, &payload, query.at_tick.map(Tick), &origin);
+    let submitted = submitted.map_err(|error| match error {
+        // The client sent the entity itself: its pointers do not begin with the batch that we made of it.
+        crate::sequencer::AdmitError::Invalid(mut faults) if single => {
+            for fault in &mut faults {
+                if let Some(rest) = fault.pointer.strip_prefix("/entities/0") {
+                    fault.pointer = rest.to_owned();
+                }
+            }
+            Problem::invalid(faults)
+        }
+        other => other.into(),
+    })?;
+    // D1: nothing is acknowledged before it is synced.
+    let durable = submitted.durable.await.map_err(|_| Problem::unavailable("the log was closed"))?;
+    durable.map_err(|error| Problem::unavailable(format!("the input is not durable: {error}")))?;
+    let mut answer = json!({
+        "input_id": submitted.seq.to_string(),
+        "seq": submitted.seq,
+        "earliest_tick": submitted.earliest_tick,
+    });
+    if query.ack == Ack::Applied {
+        let applied = submitted.applied.await;
+        let applied = applied.map_err(|_| Problem::unavailable("the world stopped before the input was applied"))?;
+        answer["tick"] = applied.tick.0.into();
+        match applied.outcome {
+            Ok(outcome) => answer["created"] = json!(outcome.created),
+            Err(error) => answer["rejected"] = error.to_string().into(),
+        }
+    }
+    Ok((StatusCode::ACCEPTED, [("x-request-id", origin.request_id)], Json(answer)).into_response())
+}
+
+pub(super) async fn one(
+    State(app): State<Arc<App>>,
+    Path((world, uid)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let (_, running) = app.running(&world)?;
+    let uid: u64 = uid.parse().map_err(|_| Problem::malformed(format!("\"{uid}\" is not a Uid: a decimal number")))?;
+    let view = running.mirror.view().ok_or_else(|| Problem::unavailable("there is no view yet"))?;
+    let (table, row) = view
+        .find(Uid::new(uid))
+        .ok_or_else(|| Problem::not_found(format!("there is no entity {uid} at tick {}", view.tick)))?;
+    let mut components = Map::new();
+    for column in table.columns.iter().filter(|column| column.schema.name != "uid") {
+        if let Some(info) = running.registry.column(&column.schema.name) {
+            components.insert(column.schema.name.clone(), info.to_json(view.row(column, row)));
+        }
+    }
+    let body = Json(json!({"uid": uid.to_string(), "tick": view.tick, "components": components}));
+    Ok(([("x-world-tick", view.tick.to_string())], body).into_response())
+}

@@ -1,0 +1,66 @@
+//! The HTTP admin API: axum as the router on hyper-util's connections (A1).
+//!
+//! Handlers read the mirror and published state only (T2); a write is an input. Whatever is asked, the tick does
+//! not wait for it. [`routes::ROUTES`] is the one list of routes.
+
+mod entities;
+mod problem;
+mod process;
+mod routes;
+mod server;
+mod systems;
+mod ticks;
+mod worlds;
+
+pub use routes::{ROUTES, Role, Route};
+pub use server::Server;
+
+use crate::{
+    config::Config,
+    host::{Running, WorldHandle},
+    metrics::Metrics,
+    sequencer::Origin,
+};
+use axum::http::HeaderMap;
+use problem::Problem;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
+/// What handlers share.
+pub(crate) struct App {
+    pub(crate) config: Arc<Config>,
+    pub(crate) worlds: Vec<WorldHandle>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) draining: AtomicBool,
+    requests: AtomicU64,
+}
+
+impl App {
+    /// The world of that name.
+    pub(crate) fn world(&self, name: &str) -> Result<&WorldHandle, Problem> {
+        let known = || self.worlds.iter().map(|world| world.name.as_str()).collect::<Vec<_>>().join(", ");
+        let world = self.worlds.iter().find(|world| world.name == name);
+        world.ok_or_else(|| Problem::not_found(format!("there is no world \"{name}\"; worlds: {}", known())))
+    }
+
+    /// The parts of the world of that name, once it is there.
+    pub(crate) fn running(&self, name: &str) -> Result<(&WorldHandle, &Running), Problem> {
+        let world = self.world(name)?;
+        let running = world.running().ok_or_else(|| {
+            let (status, target) = (&world.status, world.status.recovery_target());
+            Problem::unavailable(format!("world \"{name}\" is being brought back: tick {} of {target}", status.tick()))
+        })?;
+        Ok((world, running))
+    }
+
+    /// Who asks. The request's id is the client's, or one of ours.
+    fn origin(&self, headers: &HeaderMap) -> Origin {
+        let given = headers.get("x-request-id").and_then(|id| id.to_str().ok());
+        let legal = |id: &&str| !id.is_empty() && id.len() <= 128 && id.chars().all(|c| c.is_ascii_graphic());
+        let request_id = given.filter(legal).map(str::to_owned);
+        let request_id = request_id.unwrap_or_else(|| format!("r{}", self.requests.fetch_add(1, Relaxed)));
+        Origin { principal: "local".into(), request_id }
+    }
+}

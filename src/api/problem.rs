@@ -1,0 +1,107 @@
+//! Errors as `application/problem+json` (RFC 9457), from one list of kinds.
+
+use crate::{host::Refused, sequencer::AdmitError};
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use everworld_engine::column::Fault;
+use serde::Serialize;
+
+/// A request that was not done.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    #[serde(serialize_with = "status_code")]
+    status: StatusCode,
+    detail: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Fault>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn status_code<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+/// When a client may try again, in seconds.
+const RETRY_AFTER_SECS: u64 = 1;
+
+impl Problem {
+    fn new(slug: &str, title: &'static str, status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { kind: format!("/problems/{slug}"), title, status, detail: detail.into(), errors: Vec::new() }
+    }
+
+    pub(crate) fn malformed(detail: impl Into<String>) -> Self {
+        Self::new("malformed", "Malformed request", StatusCode::BAD_REQUEST, detail)
+    }
+
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new("not-found", "Not found", StatusCode::NOT_FOUND, detail)
+    }
+
+    pub(crate) fn wrong_state(detail: impl Into<String>) -> Self {
+        Self::new("wrong-state", "Not possible in this state", StatusCode::CONFLICT, detail)
+    }
+
+    pub(crate) fn invalid(errors: Vec<Fault>) -> Self {
+        let detail = format!("{} members are not as expected", errors.len());
+        Self { errors, ..Self::new("invalid", "Invalid input", StatusCode::UNPROCESSABLE_ENTITY, detail) }
+    }
+
+    pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new("unavailable", "Not available now", StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+
+    pub(crate) fn forbidden_host(detail: impl Into<String>) -> Self {
+        Self::new("forbidden", "Forbidden", StatusCode::FORBIDDEN, detail)
+    }
+
+    pub(crate) fn of_status(status: StatusCode, detail: impl Into<String>) -> Self {
+        let (slug, title) = match status {
+            StatusCode::METHOD_NOT_ALLOWED => ("method", "Method not allowed"),
+            StatusCode::PAYLOAD_TOO_LARGE => ("too-large", "Body too large"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => ("media-type", "Unsupported media type"),
+            StatusCode::REQUEST_TIMEOUT => ("timeout", "Request timed out"),
+            StatusCode::UNPROCESSABLE_ENTITY => ("invalid", "Invalid input"),
+            StatusCode::NOT_FOUND => ("not-found", "Not found"),
+            _ => ("malformed", "Malformed request"),
+        };
+        Self::new(slug, title, status, detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.status;
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
+        }
+        response
+    }
+}
+
+impl From<AdmitError> for Problem {
+    fn from(error: AdmitError) -> Self {
+        match error {
+            AdmitError::Invalid(faults) => Self::invalid(faults),
+            AdmitError::UnknownKind(_) => Self::invalid(vec![Fault::new("/kind", error.to_string())]),
+            AdmitError::Busy(_) | AdmitError::Unavailable(_) => Self::unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::WrongState(detail) => Self::wrong_state(detail),
+            Refused::Busy(_) | Refused::Log(_) => Self::unavailable(refused.to_string()),
+        }
+    }
+}

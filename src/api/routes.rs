@@ -1,0 +1,70 @@
+//! The one list of routes: dispatch, and what each of them is for.
+
+use super::{App, entities, process, systems, ticks, worlds};
+use axum::{
+    Router,
+    routing::{MethodRouter, get, post},
+};
+use std::sync::Arc;
+
+/// Who may use a route, once there are tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Anyone.
+    Open,
+    /// Who may look.
+    Viewer,
+    /// Who may change worlds.
+    Operator,
+}
+
+/// A route.
+pub struct Route {
+    /// The method.
+    pub method: &'static str,
+    /// The path, with its parameters in braces.
+    pub path: &'static str,
+    /// Who may use it.
+    pub role: Role,
+    /// What it is for.
+    pub doc: &'static str,
+    handler: fn() -> MethodRouter<Arc<App>>,
+}
+
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    role: Role,
+    doc: &'static str,
+    handler: fn() -> MethodRouter<Arc<App>>,
+) -> Route {
+    Route { method, path, role, doc, handler }
+}
+
+/// All of them.
+#[rustfmt::skip]
+pub const ROUTES: &[Route] = &[
+    route("GET", "/livez", Role::Open, "200 while the process answers", || get(process::livez)),
+    route("GET", "/readyz", Role::Open, "200 when every world can be used, else 503; ?verbose lists them", || get(process::readyz)),
+    route("GET", "/metrics", Role::Viewer, "Metrics as OpenMetrics text", || get(process::metrics)),
+    route("GET", "/v1/status", Role::Viewer, "The process and its worlds as one flat object", || get(process::status)),
+    route("GET", "/v1/version", Role::Open, "The version and build id", || get(process::version)),
+    route("GET", "/v1/routes", Role::Open, "This list", || get(process::routes)),
+    route("GET", "/v1/worlds", Role::Viewer, "All worlds", || get(worlds::list)),
+    route("GET", "/v1/worlds/{w}", Role::Viewer, "A world", || get(worlds::one)),
+    route("GET", "/v1/worlds/{w}/components", Role::Viewer, "The JSON Schema of every component", || get(worlds::components)),
+    route("GET", "/v1/worlds/{w}/resources", Role::Viewer, "Every registered resource with its value", || get(worlds::resources)),
+    route("GET", "/v1/worlds/{w}/systems", Role::Viewer, "The nodes of the plan with their times", || get(systems::list)),
+    route("GET", "/v1/worlds/{w}/systems/graph", Role::Viewer, "The plan: order, edges, reasons", || get(systems::graph)),
+    route("POST", "/v1/worlds/{w}/pause", Role::Operator, "Stop ticking", || post(ticks::pause)),
+    route("POST", "/v1/worlds/{w}/resume", Role::Operator, "Go on ticking", || post(ticks::resume)),
+    route("POST", "/v1/worlds/{w}/step", Role::Operator, "So many ticks of a paused world: {\"ticks\": n}", || post(ticks::step)),
+    route("PUT", "/v1/worlds/{w}/rate", Role::Operator, "Another rate: {\"rate_hz\": x}, 0 as fast as possible", || axum::routing::put(ticks::rate)),
+    route("POST", "/v1/worlds/{w}/entities", Role::Operator, "Create one entity, or {\"entities\": [...]} as one batch", || post(entities::create)),
+    route("GET", "/v1/worlds/{w}/entities/{uid}", Role::Viewer, "An entity with its components", || get(entities::one)),
+];
+
+/// The router of all routes.
+pub(super) fn router() -> Router<Arc<App>> {
+    ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
+}

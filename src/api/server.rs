@@ -1,0 +1,260 @@
+//! Connections: accepted up to a bound, with timeouts on everything, drained with a deadline.
+//!
+//! hyper-util instead of `axum::serve`: that one installs no timer, so that a slow sender would hold a socket for ever.
+
+use super::{App, problem::Problem, routes};
+use crate::{cli::Failed, config::Config, host::Hosted, metrics::Metrics};
+use anyhow::Context as _;
+use axum::{
+    Router,
+    body::Body,
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    signal::unix::{SignalKind, signal},
+    sync::{Semaphore, oneshot},
+};
+use tower_http::timeout::{RequestBodyTimeoutLayer, TimeoutLayer};
+
+/// A bound listener that does not accept yet.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Binds. The kernel holds a burst of `http.backlog` connects while we are busy.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let bind = || -> std::io::Result<TcpListener> {
+            let socket = if config.http.bind.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            socket.set_reuseaddr(true)?;
+            socket.bind(config.http.bind)?;
+            socket.listen(config.http.backlog)
+        };
+        let listener = bind().with_context(|| format!("could not listen on {}", config.http.bind))?;
+        let address = listener.local_addr().context("could not read the listener's address")?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until SIGTERM, SIGINT, or the end of the world; then drains and ends the world in order.
+    pub async fn run(self, config: Arc<Config>, mut world: Hosted) -> Result<(), Failed> {
+        let app = Arc::new(App {
+            config: config.clone(),
+            worlds: vec![world.handle.clone()],
+            metrics: world.metrics.clone(),
+            draining: AtomicBool::new(false),
+            requests: AtomicU64::new(1),
+        });
+        let (stop, stopped) = oneshot::channel();
+        let serving = tokio::spawn(accept(self.listener, app.clone(), stopped));
+        let mut terminate = signal(SignalKind::terminate()).context("could not watch for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("could not watch for SIGINT")?;
+        let ended = tokio::select! {
+            ended = &mut world.ended => Some(ended),
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+        };
+        app.draining.store(true, Relaxed);
+        // The receiver is gone when accepting has already ended.
+        let _ = stop.send(());
+        let ended = match ended {
+            Some(ended) => {
+                if let Ok(Err(error)) = &ended {
+                    tracing::error!("{}", crate::spine::chain(error));
+                }
+                ended
+            }
+            None => {
+                tracing::info!("stopping");
+                tokio::task::block_in_place(|| world.stop());
+                world.ended.await
+            }
+        };
+        // Its deadline is within; a panic there has been reported.
+        let _ = serving.await;
+        match ended {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(anyhow::anyhow!("the world's thread panicked").into()),
+        }
+    }
+}
+
+/// The routes with everything around them.
+fn service(app: &Arc<App>) -> Router {
+    let http = &app.config.http;
+    let millis = Duration::from_millis;
+    routes::router()
+        .fallback(|| async { Problem::not_found("there is no such route; see /v1/routes") })
+        .method_not_allowed_fallback(|| async {
+            Problem::of_status(StatusCode::METHOD_NOT_ALLOWED, "this route does not have that method; see /v1/routes")
+        })
+        .layer(DefaultBodyLimit::max(http.body_bytes_max))
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, millis(http.request_timeout_millis)))
+        .layer(RequestBodyTimeoutLayer::new(millis(http.body_timeout_millis)))
+        .route_layer(middleware::from_fn_with_state(app.clone(), measure))
+        .layer(middleware::from_fn_with_state((app.clone(), Arc::new(Semaphore::new(http.in_flight_max))), guard))
+        .with_state(app.clone())
+}
+
+async fn accept(listener: TcpListener, app: Arc<App>, mut stopped: oneshot::Receiver<()>) {
+    let http = app.config.http.clone();
+    let permits = Arc::new(Semaphore::new(http.connections_max));
+    let graceful = GracefulShutdown::new();
+    let service = service(&app);
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(http.header_timeout_millis))
+        .max_headers(http.headers_max);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .max_concurrent_streams(64)
+        .max_header_list_size(16 << 10);
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors, most likely: they come back as connections end.
+                    tracing::warn!("could not accept a connection: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            _ = &mut stopped => break,
+        };
+        let Ok(permit) = permits.clone().try_acquire_owned() else {
+            // Closed at once (L2): the client sees it now, not after a queue.
+            reject(&app.metrics, "connections");
+            continue;
+        };
+        // Small answers go out at once; failing to say so costs time, not correctness.
+        let _ = stream.set_nodelay(true);
+        let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
+        let connection = graceful.watch(connection.into_owned());
+        let app = app.clone();
+        tokio::spawn(async move {
+            app.metrics.http_connections.inc();
+            // A client that went away, or sent no HTTP, is no event.
+            let _ = connection.await;
+            app.metrics.http_connections.dec();
+            drop(permit);
+        });
+    }
+    drop(listener);
+    let deadline = Duration::from_millis(http.drain_timeout_millis);
+    if tokio::time::timeout(deadline, graceful.shutdown()).await.is_err() {
+        tracing::warn!("connections were still open at the end of the drain");
+    }
+}
+
+fn reject(metrics: &Metrics, reason: &'static str) {
+    metrics.http_rejected.get_or_create(&crate::metrics::ReasonLabels { reason }).inc();
+}
+
+/// Bounds the requests in flight, and keeps pages of other sites from talking to a loopback server.
+async fn guard(
+    State((app, permits)): State<(Arc<App>, Arc<Semaphore>)>,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| request.uri().host());
+    if !host.is_some_and(is_local) {
+        reject(&app.metrics, "host");
+        return Problem::forbidden_host("the Host header does not name this machine").into_response();
+    }
+    let Ok(_permit) = permits.try_acquire() else {
+        reject(&app.metrics, "in_flight");
+        return Problem::unavailable("too many requests are being answered").into_response();
+    };
+    app.metrics.http_in_flight.inc();
+    let response = next.run(request).await;
+    app.metrics.http_in_flight.dec();
+    as_problem(response)
+}
+
+/// True for the names under which a loopback server is reached; a page that rebinds its own name is not one.
+fn is_local(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.chars().all(|c| c.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// What axum and its layers refuse in plain text, as a problem.
+fn as_problem(response: Response) -> Response {
+    let status = response.status();
+    let json = HeaderValue::from_static("application/problem+json");
+    let is_error = status.is_client_error() || status.is_server_error();
+    let typed = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == json);
+    if !is_error || typed || status == StatusCode::SERVICE_UNAVAILABLE {
+        return response;
+    }
+    Problem::of_status(status, status.canonical_reason().unwrap_or("refused")).into_response()
+}
+
+async fn measure(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
+    let method = request.method().as_str().to_owned();
+    let start = Instant::now();
+    let response = next.run(request).await;
+    let (metrics, code) = (&app.metrics, response.status().as_u16());
+    let labels = crate::metrics::RouteLabels { route: route.clone(), method: method.clone() };
+    metrics.http_duration.get_or_create(&labels).observe(start.elapsed().as_secs_f64());
+    metrics.http_requests.get_or_create(&crate::metrics::HttpLabels { route, method, code }).inc();
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_local;
+
+    #[test]
+    fn only_loopback_names_are_local() {
+        let check = |host, expected| assert_eq!(is_local(host), expected, "{host}");
+        check("127.0.0.1:7170", true);
+        check("127.0.0.1", true);
+        check("localhost:7170", true);
+        check("LOCALHOST", true);
+        check("[::1]:7170", true);
+        check("evil.example", false);
+        check("evil.example:7170", false);
+        check("localhost.evil.example", false);
+        check("127.0.0.1.evil.example:7170", false);
+        check("10.0.0.1:7170", false);
+        check("", false);
+    }
+}

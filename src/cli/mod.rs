@@ -1,0 +1,62 @@
+//! The command line: one file per command.
+
+mod config_command;
+pub mod exit;
+mod plan;
+mod run;
+mod serve;
+
+pub use exit::Failed;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use everworld_systems::Plugin;
+use std::{ffi::OsString, process::ExitCode};
+
+/// A headless world server: millions of NPCs, deterministic, durable, inspectable
+#[derive(Parser, Debug)]
+#[command(name = "everworld", version, max_term_width = 100, after_help = exit_codes())]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Run(run::RunArgs),
+    Plan(plan::PlanArgs),
+    Config(config_command::ConfigArgs),
+    /// Print the completion script for a shell
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+fn exit_codes() -> String {
+    let lines: Vec<_> = exit::EXIT_CODES.iter().map(|(code, meaning)| format!("  {code:>2}  {meaning}")).collect();
+    format!("Exit codes:\n{}", lines.join("\n"))
+}
+
+/// Parses and runs a command line.
+pub fn main(args: impl IntoIterator<Item = OsString>, plugins: &'static [Plugin]) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap's own: help and version go to stdout with 0, the rest to stderr with 2.
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    let result = match &cli.command {
+        Command::Serve(args) => serve::run(args, plugins),
+        Command::Run(args) => run::run(args, plugins),
+        Command::Plan(args) => plan::run(args, plugins),
+        Command::Config(args) => config_command::run(args, plugins),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "everworld", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    result.map_or_else(|failed| failed.report(), |()| ExitCode::SUCCESS)
+}

@@ -1,0 +1,236 @@
+//! `everworld run`: plays a scenario for some ticks and says how fast, and what came out.
+
+use super::{Failed, exit};
+use crate::{clock, pool, worlds};
+use anyhow::Context as _;
+use clap::Args;
+use everworld_engine::{LiveWorld, Options, Parallel, StateHash, Tick};
+use everworld_systems::{Plugin, Scenario, WorldRecord};
+use hdrhistogram::Histogram;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use std::{io::IsTerminal as _, path::PathBuf};
+
+/// Play a scenario file and report speed and state hash
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// The scenario: a file, or the name of a built-in one (town)
+    file: String,
+    /// How many ticks to play
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    ticks: u64,
+    /// How many NPCs there are at the start, instead of the scenario's population
+    #[arg(long, value_name = "N")]
+    npcs: Option<u64>,
+    /// How many threads to tick on; one per core when not given
+    #[arg(long, value_name = "K")]
+    threads: Option<usize>,
+    /// What chance is drawn from, instead of the scenario's seed
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Override a key of the scenario, for instance town.wage=8
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Report the state hash every N ticks
+    #[arg(long, value_name = "N")]
+    hash_every: Option<u64>,
+    /// Keep the world durably in this data directory; it goes on where it stopped
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Print one JSON object instead of the summary
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Summary {
+    scenario: String,
+    seed: u64,
+    threads: usize,
+    ticks: u64,
+    entities: usize,
+    wall_secs: f64,
+    ticks_per_sec: f64,
+    ns_per_entity_tick: f64,
+    state_hash: StateHash,
+    peak_rss_bytes: u64,
+    systems: Vec<SystemSummary>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hashes: Vec<HashAt>,
+}
+
+#[derive(Debug, Serialize)]
+struct SystemSummary {
+    name: String,
+    runs: u64,
+    total_ms: f64,
+    p50_us: f64,
+    p99_us: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct HashAt {
+    tick: Tick,
+    hash: StateHash,
+}
+
+/// Durations per node of the plan, in nanoseconds.
+struct Timings(Vec<Histogram<u64>>);
+
+impl Timings {
+    fn new(world: &LiveWorld) -> Self {
+        // Two significant digits are what a summary shows; each histogram stays below 10 kB.
+        let one = || Histogram::new(2).expect("2 is a legal number of digits");
+        Self(world.plan().nodes.iter().map(|_| one()).collect())
+    }
+
+    fn record(&mut self, world: &LiveWorld) {
+        for (histogram, system) in self.0.iter_mut().zip(&world.report().systems) {
+            if system.ran {
+                // It resizes itself: only a clock that runs backwards could be out of its range.
+                let _ = histogram.record(system.wall_nanos);
+            }
+        }
+    }
+
+    fn summary(&self, world: &LiveWorld) -> Vec<SystemSummary> {
+        let row = |(histogram, node): (&Histogram<u64>, &everworld_engine::PlanNode)| SystemSummary {
+            name: node.name.clone(),
+            runs: histogram.len(),
+            total_ms: histogram.mean() * histogram.len() as f64 / 1e6,
+            p50_us: histogram.value_at_quantile(0.5) as f64 / 1e3,
+            p99_us: histogram.value_at_quantile(0.99) as f64 / 1e3,
+        };
+        self.0.iter().zip(&world.plan().nodes).map(row).collect()
+    }
+}
+
+pub(super) fn run(args: &RunArgs, plugins: &'static [Plugin]) -> Result<(), Failed> {
+    let mut sets = args.sets.clone();
+    sets.extend(args.npcs.map(|npcs| format!("population={npcs}")));
+    sets.extend(args.seed.map(|seed| format!("seed={seed}")));
+    let scenario = worlds::load_scenario(&args.file, plugins, &sets).map_err(exit::config)?;
+    let threads = args.threads.unwrap_or(0);
+    if args.hash_every == Some(0) {
+        return Err(exit::usage("--hash-every: expected at least 1"));
+    }
+    let pool = pool::start(threads, false)?;
+    let options = Options { pool: pool.clone(), parallel: Parallel::Auto, stopwatch: clock::stopwatch() };
+    let record = WorldRecord { world: scenario.name.clone(), scenario };
+    let mut world = match &args.data {
+        None => Played::Volatile(Box::new(worlds::create(&record, plugins, options)?)),
+        Some(data) => Played::Durable(Box::new(worlds::Durable::open(data, &record, plugins, options)?)),
+    };
+    let mut timings = Timings::new(world.live());
+    let mut hashes = Vec::new();
+    let first = world.live().now();
+    let bar = progress_bar(args);
+    let start = clock::now_nanos();
+    // The whole loop on a thread of the pool: a tick that is short is not handed over twice.
+    pool.install(|| -> Result<(), Failed> {
+        for played in 1..=args.ticks {
+            world.tick()?;
+            timings.record(world.live());
+            if args.hash_every.is_some_and(|every| played % every == 0) {
+                let live = world.live();
+                hashes.push(HashAt { tick: live.now(), hash: live.state_hash() });
+            }
+            bar.inc(1);
+        }
+        Ok(())
+    })?;
+    let wall_secs = (clock::now_nanos() - start) as f64 / 1e9;
+    bar.finish_and_clear();
+    let live = world.live();
+    let state_hash = live.state_hash();
+    let ticks = live.now().0 - first.0;
+    let summary = Summary {
+        scenario: record.world.clone(),
+        seed: live.seed(),
+        threads: pool.threads(),
+        ticks,
+        entities: live.entities(),
+        wall_secs,
+        ticks_per_sec: ticks as f64 / wall_secs,
+        ns_per_entity_tick: wall_secs * 1e9 / (ticks.max(1) as f64 * live.entities().max(1) as f64),
+        state_hash,
+        peak_rss_bytes: peak_rss_bytes(),
+        systems: timings.summary(live),
+        hashes,
+    };
+    if args.json {
+        println!("{}", serde_json::to_string(&summary).context("could not print the summary")?);
+    } else {
+        print_summary(&summary, live.now());
+    }
+    world.close()
+}
+
+/// A world that is played: in memory only, or kept.
+enum Played {
+    Volatile(Box<LiveWorld>),
+    Durable(Box<worlds::Durable>),
+}
+
+impl Played {
+    fn live(&self) -> &LiveWorld {
+        match self {
+            Self::Volatile(live) => live,
+            Self::Durable(durable) => durable.live(),
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), Failed> {
+        match self {
+            Self::Volatile(live) => live.tick(&[]).map(|_| ()).map_err(|error| Failed::from(anyhow::Error::from(error))),
+            Self::Durable(durable) => Ok(durable.tick()?),
+        }
+    }
+
+    fn close(self) -> Result<(), Failed> {
+        match self {
+            Self::Volatile(_) => Ok(()),
+            Self::Durable(durable) => Ok(durable.close()?),
+        }
+    }
+}
+
+fn progress_bar(args: &RunArgs) -> ProgressBar {
+    if args.json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} ticks  {per_sec}  {eta} left");
+    ProgressBar::new(args.ticks).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn print_summary(summary: &Summary, now: Tick) {
+    println!("scenario      {} (seed {})", summary.scenario, summary.seed);
+    println!("ticks         {} in {:.2} s, now at tick {now}", summary.ticks, summary.wall_secs);
+    println!("entities      {}", summary.entities);
+    println!("speed         {:.1} ticks/s on {} threads", summary.ticks_per_sec, summary.threads);
+    println!("cost          {:.1} ns per entity and tick", summary.ns_per_entity_tick);
+    println!("memory        {:.1} MiB at the peak", summary.peak_rss_bytes as f64 / 1_048_576.0);
+    println!("state hash    {}", summary.state_hash);
+    for HashAt { tick, hash } in &summary.hashes {
+        println!("  tick {tick:>8}  {hash}");
+    }
+    println!("\n{:<24} {:>8} {:>12} {:>10} {:>10}", "system", "runs", "total ms", "p50 us", "p99 us");
+    for system in &summary.systems {
+        let SystemSummary { name, runs, total_ms, p50_us, p99_us } = system;
+        println!("{name:<24} {runs:>8} {total_ms:>12.1} {p50_us:>10.1} {p99_us:>10.1}");
+    }
+}
+
+/// The most memory that the process has had, from `/proc`; 0 where there is none.
+fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1_024
+}
+
+/// The scenario that is named, for the other commands.
+pub(super) fn scenario(file: &str, plugins: &[Plugin], sets: &[String]) -> Result<Scenario, Failed> {
+    worlds::load_scenario(file, plugins, sets).map_err(exit::config)
+}

@@ -1,0 +1,27 @@
+//! The server process of Everworld: command line, host, sequencer, HTTP API, configuration and metrics.
+//!
+//! A user's own program is `fn main() -> ExitCode { everworld::main(&[...plugins]) }`: its worlds get the
+//! command line, durability, the API and metrics from here. What a world is made of is in `everworld_engine`.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the host reads clocks, files and sockets; no tick does")]
+
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod host;
+pub mod metrics;
+pub mod pool;
+pub mod sequencer;
+pub mod spine;
+pub mod status;
+pub mod worlds;
+
+pub use everworld_engine as engine;
+pub use everworld_systems::{PLUGINS, Plugin, Scenario, ScenarioError, WorldRecord};
+
+use std::process::ExitCode;
+
+/// Runs the command line with these kinds of worlds, ours and a user's own.
+pub fn main(plugins: &'static [Plugin]) -> ExitCode {
+    cli::main(std::env::args_os(), plugins)
+}

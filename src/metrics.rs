@@ -1,0 +1,297 @@
+//! Metrics in the OpenMetrics text format: base units, bounded labels, prefix `everworld_`.
+
+use crate::{
+    host::WorldHandle,
+    status::WorldState,
+};
+use everworld_engine::TickReport;
+use parking_lot::Mutex;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicI64},
+};
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    /// Requests by matched route, method and code.
+    pub http_requests: Family<HttpLabels, Counter>,
+    /// Time from the head of a request to the head of its response.
+    pub http_duration: Family<RouteLabels, Histogram>,
+    /// Requests that are being answered.
+    pub http_in_flight: Gauge<i64, AtomicI64>,
+    /// Open connections.
+    pub http_connections: Gauge<i64, AtomicI64>,
+    /// Refused requests and connections, by reason.
+    pub http_rejected: Family<ReasonLabels, Counter>,
+    tick_duration: Family<WorldLabels, Histogram>,
+    system_duration: Family<SystemLabels, Histogram>,
+    ticks: Family<WorldLabels, Counter>,
+    tick_overruns: Family<WorldLabels, Counter>,
+    inputs: Family<InputLabels, Counter>,
+    snapshots: Family<SnapshotLabels, Counter>,
+    captures_skipped: Family<WorldLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[allow(missing_docs, reason = "the fields are the labels' names")]
+pub struct HttpLabels {
+    pub route: String,
+    pub method: String,
+    pub code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[allow(missing_docs, reason = "the fields are the labels' names")]
+pub struct RouteLabels {
+    pub route: String,
+    pub method: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[allow(missing_docs, reason = "the fields are the labels' names")]
+pub struct ReasonLabels {
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorldLabels {
+    world: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SystemLabels {
+    world: String,
+    system: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InputLabels {
+    world: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SnapshotLabels {
+    world: String,
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+/// Exponential from 0.25 ms, factor 2.
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_25, 2.0, 15))
+}
+
+impl Metrics {
+    /// The metrics of a process that hosts these worlds.
+    pub fn new(worlds: &[WorldHandle]) -> Arc<Self> {
+        let mut registry = Registry::with_prefix("everworld");
+        let metrics = Self {
+            registry: Mutex::default(),
+            http_requests: Family::default(),
+            http_duration: Family::new_with_constructor(durations),
+            http_in_flight: Gauge::default(),
+            http_connections: Gauge::default(),
+            http_rejected: Family::default(),
+            tick_duration: Family::new_with_constructor(durations),
+            system_duration: Family::new_with_constructor(durations),
+            ticks: Family::default(),
+            tick_overruns: Family::default(),
+            inputs: Family::default(),
+            snapshots: Family::default(),
+            captures_skipped: Family::default(),
+        };
+        let m = &metrics;
+        registry.register("http_requests", "Answered requests", m.http_requests.clone());
+        registry.register_with_unit("http_request_duration", "From the request to the head of the response", Unit::Seconds, m.http_duration.clone());
+        registry.register("http_requests_in_flight", "Requests that are being answered", m.http_in_flight.clone());
+        registry.register("http_connections", "Open connections", m.http_connections.clone());
+        registry.register("http_rejected", "Refused requests and connections", m.http_rejected.clone());
+        registry.register_with_unit("tick_duration", "Computing a tick", Unit::Seconds, m.tick_duration.clone());
+        registry.register_with_unit("system_duration", "A run of a system", Unit::Seconds, m.system_duration.clone());
+        registry.register("ticks", "Finished ticks", m.ticks.clone());
+        registry.register("tick_overruns", "Ticks that took longer than the interval of the wanted rate", m.tick_overruns.clone());
+        registry.register("inputs", "Applied inputs", m.inputs.clone());
+        registry.register("snapshots", "Snapshots written to the store", m.snapshots.clone());
+        registry.register("captures_skipped", "Captures left out because the mirror was behind", m.captures_skipped.clone());
+        registry.register_collector(Box::new(Worlds(worlds.to_vec())));
+        registry.register_collector(Box::new(Process));
+        *metrics.registry.lock() = registry;
+        Arc::new(metrics)
+    }
+
+    /// Everything as text.
+    ///
+    /// # Errors
+    /// When a metric cannot be encoded.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry.lock())?;
+        Ok(text)
+    }
+
+    /// The recorder for one world's tick thread: labels are looked up once.
+    pub fn world(&self, world: &str, systems: impl IntoIterator<Item = String>) -> WorldMetrics {
+        let labels = WorldLabels { world: world.to_owned() };
+        let system = |system| self.system_duration.get_or_create_owned(&SystemLabels { world: world.to_owned(), system });
+        let input = |outcome| self.inputs.get_or_create_owned(&InputLabels { world: world.to_owned(), outcome });
+        let snapshot = |outcome| {
+            self.snapshots.get_or_create_owned(&SnapshotLabels { world: world.to_owned(), kind: "keyframe", outcome })
+        };
+        WorldMetrics {
+            tick_duration: self.tick_duration.get_or_create_owned(&labels),
+            ticks: self.ticks.get_or_create_owned(&labels),
+            overruns: self.tick_overruns.get_or_create_owned(&labels),
+            captures_skipped: self.captures_skipped.get_or_create_owned(&labels),
+            systems: systems.into_iter().map(system).collect(),
+            inputs_applied: input("applied"),
+            inputs_rejected: input("rejected"),
+            snapshots_written: snapshot("written"),
+            snapshots_failed: snapshot("failed"),
+        }
+    }
+}
+
+/// What one world's threads record.
+#[derive(Clone)]
+#[allow(missing_docs, reason = "named as the metrics are")]
+pub struct WorldMetrics {
+    tick_duration: Histogram,
+    ticks: Counter,
+    pub overruns: Counter,
+    pub captures_skipped: Counter,
+    systems: Vec<Histogram>,
+    inputs_applied: Counter,
+    inputs_rejected: Counter,
+    pub snapshots_written: Counter,
+    pub snapshots_failed: Counter,
+}
+
+impl WorldMetrics {
+    /// A finished tick.
+    pub fn record(&self, report: &TickReport) {
+        self.ticks.inc();
+        self.tick_duration.observe(report.wall_nanos as f64 / 1e9);
+        for (histogram, system) in self.systems.iter().zip(&report.systems) {
+            if system.ran {
+                histogram.observe(system.wall_nanos as f64 / 1e9);
+            }
+        }
+        let applied = report.outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).count();
+        self.inputs_applied.inc_by(applied as u64);
+        self.inputs_rejected.inc_by((report.outcomes.len() - applied) as u64);
+    }
+}
+
+/// What can be read off a world's published state when somebody asks.
+#[derive(Debug)]
+struct Worlds(Vec<WorldHandle>);
+
+impl Collector for Worlds {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let world = |handle: &WorldHandle| vec![("world", handle.name.clone())];
+        self.each(&mut encoder, "world_tick", "The last published tick", |handle| {
+            vec![(world(handle), handle.status.tick().0 as f64)]
+        })?;
+        self.each(&mut encoder, "world_entities", "Entities", |handle| vec![(world(handle), handle.status.entities() as f64)])?;
+        self.each(&mut encoder, "world_state", "1 for the state that the world is in", |handle| {
+            let now = handle.status.state().0;
+            let one = |state: WorldState| {
+                let mut labels = world(handle);
+                labels.push(("state", state.name().to_owned()));
+                (labels, f64::from(u8::from(state == now)))
+            };
+            WorldState::ALL.into_iter().map(one).collect()
+        })?;
+        self.each(&mut encoder, "tick_lag_seconds", "How far behind its rate the world is", |handle| {
+            vec![(world(handle), handle.status.lag_nanos() as f64 / 1e9)]
+        })?;
+        self.each(&mut encoder, "snapshot_last_tick", "The newest snapshot's tick", |handle| {
+            vec![(world(handle), handle.status.last_snapshot().0 as f64)]
+        })?;
+        self.each(&mut encoder, "input_queue_length", "Logged inputs that wait for a tick", |handle| {
+            handle.running().map(|running| (world(handle), running.sequencer.queue_len() as f64)).into_iter().collect()
+        })?;
+        self.each(&mut encoder, "input_queue_capacity", "How many may wait", |handle| {
+            handle.running().map(|running| (world(handle), running.sequencer.queue_max() as f64)).into_iter().collect()
+        })?;
+        self.each(&mut encoder, "mirror_lag_ticks", "Ticks between the published one and the mirror's view", |handle| {
+            let view = handle.running().and_then(|running| running.mirror.view());
+            let lag = view.map(|view| handle.status.tick().0.saturating_sub(view.tick.0));
+            lag.map(|lag| (world(handle), lag as f64)).into_iter().collect()
+        })?;
+        self.counter(&mut encoder, "log_written_bytes", "Bytes written to the input log", |stats| stats.bytes_written as f64)?;
+        self.counter(&mut encoder, "log_fsyncs", "Syncs of the input log", |stats| stats.fsyncs as f64)?;
+        self.counter(&mut encoder, "log_fsync_seconds", "Time in syncs of the input log", |stats| stats.fsync_nanos_total as f64 / 1e9)
+    }
+}
+
+type Sample = (Vec<(&'static str, String)>, f64);
+
+impl Worlds {
+    fn each(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        samples: impl Fn(&WorldHandle) -> Vec<Sample>,
+    ) -> fmt::Result {
+        let gauge = ConstGauge::new(0f64);
+        let mut encoder = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+        for (labels, value) in self.0.iter().flat_map(samples) {
+            ConstGauge::new(value).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn counter(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        value: impl Fn(&everworld_persistence::LogStats) -> f64,
+    ) -> fmt::Result {
+        let mut encoder = encoder.encode_descriptor(name, help, None, ConstCounter::new(0f64).metric_type())?;
+        for handle in &self.0 {
+            if let Some(running) = handle.running() {
+                let labels = vec![("world", handle.name.clone())];
+                ConstCounter::new(value(&running.log.stats())).encode(encoder.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The process itself, from `/proc`.
+#[derive(Debug)]
+struct Process;
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let build = ConstGauge::new(1i64);
+        let labels = [("version", env!("CARGO_PKG_VERSION")), ("build", crate::spine::BUILD_ID_HEX)];
+        let mut family = encoder.encode_descriptor("build_info", "The build of this process", None, build.metric_type())?;
+        build.encode(family.encode_family(&labels)?)?;
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+        let resident = ConstGauge::new((pages * rustix::param::page_size() as u64) as f64);
+        let metric = encoder.encode_descriptor("process_resident_memory_bytes", "Resident memory", None, resident.metric_type())?;
+        resident.encode(metric)?;
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let cpu = ConstCounter::new(cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9);
+        let metric = encoder.encode_descriptor("process_cpu_seconds", "CPU time of the process", None, cpu.metric_type())?;
+        cpu.encode(metric)
+    }
+}

@@ -1,0 +1,67 @@
+//! Worlds from scenarios: loading the file, building, creating.
+
+use crate::spine::{Spine, SpineError, SpineOptions};
+use anyhow::Context as _;
+use everworld_engine::{LiveWorld, Options};
+use everworld_systems::{Plugin, Scenario, ScenarioError, WorldRecord};
+use std::path::Path;
+
+/// Loads the scenario that is named: the file at that path, or the built-in one of that name.
+///
+/// # Errors
+/// Every fault with file and line.
+pub fn load_scenario(name: &str, plugins: &[Plugin], sets: &[String]) -> Result<Scenario, ScenarioError> {
+    if let Some(plugin) = plugins.iter().find(|plugin| plugin.name == name) {
+        return Scenario::parse(plugin.scenario, &format!("{name} (built in)"), sets);
+    }
+    let text = std::fs::read_to_string(name).map_err(|error| {
+        let known: Vec<_> = plugins.iter().map(|plugin| plugin.name).collect();
+        ScenarioError::new(format!(
+            "could not read scenario \"{name}\": {error}; built-in scenarios: {}",
+            known.join(", ")
+        ))
+    })?;
+    Scenario::parse(&text, name, sets)
+}
+
+/// Builds the world of a scenario, still empty.
+pub fn build(scenario: &Scenario, plugins: &[Plugin], options: Options) -> anyhow::Result<LiveWorld> {
+    let builder = scenario.builder(plugins)?;
+    builder.build(options).with_context(|| format!("could not build world \"{}\"", scenario.name))
+}
+
+/// Builds and creates the world of a record: tick 0.
+pub fn create(record: &WorldRecord, plugins: &[Plugin], options: Options) -> anyhow::Result<LiveWorld> {
+    let mut world = build(&record.scenario, plugins, options)?;
+    world.create().with_context(|| format!("could not create world \"{}\"", record.world))?;
+    Ok(world)
+}
+
+/// A world that is ticked by hand and kept in a data directory: `run --data`.
+pub struct Durable {
+    spine: Spine,
+    live: LiveWorld,
+}
+
+impl Durable {
+    /// Opens the world of that name in a data directory, or creates it.
+    pub fn open(data: &Path, record: &WorldRecord, plugins: &'static [Plugin], options: Options) -> Result<Self, SpineError> {
+        let (spine, live) = Spine::open(data, record, plugins, options, &SpineOptions::default())?;
+        Ok(Self { spine, live })
+    }
+
+    /// The world.
+    pub fn live(&self) -> &LiveWorld {
+        &self.live
+    }
+
+    /// The next tick.
+    pub fn tick(&mut self) -> Result<(), SpineError> {
+        self.spine.tick_by_hand(&mut self.live)
+    }
+
+    /// Writes a keyframe of the last tick and closes the log.
+    pub fn close(mut self) -> Result<(), SpineError> {
+        self.spine.close(&mut self.live)
+    }
+}

@@ -1,0 +1,19 @@
+//! The behaviour of the living town: one file per behaviour, and the scenarios that put it together.
+//!
+//! [`Scenario`] reads a TOML file and names a plugin; [`PLUGINS`] lists ours. A user's own crate adds its own in the
+//! same way. Nothing here reads a clock, a file or the environment: a scenario comes in as text.
+
+mod day;
+mod needs;
+mod market;
+mod mind;
+mod scenario;
+mod town;
+mod visits;
+mod walk;
+mod work;
+
+pub use scenario::{Plugin, Scenario, ScenarioError, WorldRecord};
+
+/// The worlds that this crate brings.
+pub const PLUGINS: &[Plugin] = &[town::PLUGIN];

@@ -1,0 +1,36 @@
+//! Needs rise with time and fall by what someone does.
+
+use everworld_components::{Action, Goal, Needs, Position, Traits};
+use everworld_engine::prelude::*;
+
+/// How far from its place an action can be done, in metres.
+pub(crate) const REACH: f32 = 4.0;
+
+/// Per minute: from sated to starving in 16 hours, awake to exhausted in 18, content to lonely in two days.
+const HUNGER: f32 = 1.0 / (16.0 * 60.0);
+const FATIGUE: f32 = 1.0 / (18.0 * 60.0);
+const LONELINESS: f32 = 1.0 / (48.0 * 60.0);
+const PURPOSE: f32 = 1.0 / (48.0 * 60.0);
+
+/// True when someone is where their goal is done.
+pub(crate) fn is_there(goal: &Goal, position: &Position) -> bool {
+    position.distance_squared(goal.x, goal.y) <= REACH * REACH
+}
+
+/// One minute of living.
+pub(crate) fn change(mut people: Rows<(Write<Needs>, &'static Goal, &'static Position, &'static Traits)>) {
+    people.for_each(|(mut needs, goals, positions, traits)| {
+        let rows = needs.all_mut().iter_mut().zip(goals).zip(positions).zip(traits);
+        for (((needs, goal), position), traits) in rows {
+            let doing = if is_there(goal, position) { goal.action } else { Action::Idle };
+            let asleep = doing == Action::Sleep;
+            let hunger = if asleep { HUNGER * 0.5 } else { HUNGER };
+            needs.hunger = math::unit32(needs.hunger + if doing == Action::Eat { -1.0 / 30.0 } else { hunger });
+            needs.fatigue = math::unit32(needs.fatigue + if asleep { -1.0 / (8.0 * 60.0) } else { FATIGUE });
+            let company = doing == Action::Socialise || doing == Action::Trade;
+            let longing = LONELINESS * (0.5 + traits.extraversion);
+            needs.loneliness = math::unit32(needs.loneliness + if company { -1.0 / 120.0 } else { longing });
+            needs.purpose = math::unit32(needs.purpose + if doing == Action::Work { -1.0 / (6.0 * 60.0) } else { PURPOSE });
+        }
+    });
+}

@@ -1,0 +1,147 @@
+//! A scenario: the TOML file that names a plugin, a seed, a population and its parameters.
+//!
+//! Resolved once, when a world is created, into a [`WorldRecord`] that is logged by value: neither file is read
+//! again for that world.
+
+use everworld_engine::WorldBuilder;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::ops::Range;
+
+/// A kind of world: its name, its built-in scenario, and what registers its parts.
+#[derive(Clone, Copy)]
+pub struct Plugin {
+    /// What scenarios call it.
+    pub name: &'static str,
+    /// The scenario of the same name, as TOML.
+    pub scenario: &'static str,
+    /// Registers columns, systems, inputs and set-up; checks the scenario's own parameters.
+    pub build: fn(&mut WorldBuilder, &Scenario) -> Result<(), ScenarioError>,
+}
+
+/// What every scenario says; the rest is its plugin's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scenario {
+    /// Names the world.
+    pub name: String,
+    /// Which [`Plugin`] makes it.
+    pub plugin: String,
+    /// What all chance in it is drawn from.
+    pub seed: u64,
+    /// How many NPCs there are at the start.
+    pub population: u64,
+    /// In-world seconds of a tick.
+    pub dt_secs: f64,
+    /// The plugin's own parameters.
+    #[serde(flatten)]
+    pub params: toml::Table,
+}
+
+/// What a world begins with, by value: logged as its first record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorldRecord {
+    /// The world's name.
+    pub world: String,
+    /// The resolved scenario.
+    pub scenario: Scenario,
+}
+
+/// Why a scenario is no good.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .faults.join("\n"))]
+pub struct ScenarioError {
+    /// Each with its place.
+    pub faults: Vec<String>,
+}
+
+impl ScenarioError {
+    /// One fault.
+    pub fn new(fault: impl Into<String>) -> Self {
+        Self { faults: vec![fault.into()] }
+    }
+}
+
+/// The population that a world may have at the start.
+const POPULATION_MAX: u64 = 50_000_000;
+
+impl Scenario {
+    /// Reads a scenario's text; `origin` (a file's name) and the line are named in errors. `sets` are overrides
+    /// `key=value` with dotted keys and TOML values.
+    ///
+    /// # Errors
+    /// Every fault that can be told apart, each with its place.
+    pub fn parse(text: &str, origin: &str, sets: &[String]) -> Result<Self, ScenarioError> {
+        let at_line = |error: &toml::de::Error| {
+            let line = error.span().map_or(1, |span: Range<usize>| text[..span.start.min(text.len())].lines().count().max(1));
+            ScenarioError::new(format!("{origin}:{line}: {}", error.message()))
+        };
+        // As it stands first: an error then has its line.
+        let written: Self = toml::from_str(text).map_err(|error| at_line(&error))?;
+        let mut scenario = written;
+        if !sets.is_empty() {
+            let mut table: toml::Table = toml::from_str(text).map_err(|error| at_line(&error))?;
+            let faults: Vec<String> = sets.iter().filter_map(|set| override_key(&mut table, set).err()).collect();
+            if !faults.is_empty() {
+                return Err(ScenarioError { faults });
+            }
+            scenario = Self::deserialize(table)
+                .map_err(|error| ScenarioError::new(format!("{origin} with --set: {}", error.message())))?;
+        }
+        scenario.check(origin)?;
+        Ok(scenario)
+    }
+
+    fn check(&self, origin: &str) -> Result<(), ScenarioError> {
+        let mut faults = Vec::new();
+        let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(legal) {
+            faults.push(format!("{origin}: name: expected 1 to 64 letters, digits, - and _, found {:?}", self.name));
+        }
+        if self.population > POPULATION_MAX {
+            faults.push(format!("{origin}: population: expected at most {POPULATION_MAX}, found {}", self.population));
+        }
+        if !(self.dt_secs.is_finite() && self.dt_secs > 0.0) {
+            faults.push(format!("{origin}: dt_secs: expected a positive number, found {}", self.dt_secs));
+        }
+        if self.seed > i64::MAX as u64 {
+            faults.push(format!("{origin}: seed: expected at most {}, found {}", i64::MAX, self.seed));
+        }
+        if faults.is_empty() { Ok(()) } else { Err(ScenarioError { faults }) }
+    }
+
+    /// The plugin's own parameters, as its type; unknown and ill-typed ones are faults.
+    pub fn params<P: DeserializeOwned>(&self) -> Result<P, ScenarioError> {
+        P::deserialize(self.params.clone()).map_err(|error| {
+            ScenarioError::new(format!("scenario \"{}\": {}", self.name, error.to_string().trim().replace('\n', " ")))
+        })
+    }
+
+    /// A world of this scenario, made by the plugin that it names.
+    ///
+    /// # Errors
+    /// When no such plugin is known, or the plugin refuses the parameters.
+    pub fn builder(&self, plugins: &[Plugin]) -> Result<WorldBuilder, ScenarioError> {
+        let plugin = plugins.iter().find(|plugin| plugin.name == self.plugin).ok_or_else(|| {
+            let known: Vec<_> = plugins.iter().map(|plugin| plugin.name).collect();
+            ScenarioError::new(format!("unknown plugin \"{}\", expected one of {}", self.plugin, known.join(", ")))
+        })?;
+        let mut world = WorldBuilder::new(self.seed, self.dt_secs);
+        (plugin.build)(&mut world, self)?;
+        Ok(world)
+    }
+}
+
+/// Writes `key=value` into a table; the value is TOML, or a plain string where it is not.
+fn override_key(table: &mut toml::Table, set: &str) -> Result<(), String> {
+    let (key, value) = set.split_once('=').ok_or_else(|| format!("--set {set}: expected key=value"))?;
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
+    let value = parsed.and_then(|mut parsed| parsed.remove("value")).unwrap_or_else(|| value.into());
+    let mut path: Vec<&str> = key.trim().split('.').collect();
+    let last = path.pop().filter(|last| !last.is_empty()).ok_or_else(|| format!("--set {set}: expected a key"))?;
+    let mut at = table;
+    for step in path {
+        let next = at.entry(step).or_insert_with(|| toml::Table::new().into());
+        at = next.as_table_mut().ok_or_else(|| format!("--set {set}: \"{step}\" is not a table"))?;
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! The town: people who walk between home, work and market, a cast of named characters among them.
+
+use crate::{
+    day, market, mind, needs,
+    scenario::{Plugin, Scenario, ScenarioError},
+    visits, walk, work,
+};
+use everworld_components::{
+    Action, Census, Day, Goal, Home, Name, Needs, Occupation, Persona, Position, Purse, TownMap, Trade, Traits, Treasury,
+    Velocity,
+};
+use everworld_engine::{column::row_bytes_of, input::InputWorld, prelude::*, random::Draws};
+use serde::Deserialize;
+
+pub(crate) const PLUGIN: Plugin =
+    Plugin { name: "town", scenario: include_str!("../../configs/town.toml"), build: plugin };
+
+const SENSE: Phase = Phase("sense");
+const FEEL: Phase = Phase("feel");
+const DECIDE: Phase = Phase("decide");
+const MOVE: Phase = Phase("move");
+const SETTLE: Phase = Phase("settle");
+
+/// The parameters of a town.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    town: TownParams,
+    #[serde(default)]
+    cast: Vec<Character>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TownParams {
+    square_metres_per_person: f32,
+    people_per_market: u32,
+    people_per_household: u32,
+    commute_metres: f32,
+    coins: u32,
+    wage: u16,
+}
+
+/// A named character.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Character {
+    name: String,
+    trade: String,
+    /// Where they live, as parts of the town's side.
+    home: [f32; 2],
+    /// Openness, conscientiousness, extraversion, agreeableness, neuroticism.
+    traits: [f32; 5],
+    wish: String,
+    secret: String,
+    #[serde(default)]
+    ties: Vec<String>,
+}
+
+fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
+    let params: Params = scenario.params()?;
+    check(&params, scenario)?;
+    let people = scenario.population.max(1) as f32;
+    let side = (people * params.town.square_metres_per_person).sqrt();
+    let quarters = (people / params.town.people_per_market as f32).sqrt();
+    let map = TownMap { side, markets: (quarters.round() as u32).max(1) };
+    everworld_components::register(world);
+    world
+        .resource(map)
+        .resource(Day::default())
+        .resource(Census::default())
+        .resource(Treasury { coins: i64::from(params.town.coins) * scenario.population as i64 })
+        .prototype("townsman", &[
+            ("position", None),
+            ("velocity", None),
+            ("needs", None),
+            ("traits", Some(row_bytes_of(&Traits {
+                openness: 0.5,
+                conscientiousness: 0.5,
+                extraversion: 0.5,
+                agreeableness: 0.5,
+                neuroticism: 0.5,
+            }))),
+            ("occupation", None),
+            ("home", None),
+            ("purse", None),
+            ("goal", None),
+        ])
+        .phases(&[SENSE, FEEL, DECIDE, MOVE, SETTLE])
+        .system(system(day::pass).phase(SENSE).priority(Priority::High))
+        .system(system(needs::change).phase(FEEL))
+        .system(system(mind::decide).phase(DECIDE))
+        .system(system(visits::leave).phase(DECIDE))
+        .system(system(visits::announce).phase(DECIDE))
+        .system(system(walk::steer).phase(MOVE))
+        .system(system(walk::step).phase(MOVE).after(walk::steer))
+        .system(system(work::pay).phase(SETTLE))
+        .system(system(market::trade).phase(SETTLE).after(work::pay))
+        .system(system(market::count).phase(SETTLE))
+        .system(system(visits::arrive).phase(SETTLE))
+        .setup({
+            let population = scenario.population;
+            move |world| settle(world, population, &params)
+        });
+    Ok(())
+}
+
+fn check(params: &Params, scenario: &Scenario) -> Result<(), ScenarioError> {
+    let mut faults = Vec::new();
+    let mut expect = |right: bool, text: String| {
+        if !right {
+            faults.push(format!("scenario \"{}\": {text}", scenario.name));
+        }
+    };
+    let town = &params.town;
+    expect((1.0..=1e6).contains(&town.square_metres_per_person), "town.square_metres_per_person: expected 1 to 1e6".into());
+    expect(town.people_per_market > 0, "town.people_per_market: expected at least 1".into());
+    expect(town.people_per_household > 0, "town.people_per_household: expected at least 1".into());
+    expect((0.0..=1e5).contains(&town.commute_metres), "town.commute_metres: expected 0 to 1e5".into());
+    for (i, character) in params.cast.iter().enumerate() {
+        let place = format!("cast {} ({})", i + 1, character.name);
+        let known = Trade::NAMES.join(", ");
+        expect(Trade::from_name(&character.trade).is_some(), format!("{place}: trade: expected one of {known}"));
+        let parts = character.home.iter().chain(&character.traits);
+        expect(parts.into_iter().all(|part| (0.0..=1.0).contains(part)), format!("{place}: home and traits: expected 0 to 1"));
+        let twice = params.cast[..i].iter().any(|other| other.name == character.name);
+        expect(!twice && !character.name.is_empty(), format!("{place}: name: expected one that nobody else has"));
+    }
+    expect(params.cast.len() as u64 <= scenario.population, "population: expected at least the cast".into());
+    if faults.is_empty() { Ok(()) } else { Err(ScenarioError { faults }) }
+}
+
+/// The first people of a town: the cast, then as many others as it takes.
+fn settle(world: &mut InputWorld<'_>, population: u64, params: &Params) {
+    let map = *world.resource::<TownMap>();
+    let seed = world.time().seed;
+    for (i, character) in params.cast.iter().enumerate() {
+        let mut draws = Draws::new(seed, 0, CAST_STREAM, i as u64);
+        let [x, y] = character.home.map(|part| part * map.side);
+        let trade = Trade::from_name(&character.trade).unwrap_or(Trade::None);
+        let person = person(&mut draws, &map, &params.town, Home { x, y, household: i as u32 }, trade);
+        let [openness, conscientiousness, extraversion, agreeableness, neuroticism] = character.traits;
+        let uid = world.spawn(person);
+        world.insert(uid, Traits { openness, conscientiousness, extraversion, agreeableness, neuroticism });
+        world.insert(uid, Name { name: character.name.clone() });
+        let Character { wish, secret, ties, .. } = character.clone();
+        world.insert(uid, Persona { wish, secret, ties });
+    }
+    let households = params.cast.len() as u64;
+    world.spawn_many((households..population).map(|i| {
+        let household = (i / u64::from(params.town.people_per_household)) as u32;
+        // All of a household live in one house: its place is drawn by its number.
+        let mut house = Draws::new(seed, 0, HOUSE_STREAM, u64::from(household));
+        let home = Home { x: house.unit32() * map.side, y: house.unit32() * map.side, household };
+        let mut draws = Draws::new(seed, 0, PERSON_STREAM, i);
+        let trade = Trade(1 + draws.below(10) as u16);
+        person(&mut draws, &map, &params.town, home, trade)
+    }));
+}
+
+const CAST_STREAM: u64 = 1;
+const HOUSE_STREAM: u64 = 2;
+const PERSON_STREAM: u64 = 3;
+
+type Person = (Position, Velocity, Needs, Traits, Occupation, Home, Purse, Goal);
+
+fn person(draws: &mut Draws, map: &TownMap, town: &TownParams, home: Home, trade: Trade) -> Person {
+    // The sum of three uniform draws: near enough to a bell, and within 0..1 by itself.
+    let mut trait_of = || (draws.unit32() + draws.unit32() + draws.unit32()) / 3.0;
+    let traits = Traits {
+        openness: trait_of(),
+        conscientiousness: trait_of(),
+        extraversion: trait_of(),
+        agreeableness: trait_of(),
+        neuroticism: trait_of(),
+    };
+    let mut near = |at: f32| (at + draws.between32(-1.0, 1.0) * town.commute_metres).clamp(0.0, map.side);
+    let (x, y) = (near(home.x), near(home.y));
+    let starts = 450 + draws.below(120) as u16;
+    let occupation = Occupation { x, y, trade, starts, lasts: 420 + draws.below(120) as u16, wage: town.wage };
+    let needs = Needs {
+        hunger: 0.3 + 0.3 * draws.unit32(),
+        fatigue: 0.2 * draws.unit32(),
+        loneliness: 0.6 * draws.unit32(),
+        purpose: 0.6 * draws.unit32(),
+    };
+    let goal = Goal { since: 0, x: home.x, y: home.y, score: 0.0, action: Action::Idle };
+    let purse = Purse { coins: draws.below(2 * town.coins + 1) };
+    (Position { x: home.x, y: home.y }, Velocity::default(), needs, traits, occupation, home, purse, goal)
+}

@@ -1,0 +1,29 @@
+//! Wages: paid for a day of work at its end, out of the treasury.
+
+use crate::needs::is_there;
+use everworld_components::{Action, Day, Goal, Occupation, Position, Purse, Treasury};
+use everworld_engine::prelude::*;
+
+/// Pays who is at work when their working day ends.
+pub(crate) fn pay(
+    day: Res<Day>,
+    mut treasury: ResMut<Treasury>,
+    mut people: Rows<(Write<Purse>, &'static Occupation, &'static Goal, &'static Position)>,
+) {
+    let minute = day.minute;
+    let paid: i64 = people.sum(|(mut purses, works, goals, positions)| {
+        let mut paid = 0;
+        for i in 0..purses.len() {
+            let work = &works[i];
+            let done = work.lasts > 0 && minute + 1 == u64::from(work.starts + work.lasts);
+            if done && goals[i].action == Action::Work && is_there(&goals[i], &positions[i]) {
+                purses.row_mut(i).coins += u32::from(work.wage);
+                paid += i64::from(work.wage);
+            }
+        }
+        paid
+    });
+    if paid != 0 {
+        treasury.coins -= paid;
+    }
+}
