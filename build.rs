@@ -1,6 +1,12 @@
 //! Computes the build id: a hash of what decides the result of a tick, namely compiler, target features, profile
 //! and the sources of the tick crates with their locked dependencies.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a build script reads files and environment"
+)]
+
 use std::{
     env, fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -30,7 +36,8 @@ fn main() {
 
 fn hash_path(path: &Path, hasher: &mut DefaultHasher) {
     if path.is_dir() {
-        let mut entries: Vec<_> = fs::read_dir(path).expect("readable sources").flatten().map(|e| e.path()).collect();
+        let mut entries: Vec<_> =
+            fs::read_dir(path).expect("readable sources").flatten().map(|e| e.path()).collect();
         entries.sort();
         entries.iter().for_each(|entry| hash_path(entry, hasher));
     } else {

@@ -21,7 +21,9 @@ use crate::{
     spine::{self, RunMode, Spine, SpineError, SpineOptions, next_mode},
     status::{SystemStats, WorldState, WorldStatus},
 };
-use everworld_engine::{LiveWorld, Mirror, MirrorHandle, Options, Parallel, Plan, Pool, Registry, Tick, TickReport};
+use everworld_engine::{
+    LiveWorld, Mirror, MirrorHandle, Options, Parallel, Plan, Pool, Registry, Tick, TickReport,
+};
 use everworld_persistence::{Control, DurablePoint, LogDone, LogError, LogHandle, Record};
 use everworld_systems::{Plugin, WorldRecord};
 use hdrhistogram::Histogram;
@@ -157,25 +159,21 @@ impl Hosted {
 /// Wishes that may wait for the border of two ticks (L1).
 const COMMANDS_MAX: usize = 64;
 
-/// Starts the host of a world. The data directory is locked before this returns.
+/// Starts the host of a world in the locked data directory of the configuration.
 pub fn start(
     config: &Arc<Config>,
+    lock: File,
     record: WorldRecord,
     plugins: &'static [Plugin],
     accept_foreign_log: bool,
 ) -> Result<Hosted, SpineError> {
-    let lock = spine::lock(&config.data.dir)?;
     let pool = pool::start(config.threads.workers, true).map_err(|error| SpineError::Unrecoverable {
         world: record.world.clone(),
         detail: format!("{error:#}"),
     })?;
     let (commands, incoming) = sync_channel(COMMANDS_MAX);
-    let handle = WorldHandle {
-        name: record.world.clone(),
-        status: Arc::default(),
-        running: Arc::default(),
-        commands,
-    };
+    let handle =
+        WorldHandle { name: record.world.clone(), status: Arc::default(), running: Arc::default(), commands };
     let metrics = Metrics::new(std::slice::from_ref(&handle));
     let (ended_tx, ended) = oneshot::channel();
     let start = Start { config: config.clone(), record, plugins, accept_foreign_log, lock, pool };
@@ -190,7 +188,11 @@ pub fn start(
         let _ = ended_tx.send(result);
     };
     let thread = std::thread::Builder::new().name(format!("world {}", handle.name)).spawn(body);
-    thread.map_err(|source| SpineError::Io { what: "start a thread for", path: handle.name.clone().into(), source })?;
+    thread.map_err(|source| SpineError::Io {
+        what: "start a thread for",
+        path: handle.name.clone().into(),
+        source,
+    })?;
     Ok(Hosted { handle, metrics, ended })
 }
 
@@ -215,8 +217,16 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         accept_foreign_log,
     };
     let status = handle.status.clone();
-    let (mut spine, mut live) =
-        Spine::open_observed(lock, &config.data.dir, &record, plugins, options, &spine_options, &status, &mut |_| {})?;
+    let (mut spine, mut live) = Spine::open_observed(
+        lock,
+        &config.data.dir,
+        &record,
+        plugins,
+        options,
+        &spine_options,
+        &status,
+        &mut |_| {},
+    )?;
     let registry = live.registry().clone();
     let queued = std::mem::take(&mut spine.queued);
     let sequencer = Arc::new(Sequencer::new(
@@ -227,13 +237,18 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         queued,
         config.tick.pending_inputs_max,
     ));
-    let mirror = Mirror::start(&handle.name, pool::stand_back)
-        .map_err(|source| SpineError::Io { what: "start a thread for", path: handle.name.clone().into(), source })?;
+    let mirror = Mirror::start(&handle.name, pool::stand_back).map_err(|source| SpineError::Io {
+        what: "start a thread for",
+        path: handle.name.clone().into(),
+        source,
+    })?;
     let systems = live.plan().nodes.iter().map(|node| node.name.clone());
     let metrics = metrics.world(&handle.name, systems);
     let store = spine.store.take().expect("a world is opened with its store");
-    let keyframes = Keyframes::start(store, &handle.name, status.clone(), metrics.clone(), spine.last_keyframe)
-        .map_err(|source| SpineError::Io { what: "start a thread for", path: handle.name.clone().into(), source })?;
+    let keyframes =
+        Keyframes::start(store, &handle.name, status.clone(), metrics.clone(), spine.last_keyframe).map_err(
+            |source| SpineError::Io { what: "start a thread for", path: handle.name.clone().into(), source },
+        )?;
     let now = live.now();
     tracing::info!(
         world = handle.name,
@@ -330,7 +345,11 @@ impl Host {
     }
 
     /// Handles what was asked, waiting for it until the next tick is due. `Some` ends the world.
-    fn obey(&mut self, commands: &Receiver<Command>, due: u64) -> Result<Option<Result<(), SpineError>>, SpineError> {
+    fn obey(
+        &mut self,
+        commands: &Receiver<Command>,
+        due: u64,
+    ) -> Result<Option<Result<(), SpineError>>, SpineError> {
         loop {
             let wait = if self.wants_tick() { due.saturating_sub(clock::now_nanos()) } else { 100_000_000 };
             let command = match commands.recv_timeout(Duration::from_nanos(wait)) {
@@ -357,7 +376,9 @@ impl Host {
         let control = match what {
             Wish::Pause => Control::Pause,
             Wish::Resume => Control::Resume,
-            Wish::Step(ticks) if self.mode.paused => Control::Step { until: Tick(self.mode.step_until.max(now).0 + ticks) },
+            Wish::Step(ticks) if self.mode.paused => {
+                Control::Step { until: Tick(self.mode.step_until.max(now).0 + ticks) }
+            }
             Wish::Step(_) => {
                 let refused = Refused::WrongState("only a paused world can be stepped".into());
                 reply.map(|reply| reply.send(Err(refused)));
@@ -367,7 +388,8 @@ impl Host {
             Wish::Stop => unreachable!("obey() ends the world"),
         };
         let acknowledge = move |seq, result: Result<(), Arc<LogError>>| {
-            let answer = result.map(|()| Done { seq, tick: now }).map_err(|error| Refused::Log(error.to_string()));
+            let answer =
+                result.map(|()| Done { seq, tick: now }).map_err(|error| Refused::Log(error.to_string()));
             reply.map(|reply| reply.send(answer));
         };
         // On an error the reply goes with the closure: the client is told that the world did not answer.
@@ -457,7 +479,11 @@ impl Host {
                 Ok(lsn) => return Ok(lsn),
                 Err(error @ (LogError::QueueFull { .. } | LogError::NoSpace { .. })) => {
                     if !told {
-                        tracing::warn!(world = self.spine.world(), "the world waits: {}", spine::chain(&error));
+                        tracing::warn!(
+                            world = self.spine.world(),
+                            "the world waits: {}",
+                            spine::chain(&error)
+                        );
                     }
                     told = true;
                     std::thread::sleep(FULL_LOG_WAIT);
@@ -518,15 +544,22 @@ impl Host {
         let now = clock::now_nanos();
         if now - self.last_stats_nanos >= 1_000_000_000 {
             let secs = (now - self.last_stats_nanos) as f64 / 1e9;
-            self.ticks_per_sec = if self.last_stats_nanos == 0 { 1.0 } else { self.timings.since_shown as f64 / secs };
+            self.ticks_per_sec =
+                if self.last_stats_nanos == 0 { 1.0 } else { self.timings.since_shown as f64 / secs };
             self.last_stats_nanos = now;
             self.status.set_systems(self.timings.stats());
         }
         let every = self.config.logging.summary_ticks;
         let tick = self.live.now().0;
-        if every > 0 && tick % every == 0 {
+        if every > 0 && tick.is_multiple_of(every) {
             let millis = self.live.report().wall_nanos as f64 / 1e6;
-            tracing::info!(tick, entities = self.live.entities(), tick_millis = millis, inputs = self.sequencer.admitted(), "summary");
+            tracing::info!(
+                tick,
+                entities = self.live.entities(),
+                tick_millis = millis,
+                inputs = self.sequencer.admitted(),
+                "summary"
+            );
         }
     }
 
@@ -573,7 +606,13 @@ impl Timings {
         let count = live.plan().nodes.len();
         let one = || Histogram::new(2).expect("2 is a legal number of digits");
         let histograms = (0..count).map(|_| one()).collect();
-        Self { histograms, last: vec![0; count], cpu: vec![None; count], totals: vec![0; count], since_shown: 0 }
+        Self {
+            histograms,
+            last: vec![0; count],
+            cpu: vec![None; count],
+            totals: vec![0; count],
+            since_shown: 0,
+        }
     }
 
     fn record(&mut self, report: &TickReport) {

@@ -2,7 +2,11 @@
 //!
 //! A user's own program is `fn main() -> ExitCode { everworld::main(&[...plugins]) }`: its worlds get the
 //! command line, durability, the API and metrics from here. What a world is made of is in `everworld_engine`.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the host reads clocks, files and sockets; no tick does")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the host reads clocks, files and sockets; no tick does"
+)]
 
 pub mod api;
 pub mod cli;

@@ -1,9 +1,6 @@
 //! Metrics in the OpenMetrics text format: base units, bounded labels, prefix `everworld_`.
 
-use crate::{
-    host::WorldHandle,
-    status::WorldState,
-};
+use crate::{host::WorldHandle, status::WorldState};
 use everworld_engine::TickReport;
 use parking_lot::Mutex;
 use prometheus_client::{
@@ -115,17 +112,44 @@ impl Metrics {
         };
         let m = &metrics;
         registry.register("http_requests", "Answered requests", m.http_requests.clone());
-        registry.register_with_unit("http_request_duration", "From the request to the head of the response", Unit::Seconds, m.http_duration.clone());
-        registry.register("http_requests_in_flight", "Requests that are being answered", m.http_in_flight.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "From the request to the head of the response",
+            Unit::Seconds,
+            m.http_duration.clone(),
+        );
+        registry.register(
+            "http_requests_in_flight",
+            "Requests that are being answered",
+            m.http_in_flight.clone(),
+        );
         registry.register("http_connections", "Open connections", m.http_connections.clone());
         registry.register("http_rejected", "Refused requests and connections", m.http_rejected.clone());
-        registry.register_with_unit("tick_duration", "Computing a tick", Unit::Seconds, m.tick_duration.clone());
-        registry.register_with_unit("system_duration", "A run of a system", Unit::Seconds, m.system_duration.clone());
+        registry.register_with_unit(
+            "tick_duration",
+            "Computing a tick",
+            Unit::Seconds,
+            m.tick_duration.clone(),
+        );
+        registry.register_with_unit(
+            "system_duration",
+            "A run of a system",
+            Unit::Seconds,
+            m.system_duration.clone(),
+        );
         registry.register("ticks", "Finished ticks", m.ticks.clone());
-        registry.register("tick_overruns", "Ticks that took longer than the interval of the wanted rate", m.tick_overruns.clone());
+        registry.register(
+            "tick_overruns",
+            "Ticks that took longer than the interval of the wanted rate",
+            m.tick_overruns.clone(),
+        );
         registry.register("inputs", "Applied inputs", m.inputs.clone());
         registry.register("snapshots", "Snapshots written to the store", m.snapshots.clone());
-        registry.register("captures_skipped", "Captures left out because the mirror was behind", m.captures_skipped.clone());
+        registry.register(
+            "captures_skipped",
+            "Captures left out because the mirror was behind",
+            m.captures_skipped.clone(),
+        );
         registry.register_collector(Box::new(Worlds(worlds.to_vec())));
         registry.register_collector(Box::new(Process));
         *metrics.registry.lock() = registry;
@@ -145,10 +169,17 @@ impl Metrics {
     /// The recorder for one world's tick thread: labels are looked up once.
     pub fn world(&self, world: &str, systems: impl IntoIterator<Item = String>) -> WorldMetrics {
         let labels = WorldLabels { world: world.to_owned() };
-        let system = |system| self.system_duration.get_or_create_owned(&SystemLabels { world: world.to_owned(), system });
-        let input = |outcome| self.inputs.get_or_create_owned(&InputLabels { world: world.to_owned(), outcome });
+        let system = |system| {
+            self.system_duration.get_or_create_owned(&SystemLabels { world: world.to_owned(), system })
+        };
+        let input =
+            |outcome| self.inputs.get_or_create_owned(&InputLabels { world: world.to_owned(), outcome });
         let snapshot = |outcome| {
-            self.snapshots.get_or_create_owned(&SnapshotLabels { world: world.to_owned(), kind: "keyframe", outcome })
+            self.snapshots.get_or_create_owned(&SnapshotLabels {
+                world: world.to_owned(),
+                kind: "keyframe",
+                outcome,
+            })
         };
         WorldMetrics {
             tick_duration: self.tick_duration.get_or_create_owned(&labels),
@@ -205,7 +236,9 @@ impl Collector for Worlds {
         self.each(&mut encoder, "world_tick", "The last published tick", |handle| {
             vec![(world(handle), handle.status.tick().0 as f64)]
         })?;
-        self.each(&mut encoder, "world_entities", "Entities", |handle| vec![(world(handle), handle.status.entities() as f64)])?;
+        self.each(&mut encoder, "world_entities", "Entities", |handle| {
+            vec![(world(handle), handle.status.entities() as f64)]
+        })?;
         self.each(&mut encoder, "world_state", "1 for the state that the world is in", |handle| {
             let now = handle.status.state().0;
             let one = |state: WorldState| {
@@ -222,19 +255,36 @@ impl Collector for Worlds {
             vec![(world(handle), handle.status.last_snapshot().0 as f64)]
         })?;
         self.each(&mut encoder, "input_queue_length", "Logged inputs that wait for a tick", |handle| {
-            handle.running().map(|running| (world(handle), running.sequencer.queue_len() as f64)).into_iter().collect()
+            handle
+                .running()
+                .map(|running| (world(handle), running.sequencer.queue_len() as f64))
+                .into_iter()
+                .collect()
         })?;
         self.each(&mut encoder, "input_queue_capacity", "How many may wait", |handle| {
-            handle.running().map(|running| (world(handle), running.sequencer.queue_max() as f64)).into_iter().collect()
+            handle
+                .running()
+                .map(|running| (world(handle), running.sequencer.queue_max() as f64))
+                .into_iter()
+                .collect()
         })?;
-        self.each(&mut encoder, "mirror_lag_ticks", "Ticks between the published one and the mirror's view", |handle| {
-            let view = handle.running().and_then(|running| running.mirror.view());
-            let lag = view.map(|view| handle.status.tick().0.saturating_sub(view.tick.0));
-            lag.map(|lag| (world(handle), lag as f64)).into_iter().collect()
+        self.each(
+            &mut encoder,
+            "mirror_lag_ticks",
+            "Ticks between the published one and the mirror's view",
+            |handle| {
+                let view = handle.running().and_then(|running| running.mirror.view());
+                let lag = view.map(|view| handle.status.tick().0.saturating_sub(view.tick.0));
+                lag.map(|lag| (world(handle), lag as f64)).into_iter().collect()
+            },
+        )?;
+        self.counter(&mut encoder, "log_written_bytes", "Bytes written to the input log", |stats| {
+            stats.bytes_written as f64
         })?;
-        self.counter(&mut encoder, "log_written_bytes", "Bytes written to the input log", |stats| stats.bytes_written as f64)?;
         self.counter(&mut encoder, "log_fsyncs", "Syncs of the input log", |stats| stats.fsyncs as f64)?;
-        self.counter(&mut encoder, "log_fsync_seconds", "Time in syncs of the input log", |stats| stats.fsync_nanos_total as f64 / 1e9)
+        self.counter(&mut encoder, "log_fsync_seconds", "Time in syncs of the input log", |stats| {
+            stats.fsync_nanos_total as f64 / 1e9
+        })
     }
 }
 
@@ -263,7 +313,8 @@ impl Worlds {
         help: &str,
         value: impl Fn(&everworld_persistence::LogStats) -> f64,
     ) -> fmt::Result {
-        let mut encoder = encoder.encode_descriptor(name, help, None, ConstCounter::new(0f64).metric_type())?;
+        let mut encoder =
+            encoder.encode_descriptor(name, help, None, ConstCounter::new(0f64).metric_type())?;
         for handle in &self.0 {
             if let Some(running) = handle.running() {
                 let labels = vec![("world", handle.name.clone())];
@@ -282,16 +333,31 @@ impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let build = ConstGauge::new(1i64);
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("build", crate::spine::BUILD_ID_HEX)];
-        let mut family = encoder.encode_descriptor("build_info", "The build of this process", None, build.metric_type())?;
+        let mut family = encoder.encode_descriptor(
+            "build_info",
+            "The build of this process",
+            None,
+            build.metric_type(),
+        )?;
         build.encode(family.encode_family(&labels)?)?;
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
         let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
         let resident = ConstGauge::new((pages * rustix::param::page_size() as u64) as f64);
-        let metric = encoder.encode_descriptor("process_resident_memory_bytes", "Resident memory", None, resident.metric_type())?;
+        let metric = encoder.encode_descriptor(
+            "process_resident_memory_bytes",
+            "Resident memory",
+            None,
+            resident.metric_type(),
+        )?;
         resident.encode(metric)?;
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         let cpu = ConstCounter::new(cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9);
-        let metric = encoder.encode_descriptor("process_cpu_seconds", "CPU time of the process", None, cpu.metric_type())?;
+        let metric = encoder.encode_descriptor(
+            "process_cpu_seconds",
+            "CPU time of the process",
+            None,
+            cpu.metric_type(),
+        )?;
         cpu.encode(metric)
     }
 }

@@ -10,13 +10,16 @@ const TICK_NICE: i32 = 10;
 
 /// A pool of so many threads, 0 for one per core. `nice` lets them stand back behind the other threads.
 pub fn start(threads: usize, nice: bool) -> anyhow::Result<Arc<Pool>> {
-    let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
+    let threads =
+        if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
     let on_start = move |_| {
         if nice {
             stand_back();
         }
     };
-    Pool::start(threads, "tick", on_start).map(Arc::new).context("could not start the threads of the tick pool")
+    Pool::start(threads, "tick", on_start)
+        .map(Arc::new)
+        .context("could not start the threads of the tick pool")
 }
 
 /// Raises the nice value of the calling thread. On Linux each thread has its own.

@@ -4,10 +4,10 @@
 //! never shown as applied; they come after. Nothing is served that does not agree with what the log says.
 
 use crate::status::WorldStatus;
-use everworld_engine::{BuildErrors, ImageError, InputEnvelope, LiveWorld, Options, StateHash, Tick, TickError};
+use everworld_engine::{BuildErrors, ImageError, InputEnvelope, LiveWorld, Options, Tick, TickError};
 use everworld_persistence::{
-    Control, DurablePoint, KeyframeMeta, Log, LogError, LogHandle, LogOptions, LogWriter, OpenReport, RealDisk, Record,
-    Store, StoreError, StoreOptions,
+    Control, DurablePoint, KeyframeMeta, Log, LogError, LogHandle, LogOptions, LogWriter, OpenReport,
+    RealDisk, Record, Store, StoreError, StoreOptions,
 };
 use everworld_systems::{Plugin, ScenarioError, WorldRecord};
 use std::{
@@ -143,9 +143,12 @@ impl SpineError {
     /// The code that a process ends with for it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::InUse(_) => 75,
-            Self::Store { source: StoreError::InUse { .. }, .. } => 75,
-            Self::Io { .. } | Self::Log { .. } | Self::Store { .. } | Self::Inconsistent { .. } | Self::Unrecoverable { .. } => 74,
+            Self::InUse(_) | Self::Store { source: StoreError::InUse { .. }, .. } => 75,
+            Self::Io { .. }
+            | Self::Log { .. }
+            | Self::Store { .. }
+            | Self::Inconsistent { .. }
+            | Self::Unrecoverable { .. } => 74,
             Self::ForeignLog { .. } | Self::Tick { .. } => 1,
             Self::Scenario { .. } | Self::Build { .. } => 78,
         }
@@ -207,7 +210,12 @@ pub fn lock(data: &Path) -> Result<File, SpineError> {
     };
     std::fs::create_dir_all(data).map_err(failed("create", data))?;
     let path = data.join("LOCK");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed("open", &path))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(failed("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(SpineError::InUse(data.to_owned())),
@@ -244,7 +252,11 @@ impl Spine {
     ) -> Result<(Self, LiveWorld), SpineError> {
         let dir = data.join("worlds").join(&record.world);
         let opening = Opening { world: record.world.clone(), dir, plugins, options, spine_options, status };
-        if opening.dir.join("log").is_dir() { opening.recover(lock, observe) } else { opening.create(lock, record) }
+        if opening.dir.join("log").is_dir() {
+            opening.recover(lock, observe)
+        } else {
+            opening.create(lock, record)
+        }
     }
 
     /// A tick of a world that nobody else looks at: no seals, a horizon once a second, so that a crash loses at
@@ -322,25 +334,29 @@ impl Opening<'_> {
         // Made under another name and renamed when Create is durable: a crash in between leaves no half world.
         let making = self.dir.with_file_name(format!(".{}.new", self.world));
         if making.exists() {
-            std::fs::remove_dir_all(&making).map_err(self.io("remove", &making))?;
+            std::fs::remove_dir_all(&making).map_err(io_error("remove", &making))?;
         }
-        std::fs::create_dir_all(&making).map_err(self.io("create", &making))?;
+        std::fs::create_dir_all(&making).map_err(io_error("create", &making))?;
         let (mut log, _) = self.open_log(&making, &[])?;
         let json = serde_json::to_vec(record).expect("a world record is plain data");
         log.append(&Record::Create { world_record: json }).map_err(|e| self.log_error(e))?;
         log.append(&Record::Build { build_id: build_id() }).map_err(|e| self.log_error(e))?;
         log.commit().map_err(|e| self.log_error(e))?;
         drop(log);
-        std::fs::rename(&making, &self.dir).map_err(self.io("rename", &making))?;
+        std::fs::rename(&making, &self.dir).map_err(io_error("rename", &making))?;
         let parent = self.dir.parent().expect("a world's directory is in one");
-        File::open(parent).and_then(|dir| dir.sync_all()).map_err(self.io("sync", parent))?;
+        File::open(parent).and_then(|dir| dir.sync_all()).map_err(io_error("sync", parent))?;
         let (log, _) = self.open_log(&self.dir, &[])?;
         let store = self.open_store()?;
         let mode = RunMode { paused: false, step_until: Tick(0), millihertz: None };
         Ok((self.spine(lock, log, store, mode, Vec::new(), 1)?, live))
     }
 
-    fn recover(&self, lock: File, observe: &mut dyn FnMut(&LiveWorld)) -> Result<(Spine, LiveWorld), SpineError> {
+    fn recover(
+        &self,
+        lock: File,
+        observe: &mut dyn FnMut(&LiveWorld),
+    ) -> Result<(Spine, LiveWorld), SpineError> {
         let store = match self.open_store() {
             Ok(store) => Some(store),
             Err(SpineError::Store { source: source @ StoreError::InUse { .. }, world }) => {
@@ -355,10 +371,15 @@ impl Opening<'_> {
         // D7: a log that lacks what a keyframe was written under has lost what was durable.
         let (mut log, report) = self.open_log(&self.dir, &keyframes)?;
         if report.torn_bytes > 0 {
-            tracing::warn!(world = self.world, bytes = report.torn_bytes, "cut a torn tail off the log; nothing of it was acknowledged");
+            tracing::warn!(
+                world = self.world,
+                bytes = report.torn_bytes,
+                "cut a torn tail off the log; nothing of it was acknowledged"
+            );
         }
         let mut history = self.read_history(&log)?;
-        let record = history.record.take().ok_or_else(|| self.inconsistent("it does not begin with Create"))?;
+        let record =
+            history.record.take().ok_or_else(|| self.inconsistent("it does not begin with Create"))?;
         let (mut live, keyframe) = self.nearest(&record, store.as_ref(), &keyframes)?;
         let target = history.horizon.max(history.seals.last_key_value().map_or(Tick(0), |(tick, _)| *tick));
         if history.build_id != Some(build_id()) {
@@ -437,7 +458,8 @@ impl Opening<'_> {
             match record {
                 Record::Create { world_record } => {
                     let record = serde_json::from_slice(&world_record);
-                    history.record = Some(record.map_err(|error| self.inconsistent(&format!("Create: {error}")))?);
+                    history.record =
+                        Some(record.map_err(|error| self.inconsistent(&format!("Create: {error}")))?);
                 }
                 Record::Build { build_id } => history.build_id = Some(build_id),
                 Record::Input(input) => {
@@ -470,7 +492,7 @@ impl Opening<'_> {
         let mut live = self.build(record)?;
         for meta in keyframes {
             let Some(store) = store else { break };
-            match self.load(&mut live, store, meta) {
+            match load(&mut live, store, meta) {
                 Ok(()) => return Ok((live, Some(meta.tick))),
                 Err(detail) => {
                     tracing::warn!(world = self.world, tick = %meta.tick, "passing over a keyframe: {detail}; replaying more of the log");
@@ -480,19 +502,6 @@ impl Opening<'_> {
         }
         live.create().map_err(|source| self.tick_error(source))?;
         Ok((live, None))
-    }
-
-    fn load(&self, live: &mut LiveWorld, store: &Store, meta: &KeyframeMeta) -> Result<(), String> {
-        let image = store.load(meta.branch, meta.tick).map_err(|error| chain(&error))?;
-        let expected: StateHash = meta.hash;
-        if image.hash != expected {
-            return Err(format!("its header says hash {expected}, its body {}", image.hash));
-        }
-        live.restore(&image).map_err(|error: ImageError| chain(&error))?;
-        if live.taken_seq() != meta.applied_seq {
-            return Err(format!("its state has taken {} inputs, its header says {}", live.taken_seq(), meta.applied_seq));
-        }
-        Ok(())
     }
 
     /// Runs to `target`, each tick with the inputs that its Seal gave it.
@@ -520,19 +529,24 @@ impl Opening<'_> {
     fn build(&self, record: &WorldRecord) -> Result<LiveWorld, SpineError> {
         let builder = record.scenario.builder(self.plugins);
         let builder = builder.map_err(|source| SpineError::Scenario { world: self.world.clone(), source })?;
-        builder.build(self.options.clone()).map_err(|source| SpineError::Build { world: self.world.clone(), source })
+        builder
+            .build(self.options.clone())
+            .map_err(|source| SpineError::Build { world: self.world.clone(), source })
     }
 
     fn open_store(&self) -> Result<Store, SpineError> {
-        let options = StoreOptions { keyframes_kept: self.spine_options.keyframes_kept, ..StoreOptions::default() };
-        Store::open(&self.dir, options).map_err(|source| SpineError::Store { world: self.world.clone(), source })
+        let options =
+            StoreOptions { keyframes_kept: self.spine_options.keyframes_kept, ..StoreOptions::default() };
+        Store::open(&self.dir, options)
+            .map_err(|source| SpineError::Store { world: self.world.clone(), source })
     }
 
     fn renew_store(&self) -> Result<Store, SpineError> {
         let damaged = self.dir.join("epoch-1.redb");
-        let aside = (1..).map(|n| self.dir.join(format!("epoch-1.damaged-{n}"))).find(|path| !path.exists());
+        let aside =
+            (1..u32::MAX).map(|n| self.dir.join(format!("epoch-1.damaged-{n}"))).find(|path| !path.exists());
         let aside = aside.expect("there are more numbers than files");
-        std::fs::rename(&damaged, &aside).map_err(self.io("set aside", &damaged))?;
+        std::fs::rename(&damaged, &aside).map_err(io_error("set aside", &damaged))?;
         tracing::warn!(world = self.world, "the damaged store is kept as {}", aside.display());
         self.open_store()
     }
@@ -540,7 +554,10 @@ impl Opening<'_> {
     fn open_log(&self, dir: &Path, keyframes: &[KeyframeMeta]) -> Result<(Log, OpenReport), SpineError> {
         let options = LogOptions {
             segment_bytes: self.spine_options.segment_bytes,
-            known_durable: keyframes.iter().map(|meta| DurablePoint { lsn: meta.lsn, chain: meta.chain }).collect(),
+            known_durable: keyframes
+                .iter()
+                .map(|meta| DurablePoint { lsn: meta.lsn, chain: meta.chain })
+                .collect(),
             clock: crate::clock::now_nanos,
             ..LogOptions::new(world_id(&self.world), build_id())
         };
@@ -558,10 +575,6 @@ impl Opening<'_> {
     fn inconsistent(&self, detail: &str) -> SpineError {
         SpineError::Inconsistent { world: self.world.clone(), detail: detail.to_owned() }
     }
-
-    fn io<'p>(&self, what: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> SpineError + use<'p> {
-        move |source| SpineError::Io { what, path: path.to_owned(), source }
-    }
 }
 
 /// The mode after a control record that was consumed at `tick`.
@@ -575,9 +588,25 @@ pub fn next_mode(mode: Option<RunMode>, control: Control, tick: Tick) -> RunMode
     }
 }
 
+/// Makes a world be what a keyframe says.
+fn load(live: &mut LiveWorld, store: &Store, meta: &KeyframeMeta) -> Result<(), String> {
+    let image = store.load(meta.branch, meta.tick).map_err(|error| chain(&error))?;
+    live.restore(&image).map_err(|error: ImageError| chain(&error))?;
+    if live.taken_seq() != meta.applied_seq {
+        let taken = live.taken_seq();
+        return Err(format!("its state has taken {taken} inputs, its header says {}", meta.applied_seq));
+    }
+    Ok(())
+}
+
+fn io_error<'p>(what: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> SpineError + use<'p> {
+    move |source| SpineError::Io { what, path: path.to_owned(), source }
+}
+
 /// The id of a world in its log's headers: FNV-1a of its name.
 fn world_id(name: &str) -> u64 {
-    name.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
+    name.bytes()
+        .fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
 }
 
 /// An error with its causes in one line.

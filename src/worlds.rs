@@ -45,7 +45,12 @@ pub struct Durable {
 
 impl Durable {
     /// Opens the world of that name in a data directory, or creates it.
-    pub fn open(data: &Path, record: &WorldRecord, plugins: &'static [Plugin], options: Options) -> Result<Self, SpineError> {
+    pub fn open(
+        data: &Path,
+        record: &WorldRecord,
+        plugins: &'static [Plugin],
+        options: Options,
+    ) -> Result<Self, SpineError> {
         let (spine, live) = Spine::open(data, record, plugins, options, &SpineOptions::default())?;
         Ok(Self { spine, live })
     }

@@ -9,17 +9,17 @@ use crate::{
 };
 use bevy_ecs::prelude::*;
 use everworld::clock;
-use everworld_engine::{Options, Parallel, Pool, Rows, WorldBuilder, Write, column, system};
+use everworld_engine::{Options, Parallel, Pool, Rows, WorldBuilder, Write, component, system};
 use std::sync::Arc;
 
 const ENTITIES: usize = 1_000_000;
 const THREADS: usize = 2;
 
-column! {
+component! {
     /// A place.
     pub(crate) struct Position("position", version 1) { x: f32, y: f32, z: f32 }
 }
-column! {
+component! {
     /// A velocity.
     pub(crate) struct Velocity("velocity", version 1) { x: f32, y: f32, z: f32 }
 }
@@ -49,14 +49,23 @@ fn part(i: usize) -> f32 {
 pub(crate) fn run() -> Outcome {
     let (gain, void) = canary::sing();
     let pool = Arc::new(Pool::start(THREADS, "tick", |_| {})?);
-    let row = |i| (Position { x: part(i), y: part(i / 7), z: 0.5 }, Velocity { x: part(i / 3), y: 0.1, z: part(i / 11) });
+    let row = |i| {
+        (
+            Position { x: part(i), y: part(i / 7), z: 0.5 },
+            Velocity { x: part(i / 3), y: 0.1, z: part(i / 11) },
+        )
+    };
 
     let mut world = WorldBuilder::new(1, 1.0);
     world.column::<Position>().column::<Velocity>().system(system(integrate));
     world.setup(move |world| {
         world.spawn_many((0..ENTITIES).map(row));
     });
-    let mut live = world.build(Options { pool: pool.clone(), parallel: Parallel::Auto, stopwatch: clock::stopwatch() })?;
+    let mut live = world.build(Options {
+        pool: pool.clone(),
+        parallel: Parallel::Auto,
+        stopwatch: clock::stopwatch(),
+    })?;
     live.create()?;
 
     let mut bevy_world = bevy::world(THREADS);
@@ -64,7 +73,8 @@ pub(crate) fn run() -> Outcome {
     let mut schedule = bevy::multi_threaded();
     schedule.add_systems(integrate_bevy);
 
-    let velocities: Vec<arrays::Vec3> = (0..ENTITIES).map(|i| arrays::Vec3 { x: part(i / 3), y: 0.1, z: part(i / 11) }).collect();
+    let velocities: Vec<arrays::Vec3> =
+        (0..ENTITIES).map(|i| arrays::Vec3 { x: part(i / 3), y: 0.1, z: part(i / 11) }).collect();
     let mut positions = velocities.clone();
 
     const CALLS: usize = 20;
@@ -79,15 +89,22 @@ pub(crate) fn run() -> Outcome {
             });
         }),
     ];
-    let times: Vec<f64> = interleaved(&mut contestants, 41, 1).into_iter().map(|t| t / CALLS as f64 / ENTITIES as f64).collect();
+    let times: Vec<f64> = interleaved(&mut contestants, 41, 1)
+        .into_iter()
+        .map(|t| t / CALLS as f64 / ENTITIES as f64)
+        .collect();
     drop(contestants);
     assert!(live.marked_rows() as usize == ENTITIES, "change tracking is on: every written row is marked");
     let case = "position += velocity, 1,000,000";
-    Ok(Report::new("columns", vec![
-        Row::plain("canary", "random gather", gain, "gain"),
-        Row::plain(case, "raw arrays on rayon", times[0], "ns/entity"),
-        Row::plain(case, "bevy par_iter", times[1], "ns/entity"),
-        Row::ratio(case, "rows / raw arrays", times[2], "ns/entity", times[0], Bound::AtMost(1.25)),
-        Row::ratio(case, "rows / bevy par_iter", times[2], "ns/entity", times[1], Bound::AtMost(1.0)),
-    ], void))
+    Ok(Report::new(
+        "columns",
+        vec![
+            Row::plain("canary", "random gather", gain, "gain"),
+            Row::plain(case, "raw arrays on rayon", times[0], "ns/entity"),
+            Row::plain(case, "bevy par_iter", times[1], "ns/entity"),
+            Row::ratio(case, "rows / raw arrays", times[2], "ns/entity", times[0], Bound::AtMost(1.25)),
+            Row::ratio(case, "rows / bevy par_iter", times[2], "ns/entity", times[1], Bound::AtMost(1.0)),
+        ],
+        void,
+    ))
 }

@@ -7,10 +7,7 @@ use crate::{
 use clap::Args;
 use everworld::{clock, worlds};
 use everworld_engine::{LiveWorld, Options, Parallel, Pool, StateHash};
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 #[derive(Args)]
 pub(crate) struct DetArgs {
@@ -66,11 +63,23 @@ pub(crate) fn run(args: &DetArgs) -> Outcome {
         of_seeds.extend(hashes);
     }
     let seeds = args.seeds as f64;
-    rows.push(Row::bounded("hashes over seeds", "all", of_seeds.len() as f64, "hashes", Bound::AtLeast(seeds)));
+    rows.push(Row::bounded(
+        "hashes over seeds",
+        "all",
+        of_seeds.len() as f64,
+        "hashes",
+        Bound::AtLeast(seeds),
+    ));
     Ok(Report::new("det", rows, None))
 }
 
-fn play(args: &DetArgs, seed: u64, threads: usize, permutation: Option<u64>, shuffle: bool) -> anyhow::Result<StateHash> {
+fn play(
+    args: &DetArgs,
+    seed: u64,
+    threads: usize,
+    permutation: Option<u64>,
+    shuffle: bool,
+) -> anyhow::Result<StateHash> {
     let sets = [format!("seed={seed}"), format!("population={}", args.npcs)];
     let scenario = worlds::load_scenario(&args.scenario, everworld::PLUGINS, &sets)?;
     let mut builder = scenario.builder(everworld::PLUGINS)?;
@@ -78,7 +87,8 @@ fn play(args: &DetArgs, seed: u64, threads: usize, permutation: Option<u64>, shu
         builder.permute_registration(permutation);
     }
     let pool = Arc::new(Pool::start(threads, "tick", |_| {})?);
-    let mut live: LiveWorld = builder.build(Options { pool, parallel: Parallel::Always, stopwatch: clock::stopwatch() })?;
+    let mut live: LiveWorld =
+        builder.build(Options { pool, parallel: Parallel::Always, stopwatch: clock::stopwatch() })?;
     live.create()?;
     for tick in 1..=args.ticks {
         live.tick(&[])?;

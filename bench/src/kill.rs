@@ -11,7 +11,12 @@ use crate::{
 };
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use everworld::{clock, spine::{Spine, SpineOptions}, status::WorldStatus, worlds};
+use everworld::{
+    clock,
+    spine::{Spine, SpineOptions},
+    status::WorldStatus,
+    worlds,
+};
 use everworld_engine::{Chunk, Image, Options, Parallel, Pool, StateHash, Tick, random::Draws};
 use everworld_systems::WorldRecord;
 use serde_json::{Value, json};
@@ -61,13 +66,17 @@ const FIRST_MARKER: u32 = 1_000_000;
 const CLIENTS: usize = 4;
 
 pub(crate) fn run(args: &KillArgs) -> Outcome {
-    let base = args.dir.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("everworld-kill-{}", std::process::id())));
+    let base = args
+        .dir
+        .clone()
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("everworld-kill-{}", std::process::id())));
     let data = base.join("data");
     fs::create_dir_all(&data)?;
     let told = Told::default();
     let marker = AtomicU32::new(FIRST_MARKER);
     let mut draws = Draws::new(args.seed, 0, 0, 0);
-    let (mut lost, mut contradictions, mut differences, mut during_start, mut recovered) = (0, 0, 0usize, 0, 0u64);
+    let (mut lost, mut contradictions, mut differences, mut during_start, mut recovered) =
+        (0, 0, 0usize, 0, 0u64);
     for round in 1..=args.rounds {
         // Some die while they start or come back, most while they serve.
         let lifetime = Duration::from_millis(u64::from(30 + draws.below(1_500)));
@@ -75,14 +84,19 @@ pub(crate) fn run(args: &KillArgs) -> Outcome {
             .with_context(|| format!("round {round}; the data is in {}", base.display()))?;
         during_start += u32::from(!served);
         if !data.join("worlds/town/log").is_dir() {
-            ensure!(told.acknowledged.lock().expect("no client panics").is_empty(), "there is no world, but acknowledged inputs");
+            ensure!(
+                told.acknowledged.lock().expect("no client panics").is_empty(),
+                "there is no world, but acknowledged inputs"
+            );
             continue;
         }
         let by_log = bring_back(args, &data, &base.join("by-log"), 1, false, &told);
-        let by_log = by_log.with_context(|| format!("round {round}, from the log; the data is in {}", base.display()))?;
+        let by_log = by_log
+            .with_context(|| format!("round {round}, from the log; the data is in {}", base.display()))?;
         let by_keyframe = bring_back(args, &data, &base.join("by-keyframe"), 4, true, &told);
-        let by_keyframe =
-            by_keyframe.with_context(|| format!("round {round}, from the keyframe; the data is in {}", base.display()))?;
+        let by_keyframe = by_keyframe.with_context(|| {
+            format!("round {round}, from the keyframe; the data is in {}", base.display())
+        })?;
         if by_log.at != by_keyframe.at || by_log.after != by_keyframe.after {
             differences += 1;
             eprintln!("round {round}: by log {:?}, by keyframe {:?}", by_log.at, by_keyframe.at);
@@ -104,19 +118,35 @@ pub(crate) fn run(args: &KillArgs) -> Outcome {
     let none = Bound::AtMost(0.0);
     let case = format!("{} kills, seed {}", args.rounds, args.seed);
     ensure!(recovered > 0 && shown > 0, "nothing was recovered or shown: the harness did not do its work");
-    Ok(Report::new("kill", vec![
-        Row::bounded(&case, "before it served", f64::from(during_start), "kills", Bound::AtLeast(0.0)),
-        Row::bounded(&case, "acknowledged", acknowledged as f64, "inputs", Bound::AtLeast(f64::from(args.rounds))),
-        Row::plain(&case, "posted", f64::from(told.posted.load(Relaxed)), "inputs"),
-        Row::plain(&case, "state hashes shown", shown as f64, "ticks"),
-        Row::bounded(&case, "acknowledged and lost", lost as f64, "inputs", none),
-        Row::bounded(&case, "shown and contradicted", contradictions as f64, "ticks", none),
-        Row::bounded(&case, "log and keyframe differ", differences as f64, "rounds", none),
-    ], None))
+    Ok(Report::new(
+        "kill",
+        vec![
+            Row::bounded(&case, "before it served", f64::from(during_start), "kills", Bound::AtLeast(0.0)),
+            Row::bounded(
+                &case,
+                "acknowledged",
+                acknowledged as f64,
+                "inputs",
+                Bound::AtLeast(f64::from(args.rounds)),
+            ),
+            Row::plain(&case, "posted", f64::from(told.posted.load(Relaxed)), "inputs"),
+            Row::plain(&case, "state hashes shown", shown as f64, "ticks"),
+            Row::bounded(&case, "acknowledged and lost", lost as f64, "inputs", none),
+            Row::bounded(&case, "shown and contradicted", contradictions as f64, "ticks", none),
+            Row::bounded(&case, "log and keyframe differ", differences as f64, "rounds", none),
+        ],
+        None,
+    ))
 }
 
 /// One life of the server. False when it died before it answered.
-fn live_and_die(args: &KillArgs, data: &Path, lifetime: Duration, told: &Told, marker: &AtomicU32) -> anyhow::Result<bool> {
+fn live_and_die(
+    args: &KillArgs,
+    data: &Path,
+    lifetime: Duration,
+    told: &Told,
+    marker: &AtomicU32,
+) -> anyhow::Result<bool> {
     let mut server = Command::new(std::env::current_exe()?)
         .arg("server")
         .args(["serve", "--data"])
@@ -139,8 +169,12 @@ fn live_and_die(args: &KillArgs, data: &Path, lifetime: Duration, told: &Told, m
                 let line = line?;
                 let entry: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
                 if entry["fields"]["message"] == "listening" {
-                    let address: SocketAddr = entry["fields"]["address"].as_str().context("an address")?.parse()?;
-                    clients.extend((0..CLIENTS).map(|i| scope.spawn(move || post(address, i, told, marker, over, served))));
+                    let address: SocketAddr =
+                        entry["fields"]["address"].as_str().context("an address")?.parse()?;
+                    clients.extend(
+                        (0..CLIENTS)
+                            .map(|i| scope.spawn(move || post(address, i, told, marker, over, served))),
+                    );
                     clients.push(scope.spawn(move || look(address, told, over)));
                 }
                 // A panic, or an error that ends the server, is a finding of its own.
@@ -183,7 +217,7 @@ fn post(
 ) -> anyhow::Result<()> {
     let Ok(mut client) = Client::connect(address) else { return Ok(()) };
     // Half of them ask for the durable, half for the applied acknowledgement.
-    let ack = if number % 2 == 0 { "durable" } else { "applied" };
+    let ack = if number.is_multiple_of(2) { "durable" } else { "applied" };
     while !over.load(Relaxed) {
         let own = marker.fetch_add(1, Relaxed);
         let body = json!({"prototype": "townsman", "components": {"home": {"household": own}}}).to_string();
@@ -234,7 +268,14 @@ struct Back {
 }
 
 /// Brings a copy of the data back in this process.
-fn bring_back(args: &KillArgs, data: &Path, copy: &Path, threads: usize, keyframes: bool, told: &Told) -> anyhow::Result<Back> {
+fn bring_back(
+    args: &KillArgs,
+    data: &Path,
+    copy: &Path,
+    threads: usize,
+    keyframes: bool,
+    told: &Told,
+) -> anyhow::Result<Back> {
     if copy.exists() {
         fs::remove_dir_all(copy)?;
     }
@@ -256,13 +297,24 @@ fn bring_back(args: &KillArgs, data: &Path, copy: &Path, threads: usize, keyfram
             && live.state_hash() != *hash
         {
             contradictions += 1;
-            eprintln!("tick {} was shown with hash {hash}, and comes back with {}", live.now(), live.state_hash());
+            eprintln!(
+                "tick {} was shown with hash {hash}, and comes back with {}",
+                live.now(),
+                live.state_hash()
+            );
         }
     };
     let lock = everworld::spine::lock(copy)?;
     let status = WorldStatus::default();
     let (mut spine, mut live) = Spine::open_observed(
-        lock, copy, &record, everworld::PLUGINS, options, &SpineOptions::default(), &status, &mut compare,
+        lock,
+        copy,
+        &record,
+        everworld::PLUGINS,
+        options,
+        &SpineOptions::default(),
+        &status,
+        &mut compare,
     )?;
     let at = (live.now(), live.state_hash());
     if live.now() < *told.shown_tick.lock().expect("no client panics") {

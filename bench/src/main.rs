@@ -2,7 +2,11 @@
 //!
 //! `cargo run --release -p everworld-bench -- NAME [--json]`. A figure is a ratio: both sides are measured in turn, in
 //! blocks, and medians are compared. A canary voids a run on a machine whose second core is not free.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "benchmarks read clocks and start processes; no tick does")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "benchmarks read clocks and start processes; no tick does"
+)]
 
 mod baseline;
 mod canary;

@@ -48,14 +48,37 @@ pub(crate) enum Bound {
 
 impl Row {
     /// A figure beside its baseline.
-    pub(crate) fn ratio(case: &str, mode: &str, value: f64, unit: &'static str, baseline: f64, bound: Bound) -> Self {
+    pub(crate) fn ratio(
+        case: &str,
+        mode: &str,
+        value: f64,
+        unit: &'static str,
+        baseline: f64,
+        bound: Bound,
+    ) -> Self {
         let (case, mode) = (case.to_owned(), mode.to_owned());
-        Self { case, mode, value, unit, baseline: Some(baseline), ratio: Some(value / baseline), bound: Some(bound) }
+        Self {
+            case,
+            mode,
+            value,
+            unit,
+            baseline: Some(baseline),
+            ratio: Some(value / baseline),
+            bound: Some(bound),
+        }
     }
 
     /// A figure by itself.
     pub(crate) fn plain(case: &str, mode: &str, value: f64, unit: &'static str) -> Self {
-        Self { case: case.to_owned(), mode: mode.to_owned(), value, unit, baseline: None, ratio: None, bound: None }
+        Self {
+            case: case.to_owned(),
+            mode: mode.to_owned(),
+            value,
+            unit,
+            baseline: None,
+            ratio: None,
+            bound: None,
+        }
     }
 
     /// A figure that must keep to a bound by itself.
@@ -85,9 +108,13 @@ impl Report {
         } else {
             let Machine { cpu, cores, rustc, load } = &self.machine;
             println!("{}: {cpu}, {cores} cores, load {load}, {rustc}", self.bench);
-            println!("{:<34} {:<22} {:>12} {:<10} {:>12} {:>8}", "case", "mode", "value", "unit", "baseline", "ratio");
+            println!(
+                "{:<34} {:<22} {:>12} {:<10} {:>12} {:>8}",
+                "case", "mode", "value", "unit", "baseline", "ratio"
+            );
             for row in &self.rows {
-                let optional = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.3}"));
+                let optional =
+                    |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.3}"));
                 let verdict = match row.bound {
                     None => String::new(),
                     Some(bound) => {
@@ -119,7 +146,9 @@ impl Machine {
         Self {
             cpu: cpu.trim_start_matches([' ', '\t', ':']).to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            rustc: rustc.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default(),
+            rustc: rustc
+                .map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned())
+                .unwrap_or_default(),
             load: load.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
         }
     }

@@ -120,7 +120,8 @@ pub(crate) fn run() -> Outcome {
         Box::new(|| ours(&mut parallel, TICKS)),
         Box::new(|| ours(&mut serial, TICKS)),
     ];
-    let times: Vec<f64> = interleaved(&mut contestants, 31, 1).into_iter().map(|t| t / TICKS as f64 / 1e3).collect();
+    let times: Vec<f64> =
+        interleaved(&mut contestants, 31, 1).into_iter().map(|t| t / TICKS as f64 / 1e3).collect();
     drop(contestants);
     let case = format!("{EMPTY_SYSTEMS} empty systems");
     rows.push(Row::ratio(&case, "parallel, 2 threads", times[2], "us/tick", times[0], Bound::AtMost(0.25)));
@@ -133,7 +134,13 @@ pub(crate) fn run() -> Outcome {
     let gain = times[0] / times[1];
     rows.push(Row::plain("200 systems of 1 us, 8 chains", "serial", times[0], "us/tick"));
     rows.push(Row::plain("200 systems of 1 us, 8 chains", "parallel, 2 threads", times[1], "us/tick"));
-    rows.push(Row::bounded("200 systems of 1 us, 8 chains", "serial / parallel", gain, "gain", Bound::AtLeast(1.7)));
+    rows.push(Row::bounded(
+        "200 systems of 1 us, 8 chains",
+        "serial / parallel",
+        gain,
+        "gain",
+        Bound::AtLeast(1.7),
+    ));
     Ok(Report::new("schedule", rows, void))
 }
 
@@ -141,8 +148,12 @@ pub(crate) fn run() -> Outcome {
 fn calibrate() {
     const ROUNDS_TRIED: u32 = 1_000_000;
     ROUNDS.store(ROUNDS_TRIED, Relaxed);
-    let times = interleaved(&mut [Box::new(|| {
-        std::hint::black_box(spin(1));
-    })], 9, 1);
+    let times = interleaved(
+        &mut [Box::new(|| {
+            std::hint::black_box(spin(1));
+        })],
+        9,
+        1,
+    );
     ROUNDS.store((1_000.0 * f64::from(ROUNDS_TRIED) / times[0]) as u32, Relaxed);
 }

@@ -1,6 +1,6 @@
 //! What someone is about.
 
-use everworld_engine::{column, labels};
+use everworld_engine::{component, labels};
 
 labels! {
     /// What someone may be about.
@@ -16,7 +16,7 @@ labels! {
     }
 }
 
-column! {
+component! {
     /// What someone is about, where, and since when.
     pub struct Goal("goal", version 1) {
         /// The tick at which it was chosen.

@@ -1,8 +1,8 @@
 //! Where someone lives.
 
-use everworld_engine::column;
+use everworld_engine::component;
 
-column! {
+component! {
     /// Where someone lives.
     pub struct Home("home", version 1) {
         /// Metres to the east.

@@ -1,8 +1,8 @@
 //! The cast: names and what is told of them. Rare, hence slow columns.
 
-use everworld_engine::slow_column;
+use everworld_engine::slow_component;
 
-slow_column! {
+slow_component! {
     /// What someone of the cast is called.
     pub struct Name("name", version 1) {
         /// The full name.
@@ -10,7 +10,7 @@ slow_column! {
     }
 }
 
-slow_column! {
+slow_component! {
     /// What moves someone of the cast.
     pub struct Persona("persona", version 1) {
         /// What they hope for.

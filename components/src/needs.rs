@@ -1,8 +1,8 @@
 //! What a body and a heart lack.
 
-use everworld_engine::column;
+use everworld_engine::component;
 
-column! {
+component! {
     /// What someone lacks: 0 is content, 1 is desperate.
     pub struct Needs("needs", version 1) {
         /// For food.

@@ -1,6 +1,6 @@
 //! What someone does for a living, and where.
 
-use everworld_engine::{column, labels};
+use everworld_engine::{component, labels};
 
 labels! {
     /// What someone does for a living.
@@ -20,7 +20,7 @@ labels! {
     }
 }
 
-column! {
+component! {
     /// What someone does for a living, where and when.
     pub struct Occupation("occupation", version 1) {
         /// The workplace, metres to the east.

@@ -1,8 +1,8 @@
 //! Where someone is, and how fast they move.
 
-use everworld_engine::column;
+use everworld_engine::component;
 
-column! {
+component! {
     /// Where someone is, in metres from the south-west corner of the town.
     pub struct Position("position", version 1) {
         /// Metres to the east.
@@ -12,7 +12,7 @@ column! {
     }
 }
 
-column! {
+component! {
     /// How far someone moves in a tick, in metres.
     pub struct Velocity("velocity", version 1) {
         /// Metres to the east in a tick.

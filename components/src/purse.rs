@@ -1,8 +1,8 @@
 //! Coins: in purses, and in the town's treasury. Their sum changes only with who comes and goes.
 
-use everworld_engine::{column, resource};
+use everworld_engine::{component, resource};
 
-column! {
+component! {
     /// What someone carries in coins.
     pub struct Purse("purse", version 1) {
         /// Whole coins.

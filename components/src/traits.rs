@@ -1,8 +1,8 @@
 //! Character, by the five-factor model (Goldberg 1990).
 
-use everworld_engine::column;
+use everworld_engine::component;
 
-column! {
+component! {
     /// Character: each trait from 0 to 1, 0.5 is the average.
     pub struct Traits("traits", version 1) {
         /// Curious rather than cautious.

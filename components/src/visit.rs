@@ -1,8 +1,8 @@
 //! A stay in a town that is not one's home.
 
-use everworld_engine::column;
+use everworld_engine::component;
 
-column! {
+component! {
     /// A traveller's stay.
     pub struct Visit("visit", version 1) {
         /// The tick at which it is time to leave.

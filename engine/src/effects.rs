@@ -4,19 +4,9 @@
 //! total order, Uid of the one who asked, sequence) and applies; Uids are given there. So neither threads nor
 //! row order decide who is born first (W3).
 
-use crate::{
-    column::Column,
-    ids::Uid,
-    marks::Marks,
-    registry::Registry,
-    resource,
-    system::CurrentSystem,
-};
+use crate::{column::Column, ids::Uid, marks::Marks, registry::Registry, resource, system::CurrentSystem};
 use bevy_ecs::{
-    bundle::Bundle,
-    prelude::*,
-    resource::IsResource,
-    system::SystemParam,
+    bundle::Bundle, observer::Observer, prelude::*, resource::IsResource, system::SystemParam,
     world::EntityWorldMut,
 };
 use parking_lot::Mutex;
@@ -32,9 +22,12 @@ impl Effects<'_> {
     /// A new entity with these columns. `by` orders the births of one system: the parent's Uid, or any key
     /// that is unique among them.
     pub fn spawn(&self, by: Uid, columns: impl Bundle) {
-        self.push(by, Effect::Spawn(Box::new(move |entity| {
-            entity.insert(columns);
-        })));
+        self.push(
+            by,
+            Effect::Spawn(Box::new(move |entity| {
+                entity.insert(columns);
+            })),
+        );
     }
 
     /// Removes an entity. One that is gone already is no error.
@@ -44,16 +37,28 @@ impl Effects<'_> {
 
     /// Adds a column to an entity, or overwrites it.
     pub fn insert(&self, uid: Uid, column: impl Column) {
-        self.push(uid, Effect::Change(uid, Box::new(move |entity| {
-            entity.insert(column);
-        })));
+        self.push(
+            uid,
+            Effect::Change(
+                uid,
+                Box::new(move |entity| {
+                    entity.insert(column);
+                }),
+            ),
+        );
     }
 
     /// Takes a column from an entity.
     pub fn remove<T: Column>(&self, uid: Uid) {
-        self.push(uid, Effect::Change(uid, Box::new(|entity| {
-            entity.remove::<T>();
-        })));
+        self.push(
+            uid,
+            Effect::Change(
+                uid,
+                Box::new(|entity| {
+                    entity.remove::<T>();
+                }),
+            ),
+        );
     }
 
     fn push(&self, by: Uid, effect: Effect) {
@@ -152,7 +157,8 @@ impl UidIndex {
         if self.pages.len() <= value / PAGE {
             self.pages.resize_with(value / PAGE + 1, || None);
         }
-        let page = self.pages[value / PAGE].get_or_insert_with(|| Box::new(Page { used: 0, entities: [None; PAGE] }));
+        let page = self.pages[value / PAGE]
+            .get_or_insert_with(|| Box::new(Page { used: 0, entities: [None; PAGE] }));
         if page.entities[value % PAGE].replace(entity).is_none() {
             page.used += 1;
             self.count += 1;
@@ -238,6 +244,10 @@ pub(crate) struct CheckedArchetypes(pub(crate) usize);
 /// at the next restore (W4).
 pub(crate) fn settle_structure(world: &mut World) {
     world.flush();
+    assert!(
+        world.component_id::<Observer>().is_none(),
+        "the world has observers: they act where no plan says so"
+    );
     world.resource_scope(|world, mut checked: Mut<'_, CheckedArchetypes>| {
         let registry = world.resource::<SharedRegistry>().0.clone();
         let uid = world.component_id::<Uid>();

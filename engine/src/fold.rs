@@ -72,7 +72,11 @@ where
 }
 
 /// Folds items in the order of their Uids, whatever order they come in.
-pub fn in_uid_order<T, A>(items: impl IntoIterator<Item = (Uid, T)>, start: A, step: impl FnMut(A, (Uid, T)) -> A) -> A {
+pub fn in_uid_order<T, A>(
+    items: impl IntoIterator<Item = (Uid, T)>,
+    start: A,
+    step: impl FnMut(A, (Uid, T)) -> A,
+) -> A {
     let mut items: Vec<_> = items.into_iter().collect();
     items.sort_by_key(|(uid, _)| *uid);
     items.into_iter().fold(start, step)

@@ -20,7 +20,11 @@ impl fmt::Display for StateHash {
 
 impl Serialize for StateHash {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() { serializer.collect_str(self) } else { serializer.serialize_u64(self.0) }
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_u64(self.0)
+        }
     }
 }
 
@@ -52,9 +56,9 @@ pub(crate) fn hash_plain_rows(uids: &[u64], salt: u64, rows: &[u8], row_bytes: u
     // A constant length per call lets the compiler take xxh3's short paths without a test per row.
     macro_rules! sum {
         ($bytes:expr) => {
-            uids.iter().zip(rows.chunks_exact($bytes)).fold(0u64, |sum, (uid, row)| {
-                sum.wrapping_add(hash_row(*uid, salt, row))
-            })
+            uids.iter()
+                .zip(rows.chunks_exact($bytes))
+                .fold(0u64, |sum, (uid, row)| sum.wrapping_add(hash_row(*uid, salt, row)))
         };
     }
     match row_bytes {

@@ -24,7 +24,7 @@ impl fmt::Display for Tick {
     }
 }
 
-crate::column! {
+crate::component! {
     /// The stable name of an entity, from a counter in world state; never reused. 0 names nobody.
     #[derive(Eq, PartialOrd, Ord, Hash)]
     pub struct Uid("uid", version 1) {
@@ -73,7 +73,9 @@ impl<'de> Deserialize<'de> for Uid {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
             let text = String::deserialize(deserializer)?;
-            text.parse().map(Self::new).map_err(|_| serde::de::Error::custom("a Uid is a decimal number in a string"))
+            text.parse()
+                .map(Self::new)
+                .map_err(|_| serde::de::Error::custom("a Uid is a decimal number in a string"))
         } else {
             u64::deserialize(deserializer).map(Self::new)
         }

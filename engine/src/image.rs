@@ -95,7 +95,9 @@ pub enum ImageError {
     #[error("unknown column \"{0}\"")]
     UnknownColumn(String),
     /// The column exists in another version or layout.
-    #[error("column \"{name}\" is stored as version {stored}, this build has version {known} (or another layout)")]
+    #[error(
+        "column \"{name}\" is stored as version {stored}, this build has version {known} (or another layout)"
+    )]
     ColumnDiffers {
         /// The column.
         name: String,
@@ -162,7 +164,11 @@ impl TableImage {
         for column in &self.columns {
             let name = &column.schema.name;
             if column.chunks.len() != self.rows.div_ceil(CHUNK_ROWS) {
-                return malformed(format!("column \"{name}\" has {} chunks for {} rows", column.chunks.len(), self.rows));
+                return malformed(format!(
+                    "column \"{name}\" has {} chunks for {} rows",
+                    column.chunks.len(),
+                    self.rows
+                ));
             }
             for (i, chunk) in column.chunks.iter().enumerate() {
                 let expected = CHUNK_ROWS.min(self.rows - i * CHUNK_ROWS);
@@ -172,7 +178,9 @@ impl TableImage {
                     _ => false,
                 };
                 if !fits {
-                    return malformed(format!("chunk {i} of column \"{name}\" does not have {expected} rows"));
+                    return malformed(format!(
+                        "chunk {i} of column \"{name}\" does not have {expected} rows"
+                    ));
                 }
             }
         }
@@ -240,7 +248,8 @@ impl Image {
     pub fn compute_hash(&self) -> StateHash {
         let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
         for table in &self.tables {
-            let uids: Vec<_> = (0..table.rows.div_ceil(CHUNK_ROWS)).map(|chunk| table.chunk_uids(chunk)).collect();
+            let uids: Vec<_> =
+                (0..table.rows.div_ceil(CHUNK_ROWS)).map(|chunk| table.chunk_uids(chunk)).collect();
             for column in &table.columns {
                 let schema = &column.schema;
                 let salt = column_salt(&schema.name, schema.version);
@@ -257,7 +266,8 @@ impl Image {
                 *total = total.wrapping_add(sum);
             }
         }
-        let resources = self.resources.iter().map(|resource| (resource.name.as_str(), hash_resource(&resource.bytes)));
+        let resources =
+            self.resources.iter().map(|resource| (resource.name.as_str(), hash_resource(&resource.bytes)));
         hash_state(self.tick, sums, resources)
     }
 
@@ -274,8 +284,12 @@ impl Image {
                 let source = column.clone();
                 let of = |group: &[usize]| -> Chunk {
                     match source.schema.lanes {
-                        Some(_) => Chunk::Plain(group.iter().flat_map(|row| self.row(&source, *row)).copied().collect()),
-                        None => Chunk::Slow(group.iter().map(|row| self.row(&source, *row).to_vec()).collect()),
+                        Some(_) => Chunk::Plain(
+                            group.iter().flat_map(|row| self.row(&source, *row)).copied().collect(),
+                        ),
+                        None => {
+                            Chunk::Slow(group.iter().map(|row| self.row(&source, *row).to_vec()).collect())
+                        }
                     }
                 };
                 column.chunks = order.chunks(CHUNK_ROWS).map(|group| Arc::new(of(group))).collect();

@@ -97,8 +97,8 @@ impl InputKind {
                 }
             },
             apply: |payload, world| {
-                let input: I =
-                    serde_json::from_slice(payload).map_err(|error| InputError::Malformed(error.to_string()))?;
+                let input: I = serde_json::from_slice(payload)
+                    .map_err(|error| InputError::Malformed(error.to_string()))?;
                 input.apply(world)
             },
         }
@@ -168,7 +168,10 @@ impl InputWorld<'_> {
     }
 
     /// A component of an entity, to change.
-    pub fn get_mut<T: Component<Mutability = bevy_ecs::component::Mutable>>(&mut self, uid: Uid) -> Option<Mut<'_, T>> {
+    pub fn get_mut<T: Component<Mutability = bevy_ecs::component::Mutable>>(
+        &mut self,
+        uid: Uid,
+    ) -> Option<Mut<'_, T>> {
         let entity = self.world.resource::<UidIndex>().get(uid)?;
         self.world.get_mut::<T>(entity)
     }
@@ -209,7 +212,11 @@ resource! {
 
 /// Applies the inputs of a tick: those that waited for it, then the new ones, each in the order of its number.
 /// Returns what became of each.
-pub(crate) fn apply_all(world: &mut World, tick: Tick, inputs: &[InputEnvelope]) -> Vec<(u64, Result<Outcome, InputError>)> {
+pub(crate) fn apply_all(
+    world: &mut World,
+    tick: Tick,
+    inputs: &[InputEnvelope],
+) -> Vec<(u64, Result<Outcome, InputError>)> {
     let mut taken = world.resource_mut::<TakenInputs>();
     let waiting = std::mem::take(&mut taken.pending);
     let (mut now, mut later): (Vec<_>, Vec<_>) =
@@ -217,7 +224,11 @@ pub(crate) fn apply_all(world: &mut World, tick: Tick, inputs: &[InputEnvelope])
     for input in inputs {
         assert!(input.seq > taken.up_to_seq, "inputs are taken once, in the order of their numbers");
         taken.up_to_seq = input.seq;
-        if input.at_tick.is_none_or(|at| at <= tick) { now.push(input.clone()) } else { later.push(input.clone()) }
+        if input.at_tick.is_none_or(|at| at <= tick) {
+            now.push(input.clone());
+        } else {
+            later.push(input.clone());
+        }
     }
     later.sort_by_key(|input| (input.at_tick, input.seq));
     taken.pending = later;
@@ -300,7 +311,8 @@ impl NewEntity {
 
 impl Input for SpawnEntities {
     const KIND: &'static str = "spawn_entities";
-    const DOC: &'static str = "Creates entities, each from a prototype and columns in JSON, as one atomic batch.";
+    const DOC: &'static str =
+        "Creates entities, each from a prototype and columns in JSON, as one atomic batch.";
 
     fn check(&self, registry: &Registry) -> Vec<Fault> {
         let mut faults = Vec::new();
@@ -317,14 +329,16 @@ impl Input for SpawnEntities {
     fn apply(self, world: &mut InputWorld<'_>) -> Result<Outcome, InputError> {
         let registry = world.registry();
         let mut faults = self.check(&registry);
-        let rows: Vec<_> = self.entities.iter().map(|entity| entity.columns(&registry, "", &mut faults)).collect();
+        let rows: Vec<_> =
+            self.entities.iter().map(|entity| entity.columns(&registry, "", &mut faults)).collect();
         if let Some(fault) = faults.first() {
             return Err(InputError::Rejected(fault.to_string()));
         }
         let spawn = |columns: Vec<(usize, Vec<u8>)>| {
             effects::spawn(world.world, |entity| {
                 for (index, row) in columns {
-                    (registry.columns[index].insert)(entity, &row).expect("from_json makes rows of the right size");
+                    (registry.columns[index].insert)(entity, &row)
+                        .expect("from_json makes rows of the right size");
                 }
             })
         };

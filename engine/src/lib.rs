@@ -5,7 +5,7 @@
 //! Deliberately absent: files, sockets, clocks and nouns of any game. Time that is measured (never used
 //! by a system) comes in as two function pointers, see [`Stopwatch`].
 //!
-//! Reading order: [`column!`] and [`WorldBuilder`] say what a world is made of, [`system()`] what happens in
+//! Reading order: [`component!`] and [`WorldBuilder`] say what a world is made of, [`system()`] what happens in
 //! it, [`Plan`] in which order, [`LiveWorld`] runs it.
 
 // For the macros, which name this crate by the path that its users see.
@@ -18,8 +18,8 @@ mod hash;
 mod ids;
 mod image;
 pub mod input;
-pub mod math;
 mod marks;
+pub mod math;
 mod mirror;
 mod param;
 mod plan;
@@ -57,8 +57,8 @@ pub use world::{BuildErrors, Capture, LiveWorld, Options, Parallel, TickError, W
 pub mod prelude {
     pub use crate::{
         Column, Due, Effects, Input, InputError, LiveWorld, Marked, Outcome, Phase, Priority, Random, Rows,
-        StateResource, TickTime, Timers, Uid, UidIndex, WorldBuilder, Write, column, math, resource,
-        slow_column, system,
+        StateResource, TickTime, Timers, Uid, UidIndex, WorldBuilder, Write, component, math, resource,
+        slow_component, system,
     };
     pub use bevy_ecs::prelude::{Query, Res, ResMut, With, Without};
 }

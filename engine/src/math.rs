@@ -3,8 +3,8 @@
 //! Square root, floor, abs and the four operations are exact in IEEE 754 and may be used as they are.
 
 pub use libm::{
-    acosf as acos32, atan2f as atan232, cos as cos64, cosf as cos32, exp as exp64, expf as exp32, log as ln64,
-    logf as ln32, pow as pow64, powf as pow32, sin as sin64, sinf as sin32, tanhf as tanh32,
+    acosf as acos32, atan2f as atan232, cos as cos64, cosf as cos32, exp as exp64, expf as exp32,
+    log as ln64, logf as ln32, pow as pow64, powf as pow32, sin as sin64, sinf as sin32, tanhf as tanh32,
 };
 
 /// The logistic curve 1 / (1 + e^-x).

@@ -4,11 +4,7 @@
 //! new one is left out: the mirror is older then, never wrong. A view becomes visible only up to the tick that the
 //! host allows, which it does once the log covers that tick (D2).
 
-use crate::{
-    ids::Tick,
-    image::Image,
-    world::Capture,
-};
+use crate::{ids::Tick, image::Image, world::Capture};
 use parking_lot::{Condvar, Mutex};
 use std::{
     sync::{
@@ -54,7 +50,8 @@ impl Mirror {
     /// # Errors
     /// When the system has no thread left.
     pub fn start(name: &str, on_thread: impl FnOnce() + Send + 'static) -> std::io::Result<Self> {
-        let handle = MirrorHandle { shared: Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() }) };
+        let handle =
+            MirrorHandle { shared: Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() }) };
         // One capture waits at the most (L1): a second one would only be older.
         let (captures, incoming) = sync_channel::<Capture>(1);
         let applied = handle.clone();

@@ -22,7 +22,10 @@ const ALLOWED: &[&str] = &[
 
 /// What may stand nowhere in a parameter, and why.
 const REFUSED: &[(&str, &str)] = &[
-    ("bevy_ecs::system::system_param::Local<", "keeps a value outside the state; use a registered resource or column"),
+    (
+        "bevy_ecs::system::system_param::Local<",
+        "keeps a value outside the state; use a registered resource or column",
+    ),
     ("bevy_ecs::query::filter::Changed<", "sees every row as changed after a restore"),
     ("bevy_ecs::query::filter::Added<", "sees every row as added after a restore"),
     ("bevy_ecs::query::filter::Spawned", "sees every entity as spawned after a restore"),
@@ -43,8 +46,10 @@ pub(crate) fn refuse(params: &str) -> Option<String> {
         let short = name.trim_end_matches(['<', ':']).rsplit("::").next().unwrap_or(name);
         return Some(format!("{short} {why}"));
     }
-    let unknown = elements(params).into_iter().find(|param| !ALLOWED.iter().any(|allowed| param.starts_with(allowed)));
-    unknown.map(|param| format!("{param} is not a parameter that the engine knows to be free of hidden state"))
+    let unknown =
+        elements(params).into_iter().find(|param| !ALLOWED.iter().any(|allowed| param.starts_with(allowed)));
+    unknown
+        .map(|param| format!("{param} is not a parameter that the engine knows to be free of hidden state"))
 }
 
 /// The elements of a tuple's type name.

@@ -134,7 +134,9 @@ pub enum BuildError {
         then_phase: String,
     },
     /// A rate that never fires.
-    #[error("system \"{0}\" runs every {1} ticks at offset {2}: the offset must be below the number of ticks")]
+    #[error(
+        "system \"{0}\" runs every {1} ticks at offset {2}: the offset must be below the number of ticks"
+    )]
     Rate(String, u64, u64),
     /// Dependencies in a circle.
     #[error("dependency cycle: {}", .0.join(" -> "))]
@@ -342,9 +344,8 @@ mod tests {
         for from in (0..count).rev() {
             for edge in edges.iter().filter(|edge| edge.from == from) {
                 reach[from][edge.to] = true;
-                for to in 0..count {
-                    reach[from][to] |= reach[edge.to][to];
-                }
+                let beyond = reach[edge.to].clone();
+                reach[from].iter_mut().zip(beyond).for_each(|(here, there)| *here |= there);
             }
         }
         reach

@@ -10,7 +10,11 @@ impl Pool {
     ///
     /// # Errors
     /// When the system has no threads left.
-    pub fn start(threads: usize, name: &'static str, on_start: impl Fn(usize) + Send + Sync + 'static) -> std::io::Result<Self> {
+    pub fn start(
+        threads: usize,
+        name: &'static str,
+        on_start: impl Fn(usize) + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
         let builder = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1));
         let builder = builder.thread_name(move |i| format!("{name} {i}")).start_handler(on_start);
         builder.build().map(Self).map_err(std::io::Error::other)

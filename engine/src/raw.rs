@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "the one module of this crate that may; each block says why it is sound")]
 
 use crate::{column::Column, effects, plan::NodeKind, report::Stopwatch};
+use bevy_ecs::ptr::OwningPtr;
 use bevy_ecs::{
     change_detection::CheckChangeTicks,
     component::ComponentId,
@@ -13,7 +14,6 @@ use bevy_ecs::{
     system::{BoxedSystem, RunSystemError},
     world::unsafe_world_cell::UnsafeWorldCell,
 };
-use bevy_ecs::ptr::OwningPtr;
 use parking_lot::Mutex;
 use std::{
     any::Any,
@@ -172,7 +172,12 @@ impl Executor {
     }
 
     /// Nodes side by side on the rayon pool of this thread, `threads` of them at the most.
-    pub(crate) fn run_parallel(&mut self, world: &mut World, how: HowToRun, threads: usize) -> Result<(), Failure> {
+    pub(crate) fn run_parallel(
+        &mut self,
+        world: &mut World,
+        how: HowToRun,
+        threads: usize,
+    ) -> Result<(), Failure> {
         if self.nodes.is_empty() {
             return Ok(());
         }
@@ -221,7 +226,7 @@ struct Run<'r> {
     failure: Mutex<Option<Failure>>,
 }
 
-impl<'r> Run<'r> {
+impl Run<'_> {
     /// Works off the queue until it is empty. Leaving early is fine: who makes a node ready runs it or invites.
     /// Idle threads are not kept here, as the rows of a running system may need them.
     fn work<'s>(&'s self, scope: &rayon::Scope<'s>) {
@@ -334,7 +339,8 @@ impl<'r> Run<'r> {
 /// What a panic said.
 pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".into())
 }
 
 /// All rows of a plain column of a table, as bytes.
@@ -343,7 +349,8 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
 /// When the table does not have the column: callers look first.
 pub(crate) fn column_bytes<T: Column>(table: &Table, id: ComponentId) -> &[u8] {
     // SAFETY: `id` is the component id of `T`: both come from one `Registry::add_column::<T>`.
-    let rows = unsafe { table.get_data_slice_for::<T>(id) }.expect("the caller has seen the column in the table");
+    let rows =
+        unsafe { table.get_data_slice_for::<T>(id) }.expect("the caller has seen the column in the table");
     // SAFETY: UnsafeCell<T> has T's layout. The table is borrowed from a shared reference to the World, and
     // no system runs while one exists outside the executor, so that nobody writes these cells.
     let rows = unsafe { &*(std::ptr::from_ref(rows) as *const [T]) };

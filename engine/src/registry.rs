@@ -3,7 +3,10 @@
 //! Numbers are given in the order of registration and differ between builds; only names leave the process.
 
 use crate::{
-    column::{Column, Fault, FieldInfo, Layout, SlowColumn, field_paths, lanes, merge_json_into_row, row_schema, row_to_json},
+    column::{
+        Column, Fault, FieldInfo, Layout, SlowColumn, field_paths, lanes, merge_json_into_row, row_schema,
+        row_to_json,
+    },
     hash::column_salt,
     image::{ColumnSchema, ImageError},
     input::InputKind,
@@ -149,7 +152,9 @@ impl Registry {
             }),
             json: JsonOf::Serde {
                 to: |bytes| to_json::<T>(bytes),
-                from: |value| T::deserialize(value).map(|value| encode(&value)).map_err(|error| error.to_string()),
+                from: |value| {
+                    T::deserialize(value).map(|value| encode(&value)).map_err(|error| error.to_string())
+                },
             },
         })
     }
@@ -162,7 +167,11 @@ impl Registry {
         Ok(())
     }
 
-    pub(crate) fn add_resource<R: StateResource>(&mut self, world: &mut World, value: R) -> Result<(), BuildError> {
+    pub(crate) fn add_resource<R: StateResource>(
+        &mut self,
+        world: &mut World,
+        value: R,
+    ) -> Result<(), BuildError> {
         let id = world.register_component::<R>();
         if self.resources.iter().any(|known| known.name == R::NAME || known.id == id) {
             return Err(BuildError::DuplicateName("resource", R::NAME.into()));
@@ -197,7 +206,13 @@ impl ColumnInfo {
     }
 
     /// A row from JSON over a base row (the default where there is none); every wrong member is a fault.
-    pub fn from_json(&self, value: &Value, base: Option<&[u8]>, pointer: &str, faults: &mut Vec<Fault>) -> Vec<u8> {
+    pub fn from_json(
+        &self,
+        value: &Value,
+        base: Option<&[u8]>,
+        pointer: &str,
+        faults: &mut Vec<Fault>,
+    ) -> Vec<u8> {
         let mut row = base.map_or_else(self.default_row, <[u8]>::to_vec);
         match &self.json {
             JsonOf::Fields(fields) => merge_json_into_row(fields, value, &mut row, pointer, faults),
@@ -225,7 +240,8 @@ impl ColumnInfo {
                     Value::Null => json!({}),
                 };
                 let properties = members.as_object().into_iter().flatten();
-                let properties: serde_json::Map<_, _> = properties.map(|(name, value)| (name.clone(), kind(value))).collect();
+                let properties: serde_json::Map<_, _> =
+                    properties.map(|(name, value)| (name.clone(), kind(value))).collect();
                 json!({"type": "object", "properties": properties, "additionalProperties": false})
             }
         };
@@ -238,7 +254,9 @@ impl ColumnInfo {
     /// The names by which a query reaches its numbers, `needs.hunger`; none for a slow column.
     pub fn query_fields(&self) -> Vec<String> {
         match &self.json {
-            JsonOf::Fields(fields) => field_paths(fields).into_iter().map(|path| format!("{}.{path}", self.name)).collect(),
+            JsonOf::Fields(fields) => {
+                field_paths(fields).into_iter().map(|path| format!("{}.{path}", self.name)).collect()
+            }
             JsonOf::Serde { .. } => Vec::new(),
         }
     }
@@ -249,5 +267,8 @@ pub(crate) fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {
 }
 
 fn to_json<T: serde::de::DeserializeOwned + serde::Serialize>(bytes: &[u8]) -> Value {
-    postcard::from_bytes::<T>(bytes).ok().and_then(|value| serde_json::to_value(value).ok()).unwrap_or(Value::Null)
+    postcard::from_bytes::<T>(bytes)
+        .ok()
+        .and_then(|value| serde_json::to_value(value).ok())
+        .unwrap_or(Value::Null)
 }

@@ -65,7 +65,8 @@ impl<D: RowData, F: ArchetypeFilter + 'static> Rows<'_, '_, D, F> {
         let mut tasks = Vec::new();
         let tables = self.query.contiguous_iter_mut().expect("columns are kept in tables, never sparse");
         for (entities, contiguous) in tables {
-            let location = self.entities.get_spawned(entities[0]).expect("a row of a table is a spawned entity");
+            let location =
+                self.entities.get_spawned(entities[0]).expect("a row of a table is a spawned entity");
             let table = TablePlace { marks: &self.marks, table: location.table_id, ids };
             let mut rest = D::wrap(contiguous, &table, 0);
             let mut rows = entities.len();
@@ -157,7 +158,7 @@ pub trait RowData: Send + Sync + 'static {
         position: usize,
     ) -> Self::Item<'c>;
     #[doc(hidden)]
-    fn split<'c>(rows: Self::Item<'c>, at: usize) -> (Self::Item<'c>, Self::Item<'c>);
+    fn split(rows: Self::Item<'_>, at: usize) -> (Self::Item<'_>, Self::Item<'_>);
     /// How many ids [`RowData::register`] pushes.
     #[doc(hidden)]
     const IDS: usize;
@@ -193,7 +194,7 @@ impl<T: Column> RowData for &'static T {
     fn wrap<'c>(rows: &'c [T], _: &TablePlace<'c>, _: usize) -> &'c [T] {
         rows
     }
-    fn split<'c>(rows: Self::Item<'c>, at: usize) -> (Self::Item<'c>, Self::Item<'c>) {
+    fn split(rows: Self::Item<'_>, at: usize) -> (Self::Item<'_>, Self::Item<'_>) {
         rows.split_at(at)
     }
 }
@@ -211,7 +212,7 @@ impl<T: Column> RowData for Write<T> {
         let (rows, _) = ContiguousMut::bypass_change_detection_split(rows);
         Marked { rows, first_row: 0, marks: table.marks.of(table.table, table.ids[position]) }
     }
-    fn split<'c>(rows: Self::Item<'c>, at: usize) -> (Self::Item<'c>, Self::Item<'c>) {
+    fn split(rows: Self::Item<'_>, at: usize) -> (Self::Item<'_>, Self::Item<'_>) {
         let (front, back) = rows.rows.split_at_mut(at);
         (
             Marked { rows: front, first_row: rows.first_row, marks: rows.marks },
@@ -242,7 +243,7 @@ macro_rules! row_data_tuple {
                 let _ = position;
                 ($($t,)+)
             }
-            fn split<'c>(($($t,)+): Self::Item<'c>, at: usize) -> (Self::Item<'c>, Self::Item<'c>) {
+            fn split(($($t,)+): Self::Item<'_>, at: usize) -> (Self::Item<'_>, Self::Item<'_>) {
                 $(let ($front, $back) = $T::split($t, at);)+
                 (($($front,)+), ($($back,)+))
             }

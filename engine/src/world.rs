@@ -9,8 +9,8 @@ use crate::{
     input::{self, Input, InputEnvelope, InputKind, InputWorld, SpawnEntities, TakenInputs},
     marks::Marks,
     param,
-    pool::Pool,
     plan::{BuildError, EdgeReason, NodeKind, Plan, PlanNode, Unplaced, edges, total_order},
+    pool::Pool,
     raw::{Executor, HowToRun, Node, panic_message, spawn_rows},
     registry::{ColumnInfo, Registry, RowsOf},
     report::{CPU_SAMPLE_TICKS, Stopwatch, SystemReport, TickReport},
@@ -19,11 +19,7 @@ use crate::{
     timers::{self, DueTimers, TimerQueue, TimerSlots},
 };
 use bevy_ecs::{
-    component::ComponentId,
-    observer::Observer,
-    prelude::*,
-    query::AccessConflicts,
-    storage::Table,
+    component::ComponentId, observer::Observer, prelude::*, query::AccessConflicts, storage::Table,
     system::SystemAccess,
 };
 use rayon::prelude::*;
@@ -224,7 +220,10 @@ impl WorldBuilder {
             Some(rows) if !self.registry.prototypes.contains_key(name) => {
                 self.registry.prototypes.insert(name.to_owned(), rows);
             }
-            _ => self.faults.push(BuildError::DuplicateName("prototype (or a column of it is missing, or it)", name.into())),
+            _ => self.faults.push(BuildError::DuplicateName(
+                "prototype (or a column of it is missing, or it)",
+                name.into(),
+            )),
         }
         self
     }
@@ -286,12 +285,15 @@ impl WorldBuilder {
         if self.world.component_id::<Observer>().is_some() {
             faults.push(BuildError::Observers);
         }
-        let Some((plan, nodes)) = planned.filter(|_| faults.is_empty()) else { return Err(BuildErrors(faults)) };
+        let Some((plan, nodes)) = planned.filter(|_| faults.is_empty()) else {
+            return Err(BuildErrors(faults));
+        };
         let registry = Arc::new(self.registry);
         self.world.insert_resource(SharedRegistry(registry.clone()));
         let archetypes = self.world.archetypes().len();
         self.world.resource_mut::<CheckedArchetypes>().0 = archetypes;
-        let report = TickReport { systems: vec![SystemReport::default(); nodes.len()], ..TickReport::default() };
+        let report =
+            TickReport { systems: vec![SystemReport::default(); nodes.len()], ..TickReport::default() };
         let executor = Executor::new(nodes, plan.edges.iter().map(|edge| (edge.from, edge.to)));
         Ok(LiveWorld {
             world: self.world,
@@ -329,7 +331,9 @@ impl Planner {
     fn new(builder: &mut WorldBuilder, faults: &mut Vec<BuildError>) -> Option<Self> {
         let mut names: BTreeMap<ComponentId, String> = BTreeMap::new();
         names.extend(builder.registry.columns.iter().map(|column| (column.id, column.name.to_owned())));
-        names.extend(builder.registry.resources.iter().map(|resource| (resource.id, resource.name.to_owned())));
+        names.extend(
+            builder.registry.resources.iter().map(|resource| (resource.id, resource.name.to_owned())),
+        );
         names.extend(builder.derived.iter().map(|(id, name)| (*id, (*name).to_owned())));
         let hidden = builder.world.register_component::<Marks>();
 
@@ -363,8 +367,9 @@ impl Planner {
             return Err(BuildError::Parameter { system, reason });
         }
         world.resource_mut::<CurrentSystem>().name.clone_from(&system);
-        let access = catch_unwind(AssertUnwindSafe(|| config.system.initialize(world)))
-            .map_err(|panic| BuildError::Initialize { system: system.clone(), detail: panic_message(&*panic) })?;
+        let access = catch_unwind(AssertUnwindSafe(|| config.system.initialize(world))).map_err(|panic| {
+            BuildError::Initialize { system: system.clone(), detail: panic_message(&*panic) }
+        })?;
         let exclusive = access.is_exclusive();
         // An exclusive system carries the flag too; here it runs as a barrier on whatever thread is free.
         if !exclusive && !config.system.is_send() {
@@ -378,7 +383,8 @@ impl Planner {
                 what: "any component".into(),
                 params: config.params.into(),
             };
-            let written = set.combined_access().writes().as_finite_set().ok_or_else(|| unbounded("writes"))?;
+            let written =
+                set.combined_access().writes().as_finite_set().ok_or_else(|| unbounded("writes"))?;
             let touched = set.combined_access().reads().as_finite_set().ok_or_else(|| unbounded("reads"))?;
             for id in touched.iter().filter(|id| *id != hidden) {
                 let is_write = written.contains(id);
@@ -421,19 +427,30 @@ impl Planner {
         let structure = std::mem::take(&mut world.resource_mut::<StructureSlots>().0);
         let names: BTreeSet<String> = structure.iter().map(|slot| slot.system.clone()).collect();
         for (number, phase) in self.phases.clone().into_iter().enumerate() {
-            let after: Vec<usize> =
-                emitters(&names, &self.nodes).into_iter().filter(|i| self.nodes[*i].phase == 2 * number).collect();
+            let after: Vec<usize> = emitters(&names, &self.nodes)
+                .into_iter()
+                .filter(|i| self.nodes[*i].phase == 2 * number)
+                .collect();
             if after.is_empty() {
                 continue;
             }
             let mut slots = Vec::new();
             for i in &after {
-                slots.extend(structure.iter().filter(|slot| slot.system == self.nodes[*i].node.name).cloned());
+                slots
+                    .extend(structure.iter().filter(|slot| slot.system == self.nodes[*i].node.name).cloned());
             }
             // By name here; place() has no say in it, since names do not depend on registration either.
             slots.sort_by(|a, b| a.system.cmp(&b.system));
             let system = IntoSystem::into_system(move |world: &mut World| effects::apply(world, &slots));
-            self.push_engine_node(world, format!("{}::structure", phase.0), NodeKind::Structure, 2 * number + 1, phase.0, Box::new(system), after);
+            self.push_engine_node(
+                world,
+                format!("{}::structure", phase.0),
+                NodeKind::Structure,
+                2 * number + 1,
+                phase.0,
+                Box::new(system),
+                after,
+            );
         }
         let mut slots = std::mem::take(&mut world.resource_mut::<TimerSlots>().0);
         let names: BTreeSet<String> = slots.iter().map(|slot| slot.system.clone()).collect();
@@ -441,8 +458,18 @@ impl Planner {
         if !after.is_empty() {
             slots.sort_by(|a, b| a.system.cmp(&b.system));
             let last = self.phases.last().map_or("tick", |phase| phase.0);
-            let system = IntoSystem::into_system(move |mut queue: ResMut<'_, TimerQueue>| timers::apply(&mut queue, &slots));
-            self.push_engine_node(world, "timers::set".into(), NodeKind::Timers, 2 * self.phases.len(), last, Box::new(system), after);
+            let system = IntoSystem::into_system(move |mut queue: ResMut<'_, TimerQueue>| {
+                timers::apply(&mut queue, &slots);
+            });
+            self.push_engine_node(
+                world,
+                "timers::set".into(),
+                NodeKind::Timers,
+                2 * self.phases.len(),
+                last,
+                Box::new(system),
+                after,
+            );
         }
     }
 
@@ -490,7 +517,8 @@ impl Planner {
         let order = total_order(&unplaced).map_err(|fault| faults.push(fault)).ok()?;
         let edges = edges(order.len(), |from, to| self.reason(order[from], order[to]));
         for i in 0..self.nodes.len() {
-            let after: Vec<String> = self.nodes[i].after.iter().map(|from| self.nodes[*from].node.name.clone()).collect();
+            let after: Vec<String> =
+                self.nodes[i].after.iter().map(|from| self.nodes[*from].node.name.clone()).collect();
             self.nodes[i].node.after = after;
         }
         let phases = self.phases.iter().map(|phase| phase.0.to_owned()).collect();
@@ -518,7 +546,8 @@ impl Planner {
         Some(match a.access.get_conflicts(&b.access) {
             AccessConflicts::All => EdgeReason::Barrier,
             AccessConflicts::Individual(ids) => {
-                let mut names: Vec<String> = ids.iter().filter_map(|id| self.names.get(&id).cloned()).collect();
+                let mut names: Vec<String> =
+                    ids.iter().filter_map(|id| self.names.get(&id).cloned()).collect();
                 names.sort();
                 EdgeReason::Conflict(names)
             }
@@ -542,7 +571,11 @@ fn check_declarations(configs: &[SystemConfig], phases: &[Phase], faults: &mut V
         }
         if let Some(phase) = config.phase.filter(|phase| !phases.contains(phase)) {
             let known: Vec<_> = phases.iter().map(|phase| phase.0).collect();
-            faults.push(BuildError::UnknownPhase { system: name(), phase: phase.0.into(), known: known.join(", ") });
+            faults.push(BuildError::UnknownPhase {
+                system: name(),
+                phase: phase.0.into(),
+                known: known.join(", "),
+            });
         }
     }
 }
@@ -550,7 +583,8 @@ fn check_declarations(configs: &[SystemConfig], phases: &[Phase], faults: &mut V
 /// Per system the indices of those that it declares to come after, or that declare to come before it.
 fn predecessors(configs: &[SystemConfig], phases: &[Phase], faults: &mut Vec<BuildError>) -> Vec<Vec<usize>> {
     let mut after = vec![Vec::new(); configs.len()];
-    let phase = |config: &SystemConfig| phases.iter().position(|phase| Some(*phase) == config.phase).unwrap_or(0);
+    let phase =
+        |config: &SystemConfig| phases.iter().position(|phase| Some(*phase) == config.phase).unwrap_or(0);
     for (i, config) in configs.iter().enumerate() {
         let declared = config.after.iter().map(|other| ("after", other));
         for (relation, other) in declared.chain(config.before.iter().map(|other| ("before", other))) {
@@ -675,7 +709,7 @@ impl LiveWorld {
     }
 
     fn run_systems(&mut self, tick: Tick) -> Result<(), TickError> {
-        let sample_cpu = tick.0 % CPU_SAMPLE_TICKS == 0;
+        let sample_cpu = tick.0.is_multiple_of(CPU_SAMPLE_TICKS);
         let how = HowToRun { tick: tick.0, stopwatch: self.options.stopwatch, sample_cpu };
         let threads = self.options.pool.threads();
         let serial = match self.options.parallel {
@@ -746,16 +780,21 @@ impl LiveWorld {
                                 .map(|(uids, rows)| hash_plain_rows(uids, column.salt, rows, row_bytes))
                                 .reduce(|| 0, u64::wrapping_add)
                         }
-                        RowsOf::Slow(values) => uids.iter().zip(values(&self.world, table)).fold(0u64, |sum, (uid, value)| {
-                            sum.wrapping_add(hash_row(*uid, column.salt, &value))
-                        }),
+                        RowsOf::Slow(values) => {
+                            uids.iter().zip(values(&self.world, table)).fold(0u64, |sum, (uid, value)| {
+                                sum.wrapping_add(hash_row(*uid, column.salt, &value))
+                            })
+                        }
                     };
                     let total = sums.entry(column.name).or_default();
                     *total = total.wrapping_add(sum);
                 }
             }
-            let resources =
-                self.registry.resources.iter().map(|resource| (resource.name, hash_resource(&(resource.save)(&self.world))));
+            let resources = self
+                .registry
+                .resources
+                .iter()
+                .map(|resource| (resource.name, hash_resource(&(resource.save)(&self.world))));
             hash_state(self.now(), sums, resources)
         })
     }
@@ -785,7 +824,10 @@ impl LiveWorld {
                     }
                     RowsOf::Slow(values) => {
                         let values = values(&self.world, table);
-                        values.chunks(CHUNK_ROWS).map(|values| Arc::new(Chunk::Slow(values.to_vec()))).collect()
+                        values
+                            .chunks(CHUNK_ROWS)
+                            .map(|values| Arc::new(Chunk::Slow(values.to_vec())))
+                            .collect()
                     }
                 },
             };
@@ -811,7 +853,8 @@ impl LiveWorld {
     /// When the image is not a state of this world, or its hash is not that of what came out. The world is
     /// then empty or wrong, and poisoned.
     pub fn restore(&mut self, image: &Image) -> Result<(), ImageError> {
-        self.poisoned = Some(TickError::Inputs { tick: image.tick, message: "the restore did not finish".into() });
+        self.poisoned =
+            Some(TickError::Inputs { tick: image.tick, message: "the restore did not finish".into() });
         self.check_image(image)?;
         let gone: Vec<Entity> = self.tables().flat_map(|(table, _)| table.entities().to_vec()).collect();
         gone.into_iter().for_each(|entity| {
@@ -847,8 +890,10 @@ impl LiveWorld {
                 }
             }
         }
-        let stored: BTreeMap<&str, u16> = image.resources.iter().map(|r| (r.name.as_str(), r.version)).collect();
-        let known: BTreeMap<&str, u16> = self.registry.resources.iter().map(|r| (r.name, r.version)).collect();
+        let stored: BTreeMap<&str, u16> =
+            image.resources.iter().map(|r| (r.name.as_str(), r.version)).collect();
+        let known: BTreeMap<&str, u16> =
+            self.registry.resources.iter().map(|r| (r.name, r.version)).collect();
         let differs = stored.iter().find(|(name, version)| known.get(*name) != Some(version));
         match differs.or_else(|| known.iter().find(|(name, _)| !stored.contains_key(*name))) {
             Some((name, _)) => Err(ImageError::Resource((*name).to_owned())),
@@ -867,7 +912,11 @@ impl LiveWorld {
                         if known.name == Uid::NAME {
                             uids = bytemuck::pod_collect_to_vec(bytes);
                         }
-                        plain.push((known.id, column.schema.row_bytes().expect("a plain chunk"), bytes.as_slice()));
+                        plain.push((
+                            known.id,
+                            column.schema.row_bytes().expect("a plain chunk"),
+                            bytes.as_slice(),
+                        ));
                     }
                     Chunk::Slow(values) => slow.push((known, values)),
                 }
@@ -877,7 +926,8 @@ impl LiveWorld {
                 world.resource_mut::<UidIndex>().insert(Uid::new(uids[row]), entity);
                 for (column, values) in &slow {
                     if let Err(detail) = (column.insert)(&mut world.entity_mut(entity), &values[row]) {
-                        failed = Some(ImageError::Decode { what: format!("column \"{}\"", column.name), detail });
+                        failed =
+                            Some(ImageError::Decode { what: format!("column \"{}\"", column.name), detail });
                     }
                 }
             });

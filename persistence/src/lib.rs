@@ -8,6 +8,12 @@
 //! Reading order: [`Record`] is what goes into a log, [`Log`] the log itself, [`LogHandle`] the same behind a
 //! thread; [`Store`] keeps keyframes. [`Disk`] is what a test replaces to break things.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this crate is bytes on disk; no tick runs here"
+)]
+
 mod disk;
 mod log;
 mod panics;

@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 /// A body as JSON of that shape, or 400 with the place.
 pub(super) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| Problem::malformed(format!("the body is not as expected: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| Problem::malformed(format!("the body is not as expected: {error}")))
 }
 
 #[derive(Deserialize, Default, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +72,8 @@ pub(super) async fn create(
     });
     if query.ack == Ack::Applied {
         let applied = submitted.applied.await;
-        let applied = applied.map_err(|_| Problem::unavailable("the world stopped before the input was applied"))?;
+        let applied =
+            applied.map_err(|_| Problem::unavailable("the world stopped before the input was applied"))?;
         answer["tick"] = applied.tick.0.into();
         match applied.outcome {
             Ok(outcome) => answer["created"] = json!(outcome.created),
@@ -86,7 +88,8 @@ pub(super) async fn one(
     Path((world, uid)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     let (_, running) = app.running(&world)?;
-    let uid: u64 = uid.parse().map_err(|_| Problem::malformed(format!("\"{uid}\" is not a Uid: a decimal number")))?;
+    let uid: u64 =
+        uid.parse().map_err(|_| Problem::malformed(format!("\"{uid}\" is not a Uid: a decimal number")))?;
     let view = running.mirror.view().ok_or_else(|| Problem::unavailable("there is no view yet"))?;
     let (table, row) = view
         .find(Uid::new(uid))

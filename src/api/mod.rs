@@ -50,7 +50,10 @@ impl App {
         let world = self.world(name)?;
         let running = world.running().ok_or_else(|| {
             let (status, target) = (&world.status, world.status.recovery_target());
-            Problem::unavailable(format!("world \"{name}\" is being brought back: tick {} of {target}", status.tick()))
+            Problem::unavailable(format!(
+                "world \"{name}\" is being brought back: tick {} of {target}",
+                status.tick()
+            ))
         })?;
         Ok((world, running))
     }

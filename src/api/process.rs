@@ -39,7 +39,8 @@ pub(super) async fn readyz(State(app): State<Arc<App>>, RawQuery(query): RawQuer
     let draining = app.draining.load(Relaxed);
     let ready = !draining && app.worlds.iter().all(|world| usable(world.status.state().0));
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let verbose = query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")));
+    let verbose =
+        query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")));
     let mut response = if verbose {
         (status, Json(json!({"ready": ready, "draining": draining, "worlds": worlds}))).into_response()
     } else {

@@ -44,7 +44,7 @@ impl Server {
     ///
     /// # Errors
     /// When the address cannot be had.
-    pub async fn bind(config: &Config) -> anyhow::Result<Self> {
+    pub fn bind(config: &Config) -> anyhow::Result<Self> {
         let bind = || -> std::io::Result<TcpListener> {
             let socket = if config.http.bind.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             socket.set_reuseaddr(true)?;
@@ -82,18 +82,15 @@ impl Server {
         app.draining.store(true, Relaxed);
         // The receiver is gone when accepting has already ended.
         let _ = stop.send(());
-        let ended = match ended {
-            Some(ended) => {
-                if let Ok(Err(error)) = &ended {
-                    tracing::error!("{}", crate::spine::chain(error));
-                }
-                ended
+        let ended = if let Some(ended) = ended {
+            if let Ok(Err(error)) = &ended {
+                tracing::error!("{}", crate::spine::chain(error));
             }
-            None => {
-                tracing::info!("stopping");
-                tokio::task::block_in_place(|| world.stop());
-                world.ended.await
-            }
+            ended
+        } else {
+            tracing::info!("stopping");
+            tokio::task::block_in_place(|| world.stop());
+            world.ended.await
         };
         // Its deadline is within; a panic there has been reported.
         let _ = serving.await;
@@ -112,13 +109,22 @@ fn service(app: &Arc<App>) -> Router {
     routes::router()
         .fallback(|| async { Problem::not_found("there is no such route; see /v1/routes") })
         .method_not_allowed_fallback(|| async {
-            Problem::of_status(StatusCode::METHOD_NOT_ALLOWED, "this route does not have that method; see /v1/routes")
+            Problem::of_status(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this route does not have that method; see /v1/routes",
+            )
         })
         .layer(DefaultBodyLimit::max(http.body_bytes_max))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, millis(http.request_timeout_millis)))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            millis(http.request_timeout_millis),
+        ))
         .layer(RequestBodyTimeoutLayer::new(millis(http.body_timeout_millis)))
         .route_layer(middleware::from_fn_with_state(app.clone(), measure))
-        .layer(middleware::from_fn_with_state((app.clone(), Arc::new(Semaphore::new(http.in_flight_max))), guard))
+        .layer(middleware::from_fn_with_state(
+            (app.clone(), Arc::new(Semaphore::new(http.in_flight_max))),
+            guard,
+        ))
         .with_state(app.clone())
 }
 
@@ -160,7 +166,8 @@ async fn accept(listener: TcpListener, app: Arc<App>, mut stopped: oneshot::Rece
         };
         // Small answers go out at once; failing to say so costs time, not correctness.
         let _ = stream.set_nodelay(true);
-        let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
+        let connection =
+            builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
         let connection = graceful.watch(connection.into_owned());
         let app = app.clone();
         tokio::spawn(async move {
@@ -211,7 +218,8 @@ fn is_local(host: &str) -> bool {
         _ => host,
     };
     let name = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// What axum and its layers refuse in plain text, as a problem.

@@ -8,7 +8,10 @@ use axum::{
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-pub(super) async fn list(State(app): State<Arc<App>>, Path(world): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let (handle, running) = app.running(&world)?;
     let (plan, stats) = (&running.plan, handle.status.systems());
     let item = |(i, node): (usize, &everworld_engine::PlanNode)| {
@@ -32,7 +35,10 @@ pub(super) async fn list(State(app): State<Arc<App>>, Path(world): Path<String>)
     Ok(Json(json!({"items": items, "next": null, "tick": handle.status.tick()})))
 }
 
-pub(super) async fn graph(State(app): State<Arc<App>>, Path(world): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn graph(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let (_, running) = app.running(&world)?;
     Ok(Json(serde_json::to_value(&*running.plan).unwrap_or_default()))
 }

@@ -36,7 +36,12 @@ fn one() -> u64 {
     1
 }
 
-pub(super) async fn step(state: State<Arc<App>>, world: Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
+pub(super) async fn step(
+    state: State<Arc<App>>,
+    world: Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
     let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
     let Step { ticks } = read_json(&body)?;
     if !(1..=STEP_MAX).contains(&ticks) {
@@ -54,7 +59,12 @@ struct Rate {
     rate_hz: f64,
 }
 
-pub(super) async fn rate(state: State<Arc<App>>, world: Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
+pub(super) async fn rate(
+    state: State<Arc<App>>,
+    world: Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
     let Rate { rate_hz } = read_json(&body)?;
     if !(rate_hz == 0.0 || (0.001..=1_000.0).contains(&rate_hz)) {
         return Err(Problem::invalid(vec![everworld_engine::column::Fault::new(
@@ -65,8 +75,16 @@ pub(super) async fn rate(state: State<Arc<App>>, world: Path<String>, headers: H
     ask(state, world, headers, Wish::Rate((rate_hz * 1e3).round() as u64)).await
 }
 
-async fn ask(State(app): State<Arc<App>>, Path(world): Path<String>, headers: HeaderMap, wish: Wish) -> Answer {
+async fn ask(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+    headers: HeaderMap,
+    wish: Wish,
+) -> Answer {
     let (handle, _) = app.running(&world)?;
     let done = handle.ask(wish, app.origin(&headers)).await?;
-    Ok((StatusCode::ACCEPTED, Json(json!({"input_id": done.seq.to_string(), "seq": done.seq, "tick": done.tick}))))
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(json!({"input_id": done.seq.to_string(), "seq": done.seq, "tick": done.tick})),
+    ))
 }

@@ -44,20 +44,29 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Json<Value> {
     Json(json!({"items": items, "next": null}))
 }
 
-pub(super) async fn one(State(app): State<Arc<App>>, Path(world): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn one(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+) -> Result<Json<Value>, Problem> {
     app.world(&world).map(|world| Json(summary(world)))
 }
 
-pub(super) async fn components(State(app): State<Arc<App>>, Path(world): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn components(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let (_, running) = app.running(&world)?;
-    let one = |column: &everworld_engine::ColumnInfo| {
-        json!({"name": column.name, "version": column.version, "fields": column.query_fields(), "schema": column.json_schema()})
-    };
+    let one = |column: &everworld_engine::ColumnInfo| json!({"name": column.name, "version": column.version, "fields": column.query_fields(), "schema": column.json_schema()});
     let items: Vec<Value> = running.registry.columns().iter().map(one).collect();
-    Ok(Json(json!({"items": items, "next": null, "prototypes": running.registry.prototypes().collect::<Vec<_>>()})))
+    Ok(Json(
+        json!({"items": items, "next": null, "prototypes": running.registry.prototypes().collect::<Vec<_>>()}),
+    ))
 }
 
-pub(super) async fn resources(State(app): State<Arc<App>>, Path(world): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn resources(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let (_, running) = app.running(&world)?;
     let view = running.mirror.view().ok_or_else(|| Problem::unavailable("there is no view yet"))?;
     let one = |resource: &everworld_engine::ResourceInfo| {

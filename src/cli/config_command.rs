@@ -55,7 +55,8 @@ impl Layers {
     /// The effective configuration.
     pub(super) fn load(&self, flags: &[(&str, String)]) -> Result<Loaded, Failed> {
         // A variable that is not text cannot be one of ours.
-        let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        let environment =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         Config::load(self.config.as_deref(), environment, &self.sets, flags).map_err(exit::config)
     }
 }
@@ -74,7 +75,8 @@ pub(super) fn run(args: &ConfigArgs, plugins: &[Plugin]) -> Result<(), Failed> {
         }
         ConfigCommand::Init { file } if file == Path::new("-") => print!("{}", config::default_file()),
         ConfigCommand::Init { file } => {
-            let written = std::fs::File::create_new(file).and_then(|mut out| out.write_all(config::default_file().as_bytes()));
+            let written = std::fs::File::create_new(file)
+                .and_then(|mut out| out.write_all(config::default_file().as_bytes()));
             written.with_context(|| format!("could not write \"{}\"", file.display()))?;
             println!("wrote {}", file.display());
         }

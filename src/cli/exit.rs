@@ -48,7 +48,10 @@ pub(super) fn usage(text: &str) -> Failed {
 impl From<anyhow::Error> for Failed {
     fn from(error: anyhow::Error) -> Self {
         // The code travels with the cause, wherever it was met.
-        let code = error.chain().find_map(|cause| cause.downcast_ref::<crate::spine::SpineError>()).map(|e| e.exit_code());
+        let code = error
+            .chain()
+            .find_map(|cause| cause.downcast_ref::<crate::spine::SpineError>())
+            .map(super::super::spine::SpineError::exit_code);
         Self { code: code.unwrap_or(1), error }
     }
 }

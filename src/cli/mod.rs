@@ -34,7 +34,8 @@ enum Command {
 }
 
 fn exit_codes() -> String {
-    let lines: Vec<_> = exit::EXIT_CODES.iter().map(|(code, meaning)| format!("  {code:>2}  {meaning}")).collect();
+    let lines: Vec<_> =
+        exit::EXIT_CODES.iter().map(|(code, meaning)| format!("  {code:>2}  {meaning}")).collect();
     format!("Exit codes:\n{}", lines.join("\n"))
 }
 

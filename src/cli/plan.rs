@@ -22,7 +22,8 @@ pub struct PlanArgs {
 
 pub(super) fn run(args: &PlanArgs, plugins: &[Plugin]) -> Result<(), Failed> {
     let scenario = run::scenario(&args.file, plugins, &args.sets)?;
-    let options = Options { pool: pool::start(1, false)?, parallel: Parallel::Never, stopwatch: clock::stopwatch() };
+    let options =
+        Options { pool: pool::start(1, false)?, parallel: Parallel::Never, stopwatch: clock::stopwatch() };
     let world = worlds::build(&scenario, plugins, options)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(world.plan()).context("could not print the plan")?);

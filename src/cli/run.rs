@@ -183,7 +183,9 @@ impl Played {
 
     fn tick(&mut self) -> Result<(), Failed> {
         match self {
-            Self::Volatile(live) => live.tick(&[]).map(|_| ()).map_err(|error| Failed::from(anyhow::Error::from(error))),
+            Self::Volatile(live) => {
+                live.tick(&[]).map(|_| ()).map_err(|error| Failed::from(anyhow::Error::from(error)))
+            }
             Self::Durable(durable) => Ok(durable.tick()?),
         }
     }

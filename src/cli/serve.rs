@@ -1,7 +1,7 @@
 //! `everworld serve`: hosts a world and answers over HTTP until it is told to stop.
 
 use super::{Failed, config_command::Layers, exit};
-use crate::{api, host, worlds};
+use crate::{api, host, spine, worlds};
 use anyhow::Context as _;
 use clap::Args;
 use everworld_systems::{Plugin, WorldRecord};
@@ -39,6 +39,8 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
     scenario.builder(plugins).map_err(exit::config)?;
     start_logging(&config);
     let record = WorldRecord { world: scenario.name.clone(), scenario };
+    // Before the address: two servers on one directory are told so, whatever they listen on.
+    let lock = spine::lock(&config.data.dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("http")
@@ -47,16 +49,17 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
         .context("could not start the runtime")?;
     let accept_foreign_log = args.accept_foreign_log;
     runtime.block_on(async move {
-        let server = api::Server::bind(&config).await?;
+        let server = api::Server::bind(&config)?;
         tracing::info!(address = %server.address(), data = %config.data.dir.display(), "listening");
-        let world = host::start(&config, record, plugins, accept_foreign_log)?;
+        let world = host::start(&config, lock, record, plugins, accept_foreign_log)?;
         server.run(config, world).await
     })
 }
 
 fn start_logging(config: &crate::config::Config) {
     use crate::config::LogFormat;
-    let filter = EnvFilter::try_new(config.logging.filter.as_str()).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_new(config.logging.filter.as_str()).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let pretty = match config.logging.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),

@@ -61,7 +61,9 @@ impl Keyframes {
     /// Offers a visible view: what may be seen is covered by the log (D2), so its keyframe is too (D7).
     pub(super) fn offer(&mut self, view: Arc<Image>, period_secs: u64, log: &LogHandle) {
         let now = crate::clock::now_nanos();
-        if now - self.last_nanos < period_secs * 1_000_000_000 || self.last.is_some_and(|last| view.tick <= last) {
+        if now - self.last_nanos < period_secs * 1_000_000_000
+            || self.last.is_some_and(|last| view.tick <= last)
+        {
             return;
         }
         let Some(work) = &self.work else { return };

@@ -53,7 +53,13 @@ impl Publisher {
         match inner.waiting.back_mut() {
             // Both beyond the horizon and without inputs: the later one says it all. One at or below the horizon
             // stays by itself, as it can be shown before.
-            Some(last) if last.seal == 0 && seal == 0 && outcomes.is_empty() && last.outcomes.is_empty() && last.tick > horizon => {
+            Some(last)
+                if last.seal == 0
+                    && seal == 0
+                    && outcomes.is_empty()
+                    && last.outcomes.is_empty()
+                    && last.tick > horizon =>
+            {
                 *last = Computed { tick, seal, entities, outcomes };
             }
             _ => inner.waiting.push_back(Computed { tick, seal, entities, outcomes }),

@@ -4,9 +4,9 @@
 //! same way. Nothing here reads a clock, a file or the environment: a scenario comes in as text.
 
 mod day;
-mod needs;
 mod market;
 mod mind;
+mod needs;
 mod scenario;
 mod town;
 mod visits;

@@ -16,7 +16,8 @@ pub(crate) fn trade(
     let spent: i64 = people.sum(|(uids, mut purses, goals, positions)| {
         let mut spent = 0;
         for i in 0..purses.len() {
-            let buys = (time.tick.0 + uids[i].get()) % BUY_EVERY == 0 && goals[i].action == Action::Trade;
+            let buys =
+                (time.tick.0 + uids[i].get()).is_multiple_of(BUY_EVERY) && goals[i].action == Action::Trade;
             if buys && purses[i].coins > 0 && is_there(&goals[i], &positions[i]) {
                 purses.row_mut(i).coins -= 1;
                 spent += 1;
@@ -30,7 +31,10 @@ pub(crate) fn trade(
 }
 
 /// Counts.
-pub(crate) fn count(mut census: ResMut<Census>, mut people: Rows<(&'static Goal, &'static Position, &'static Needs)>) {
+pub(crate) fn count(
+    mut census: ResMut<Census>,
+    mut people: Rows<(&'static Goal, &'static Position, &'static Needs)>,
+) {
     let [people, awake, at_work, at_market, starving] = people.sum(|(goals, positions, needs)| {
         let mut counts = [0u64; 5];
         for i in 0..goals.len() {

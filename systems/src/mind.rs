@@ -4,7 +4,9 @@
 //! Decisions are spread over ten ticks by Uid; an unbearable need decides at once. Ties go by chance.
 
 use crate::needs::is_there;
-use everworld_components::{Action, Day, Goal, Home, Needs, Occupation, Position, Purse, TownMap, Traits, Visit};
+use everworld_components::{
+    Action, Day, Goal, Home, Needs, Occupation, Position, Purse, TownMap, Traits, Visit,
+};
 use everworld_engine::{prelude::*, random::Draws};
 
 /// Between two decisions of one mind, in ticks.
@@ -45,16 +47,22 @@ pub(crate) fn decide(
     people.for_each(|(uids, mut goals, needs, traits, positions, homes, works, purses)| {
         for i in 0..goals.len() {
             let need = &needs[i];
-            let due = (time.tick.0 + uids[i].get()) % DECIDE_EVERY == 0;
+            let due = (time.tick.0 + uids[i].get()).is_multiple_of(DECIDE_EVERY);
             let alarm = need.hunger.max(need.fatigue) >= ALARM && time.tick.0 - goals[i].since > 1;
             if !due && !alarm {
                 continue;
             }
-            let situation =
-                Situation { day: &day, needs: need, traits: &traits[i], work: &works[i], coins: purses[i].coins };
+            let situation = Situation {
+                day: &day,
+                needs: need,
+                traits: &traits[i],
+                work: &works[i],
+                coins: purses[i].coins,
+            };
             let mut draws = random.of(uids[i]);
             let (action, score) = best(&situation, goals[i].action, &mut draws);
-            if action == goals[i].action && (action != Action::Wander || !is_there(&goals[i], &positions[i])) {
+            if action == goals[i].action && (action != Action::Wander || !is_there(&goals[i], &positions[i]))
+            {
                 continue;
             }
             let (x, y) = place_of(action, &map, &positions[i], &homes[i], &works[i], &mut draws);
@@ -89,12 +97,15 @@ impl Situation<'_> {
     fn score(&self, action: Action) -> f32 {
         let Self { day, needs, traits, work, coins } = self;
         let dark = 1.0 - day.light.min(1.0);
-        let at_work = day.minute >= u64::from(work.starts) && day.minute < u64::from(work.starts + work.lasts);
+        let at_work =
+            day.minute >= u64::from(work.starts) && day.minute < u64::from(work.starts + work.lasts);
         match action {
             // By night one sleeps unless something is pressing; by day only who can no longer stand.
             Action::Sleep if day.is_night() => 0.5 + 0.4 * rises(needs.fatigue, 0.3),
             Action::Sleep => rises(needs.fatigue, 0.95),
-            Action::Work if at_work && work.lasts > 0 => (0.35 + 0.3 * traits.conscientiousness) * (0.6 + 0.4 * needs.purpose),
+            Action::Work if at_work && work.lasts > 0 => {
+                (0.35 + 0.3 * traits.conscientiousness) * (0.6 + 0.4 * needs.purpose)
+            }
             Action::Eat => rises(needs.hunger, 0.55),
             // With an empty purse there is nothing to buy.
             Action::Trade if *coins > 0 => day.light * 0.35 * (0.4 + 0.6 * needs.hunger),

@@ -25,12 +25,15 @@ pub(crate) fn change(mut people: Rows<(Write<Needs>, &'static Goal, &'static Pos
             let doing = if is_there(goal, position) { goal.action } else { Action::Idle };
             let asleep = doing == Action::Sleep;
             let hunger = if asleep { HUNGER * 0.5 } else { HUNGER };
-            needs.hunger = math::unit32(needs.hunger + if doing == Action::Eat { -1.0 / 30.0 } else { hunger });
+            needs.hunger =
+                math::unit32(needs.hunger + if doing == Action::Eat { -1.0 / 30.0 } else { hunger });
             needs.fatigue = math::unit32(needs.fatigue + if asleep { -1.0 / (8.0 * 60.0) } else { FATIGUE });
             let company = doing == Action::Socialise || doing == Action::Trade;
             let longing = LONELINESS * (0.5 + traits.extraversion);
             needs.loneliness = math::unit32(needs.loneliness + if company { -1.0 / 120.0 } else { longing });
-            needs.purpose = math::unit32(needs.purpose + if doing == Action::Work { -1.0 / (6.0 * 60.0) } else { PURPOSE });
+            needs.purpose = math::unit32(
+                needs.purpose + if doing == Action::Work { -1.0 / (6.0 * 60.0) } else { PURPOSE },
+            );
         }
     });
 }

@@ -71,7 +71,9 @@ impl Scenario {
     /// Every fault that can be told apart, each with its place.
     pub fn parse(text: &str, origin: &str, sets: &[String]) -> Result<Self, ScenarioError> {
         let at_line = |error: &toml::de::Error| {
-            let line = error.span().map_or(1, |span: Range<usize>| text[..span.start.min(text.len())].lines().count().max(1));
+            let line = error
+                .span()
+                .map_or(1, |span: Range<usize>| text[..span.start.min(text.len())].lines().count().max(1));
             ScenarioError::new(format!("{origin}:{line}: {}", error.message()))
         };
         // As it stands first: an error then has its line.
@@ -79,7 +81,8 @@ impl Scenario {
         let mut scenario = written;
         if !sets.is_empty() {
             let mut table: toml::Table = toml::from_str(text).map_err(|error| at_line(&error))?;
-            let faults: Vec<String> = sets.iter().filter_map(|set| override_key(&mut table, set).err()).collect();
+            let faults: Vec<String> =
+                sets.iter().filter_map(|set| override_key(&mut table, set).err()).collect();
             if !faults.is_empty() {
                 return Err(ScenarioError { faults });
             }
@@ -94,10 +97,16 @@ impl Scenario {
         let mut faults = Vec::new();
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(legal) {
-            faults.push(format!("{origin}: name: expected 1 to 64 letters, digits, - and _, found {:?}", self.name));
+            faults.push(format!(
+                "{origin}: name: expected 1 to 64 letters, digits, - and _, found {:?}",
+                self.name
+            ));
         }
         if self.population > POPULATION_MAX {
-            faults.push(format!("{origin}: population: expected at most {POPULATION_MAX}, found {}", self.population));
+            faults.push(format!(
+                "{origin}: population: expected at most {POPULATION_MAX}, found {}",
+                self.population
+            ));
         }
         if !(self.dt_secs.is_finite() && self.dt_secs > 0.0) {
             faults.push(format!("{origin}: dt_secs: expected a positive number, found {}", self.dt_secs));
@@ -111,7 +120,11 @@ impl Scenario {
     /// The plugin's own parameters, as its type; unknown and ill-typed ones are faults.
     pub fn params<P: DeserializeOwned>(&self) -> Result<P, ScenarioError> {
         P::deserialize(self.params.clone()).map_err(|error| {
-            ScenarioError::new(format!("scenario \"{}\": {}", self.name, error.to_string().trim().replace('\n', " ")))
+            ScenarioError::new(format!(
+                "scenario \"{}\": {}",
+                self.name,
+                error.to_string().trim().replace('\n', " ")
+            ))
         })
     }
 
@@ -122,7 +135,11 @@ impl Scenario {
     pub fn builder(&self, plugins: &[Plugin]) -> Result<WorldBuilder, ScenarioError> {
         let plugin = plugins.iter().find(|plugin| plugin.name == self.plugin).ok_or_else(|| {
             let known: Vec<_> = plugins.iter().map(|plugin| plugin.name).collect();
-            ScenarioError::new(format!("unknown plugin \"{}\", expected one of {}", self.plugin, known.join(", ")))
+            ScenarioError::new(format!(
+                "unknown plugin \"{}\", expected one of {}",
+                self.plugin,
+                known.join(", ")
+            ))
         })?;
         let mut world = WorldBuilder::new(self.seed, self.dt_secs);
         (plugin.build)(&mut world, self)?;
@@ -136,7 +153,8 @@ fn override_key(table: &mut toml::Table, set: &str) -> Result<(), String> {
     let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
     let value = parsed.and_then(|mut parsed| parsed.remove("value")).unwrap_or_else(|| value.into());
     let mut path: Vec<&str> = key.trim().split('.').collect();
-    let last = path.pop().filter(|last| !last.is_empty()).ok_or_else(|| format!("--set {set}: expected a key"))?;
+    let last =
+        path.pop().filter(|last| !last.is_empty()).ok_or_else(|| format!("--set {set}: expected a key"))?;
     let mut at = table;
     for step in path {
         let next = at.entry(step).or_insert_with(|| toml::Table::new().into());

@@ -6,8 +6,8 @@ use crate::{
     visits, walk, work,
 };
 use everworld_components::{
-    Action, Census, Day, Goal, Home, Name, Needs, Occupation, Persona, Position, Purse, TownMap, Trade, Traits, Treasury,
-    Velocity,
+    Action, Census, Day, Goal, Home, Name, Needs, Occupation, Persona, Position, Purse, TownMap, Trade,
+    Traits, Treasury, Velocity,
 };
 use everworld_engine::{column::row_bytes_of, input::InputWorld, prelude::*, random::Draws};
 use serde::Deserialize;
@@ -70,22 +70,28 @@ fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioE
         .resource(Day::default())
         .resource(Census::default())
         .resource(Treasury { coins: i64::from(params.town.coins) * scenario.population as i64 })
-        .prototype("townsman", &[
-            ("position", None),
-            ("velocity", None),
-            ("needs", None),
-            ("traits", Some(row_bytes_of(&Traits {
-                openness: 0.5,
-                conscientiousness: 0.5,
-                extraversion: 0.5,
-                agreeableness: 0.5,
-                neuroticism: 0.5,
-            }))),
-            ("occupation", None),
-            ("home", None),
-            ("purse", None),
-            ("goal", None),
-        ])
+        .prototype(
+            "townsman",
+            &[
+                ("position", None),
+                ("velocity", None),
+                ("needs", None),
+                (
+                    "traits",
+                    Some(row_bytes_of(&Traits {
+                        openness: 0.5,
+                        conscientiousness: 0.5,
+                        extraversion: 0.5,
+                        agreeableness: 0.5,
+                        neuroticism: 0.5,
+                    })),
+                ),
+                ("occupation", None),
+                ("home", None),
+                ("purse", None),
+                ("goal", None),
+            ],
+        )
         .phases(&[SENSE, FEEL, DECIDE, MOVE, SETTLE])
         .system(system(day::pass).phase(SENSE).priority(Priority::High))
         .system(system(needs::change).phase(FEEL))
@@ -113,18 +119,30 @@ fn check(params: &Params, scenario: &Scenario) -> Result<(), ScenarioError> {
         }
     };
     let town = &params.town;
-    expect((1.0..=1e6).contains(&town.square_metres_per_person), "town.square_metres_per_person: expected 1 to 1e6".into());
+    expect(
+        (1.0..=1e6).contains(&town.square_metres_per_person),
+        "town.square_metres_per_person: expected 1 to 1e6".into(),
+    );
     expect(town.people_per_market > 0, "town.people_per_market: expected at least 1".into());
     expect(town.people_per_household > 0, "town.people_per_household: expected at least 1".into());
     expect((0.0..=1e5).contains(&town.commute_metres), "town.commute_metres: expected 0 to 1e5".into());
     for (i, character) in params.cast.iter().enumerate() {
         let place = format!("cast {} ({})", i + 1, character.name);
         let known = Trade::NAMES.join(", ");
-        expect(Trade::from_name(&character.trade).is_some(), format!("{place}: trade: expected one of {known}"));
+        expect(
+            Trade::from_name(&character.trade).is_some(),
+            format!("{place}: trade: expected one of {known}"),
+        );
         let parts = character.home.iter().chain(&character.traits);
-        expect(parts.into_iter().all(|part| (0.0..=1.0).contains(part)), format!("{place}: home and traits: expected 0 to 1"));
+        expect(
+            parts.into_iter().all(|part| (0.0..=1.0).contains(part)),
+            format!("{place}: home and traits: expected 0 to 1"),
+        );
         let twice = params.cast[..i].iter().any(|other| other.name == character.name);
-        expect(!twice && !character.name.is_empty(), format!("{place}: name: expected one that nobody else has"));
+        expect(
+            !twice && !character.name.is_empty(),
+            format!("{place}: name: expected one that nobody else has"),
+        );
     }
     expect(params.cast.len() as u64 <= scenario.population, "population: expected at least the cast".into());
     if faults.is_empty() { Ok(()) } else { Err(ScenarioError { faults }) }
@@ -177,7 +195,8 @@ fn person(draws: &mut Draws, map: &TownMap, town: &TownParams, home: Home, trade
     let mut near = |at: f32| (at + draws.between32(-1.0, 1.0) * town.commute_metres).clamp(0.0, map.side);
     let (x, y) = (near(home.x), near(home.y));
     let starts = 450 + draws.below(120) as u16;
-    let occupation = Occupation { x, y, trade, starts, lasts: 420 + draws.below(120) as u16, wage: town.wage };
+    let occupation =
+        Occupation { x, y, trade, starts, lasts: 420 + draws.below(120) as u16, wage: town.wage };
     let needs = Needs {
         hunger: 0.3 + 0.3 * draws.unit32(),
         fatigue: 0.2 * draws.unit32(),

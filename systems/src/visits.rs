@@ -1,6 +1,8 @@
 //! Travellers: they come through the gate in the morning, stay for some hours, and go.
 
-use everworld_components::{Action, Day, Goal, Home, Needs, Occupation, Position, Purse, TownMap, Trade, Traits, Velocity, Visit};
+use everworld_components::{
+    Action, Day, Goal, Home, Needs, Occupation, Position, Purse, TownMap, Trade, Traits, Velocity, Visit,
+};
 use everworld_engine::prelude::*;
 
 /// The minute of the day at which they come.
@@ -29,26 +31,25 @@ pub(crate) fn arrive(
         let key = Uid::new(number as u64);
         let mut draws = random.of(key);
         let (market_x, market_y) = map.market_near(draws.unit32() * map.side, draws.unit32() * map.side);
-        births.spawn(key, (
-            Position { x, y },
-            Velocity::default(),
-            Needs { hunger: draws.unit32() * 0.5, ..Needs::default() },
-            Traits { openness: 0.9, extraversion: draws.unit32(), ..Traits::default() },
-            Occupation { trade: Trade::Traveller, ..Occupation::default() },
-            Home { x, y, household: 0 },
-            Purse { coins: 0 },
-            Goal { since: time.tick.0, x: market_x, y: market_y, score: 1.0, action: Action::Trade },
-            Visit { until: time.tick.0 + 240 + u64::from(draws.below(240)), announced: 0 },
-        ));
+        births.spawn(
+            key,
+            (
+                Position { x, y },
+                Velocity::default(),
+                Needs { hunger: draws.unit32() * 0.5, ..Needs::default() },
+                Traits { openness: 0.9, extraversion: draws.unit32(), ..Traits::default() },
+                Occupation { trade: Trade::Traveller, ..Occupation::default() },
+                Home { x, y, household: 0 },
+                Purse { coins: 0 },
+                Goal { since: time.tick.0, x: market_x, y: market_y, score: 1.0, action: Action::Trade },
+                Visit { until: time.tick.0 + 240 + u64::from(draws.below(240)), announced: 0 },
+            ),
+        );
     }
 }
 
 /// Sets the timer of who has just come.
-pub(crate) fn announce(
-    time: Res<TickTime>,
-    timers: Timers,
-    mut visits: Rows<(&'static Uid, Write<Visit>)>,
-) {
+pub(crate) fn announce(time: Res<TickTime>, timers: Timers, mut visits: Rows<(&'static Uid, Write<Visit>)>) {
     visits.for_each(|(uids, mut visits)| {
         for i in 0..visits.len() {
             if visits[i].announced == 0 {

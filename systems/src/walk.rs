@@ -37,7 +37,8 @@ pub(crate) fn step(map: Res<TownMap>, mut walkers: Rows<(Write<Position>, &'stat
         for i in 0..positions.len() {
             let (from, by) = (positions[i], velocities[i]);
             if by.x != 0.0 || by.y != 0.0 {
-                let to = Position { x: (from.x + by.x).clamp(0.0, side), y: (from.y + by.y).clamp(0.0, side) };
+                let to =
+                    Position { x: (from.x + by.x).clamp(0.0, side), y: (from.y + by.y).clamp(0.0, side) };
                 positions.set(i, to);
             }
         }

@@ -1,7 +1,7 @@
 //! Columns: one declaration per component, from which everything else comes.
 //!
-//! [`column!`](crate::column!) declares a small plain row of named numeric fields; its disk column, byte lanes, JSON, JSON
-//! Schema, field names and hash are derived from the [`Shape`] here. [`slow_column!`](crate::slow_column!) is for rare
+//! [`component!`](crate::component!) declares a small plain row of named numeric fields; its disk column, byte lanes, JSON, JSON
+//! Schema, field names and hash are derived from the [`Shape`] here. [`slow_component!`](crate::slow_component!) is for rare
 //! text-like data and goes through serde.
 
 mod json;
@@ -14,7 +14,7 @@ use bevy_ecs::component::{Component, Mutable};
 use bytemuck::Pod;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// A component that is a plain row. Declare it with [`column!`](crate::column!), never by hand.
+/// A component that is a plain row. Declare it with [`component!`](crate::component!), never by hand.
 pub trait Column: Component<Mutability = Mutable> + Pod + Default + PartialEq {
     /// Its name on disk, in the API and in queries; unique in a world.
     const NAME: &'static str;
@@ -26,7 +26,7 @@ pub trait Column: Component<Mutability = Mutable> + Pod + Default + PartialEq {
     const FIELDS: &'static [FieldInfo];
 }
 
-/// A rare component of any serde shape (a name, a persona). Declare it with [`slow_column!`](crate::slow_column!).
+/// A rare component of any serde shape (a name, a persona). Declare it with [`slow_component!`](crate::slow_component!).
 pub trait SlowColumn: Component<Mutability = Mutable> + Serialize + DeserializeOwned + Default {
     /// Its name on disk, in the API and in queries; unique in a world.
     const NAME: &'static str;
@@ -56,8 +56,8 @@ pub enum Layout {
 /// after `where` is what an input may set; systems keep to it themselves.
 ///
 /// ```
-/// use everworld_engine::{Column, column};
-/// column! {
+/// use everworld_engine::{Column, component};
+/// component! {
 ///     /// What a body lacks.
 ///     pub struct Needs("needs", version 1) {
 ///         /// 0 is sated, 1 starving.
@@ -68,7 +68,7 @@ pub enum Layout {
 /// assert_eq!(Needs::FIELDS[0].name, "hunger");
 /// ```
 #[macro_export]
-macro_rules! column {
+macro_rules! component {
     ($(#[$($meta:tt)*])* $vis:vis struct $Name:ident($name:literal, version $version:literal) { $($fields:tt)* }) => {
         $crate::__plain_row! { $(#[$($meta)*])* $vis struct $Name { $($fields)* } }
 
@@ -87,7 +87,7 @@ macro_rules! column {
     };
 }
 
-/// Declares a plain row that is a field of a [`column!`](crate::column!), for example an element of an array.
+/// Declares a plain row that is a field of a [`component!`](crate::component!), for example an element of an array.
 #[macro_export]
 macro_rules! row {
     ($(#[$($meta:tt)*])* $vis:vis struct $Name:ident { $($fields:tt)* }) => {
@@ -99,7 +99,7 @@ macro_rules! row {
     };
 }
 
-/// The struct of a [`column!`](crate::column!) or [`row!`](crate::row!) with its field list.
+/// The struct of a [`component!`](crate::component!) or [`row!`](crate::row!) with its field list.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __plain_row {
@@ -217,7 +217,7 @@ macro_rules! __label_consts {
 
 /// Declares a component of any serde shape; for rare, text-like data.
 #[macro_export]
-macro_rules! slow_column {
+macro_rules! slow_component {
     ($(#[$($meta:tt)*])* $vis:vis struct $Name:ident($name:literal, version $version:literal) {
         $($(#[$($field_meta:tt)*])* $field:ident : $ty:ty),+ $(,)?
     }) => {

@@ -118,9 +118,13 @@ impl Shape {
 
     fn push_lanes(&self, offset: usize, lanes: &mut Vec<Lane>) {
         match self {
-            Self::Scalar(scalar) | Self::Label(scalar, _) => lanes.push(Lane { offset, width: scalar.bytes() }),
+            Self::Scalar(scalar) | Self::Label(scalar, _) => {
+                lanes.push(Lane { offset, width: scalar.bytes() });
+            }
             Self::Array(of, count) => (0..*count).for_each(|i| of.push_lanes(offset + i * of.bytes(), lanes)),
-            Self::Row(fields) => fields.iter().for_each(|field| field.shape.push_lanes(offset + field.offset, lanes)),
+            Self::Row(fields) => {
+                fields.iter().for_each(|field| field.shape.push_lanes(offset + field.offset, lanes));
+            }
         }
     }
 }

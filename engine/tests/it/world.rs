@@ -1,0 +1,233 @@
+//! Ticking: rates, effects, timers, inputs, panics, images that do not fit.
+
+use crate::{created, options};
+use bevy_ecs::prelude::*;
+use everworld_engine::{
+    Due, Effects, ImageError, Input, InputEnvelope, InputError, Outcome, Parallel, StateResource as _, Tick,
+    TickTime, Timers, Uid, UidIndex, WorldBuilder, component, input::InputWorld, resource, system,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+component! {
+    pub struct Age("age", version 1) { ticks: u64 }
+}
+resource! {
+    #[derive(Default, Clone, PartialEq, Debug)]
+    pub struct Diary("diary", version 1) { lines: Vec<String> }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Note {
+    text: String,
+}
+
+impl Input for Note {
+    const KIND: &'static str = "note";
+    const DOC: &'static str = "Writes a line.";
+
+    fn apply(self, world: &mut InputWorld<'_>) -> Result<Outcome, InputError> {
+        if self.text.is_empty() {
+            return Err(InputError::Rejected("nothing to write".into()));
+        }
+        assert_ne!(self.text, "panic", "as told");
+        let tick = world.time().tick;
+        world.resource_mut::<Diary>().lines.push(format!("{tick} {}", self.text));
+        Ok(Outcome::default())
+    }
+}
+
+fn builder() -> WorldBuilder {
+    let mut world = WorldBuilder::new(1, 1.0);
+    world.column::<Age>().resource(Diary::default()).input::<Note>();
+    world
+}
+
+fn note(seq: u64, at_tick: Option<u64>, text: &str) -> InputEnvelope {
+    let payload = serde_json::to_vec(&json!({"text": text})).unwrap();
+    InputEnvelope { seq, kind: "note".into(), at_tick: at_tick.map(Tick), payload }
+}
+
+#[test]
+fn rates_and_offsets_say_when_a_system_runs() {
+    fn third(time: Res<TickTime>, mut diary: ResMut<Diary>) {
+        diary.lines.push(time.tick.to_string());
+    }
+    for parallel in [Parallel::Always, Parallel::Never] {
+        let mut world = builder();
+        world.system(system(third).every(3).offset(1));
+        let mut live = created(world, 2, parallel);
+        let ran: Vec<bool> = (0..7).map(|_| live.tick(&[]).unwrap().systems[0].ran).collect();
+        assert_eq!(ran, [true, false, false, true, false, false, true]);
+        assert_eq!(live.resource::<Diary>().lines, ["1", "4", "7"]);
+    }
+}
+
+/// Births are numbered by (system, who asked, sequence), whoever asks first.
+#[test]
+fn w3_births_are_numbered_in_the_order_of_who_asked() {
+    fn late(effects: Effects) {
+        for by in [3, 1, 2] {
+            effects.spawn(Uid::new(by), Age { ticks: 100 + by });
+            effects.spawn(Uid::new(by), Age { ticks: 200 + by });
+        }
+    }
+    fn early(effects: Effects) {
+        effects.spawn(Uid::new(9), Age { ticks: 9 });
+    }
+    let mut world = builder();
+    world.system(system(late).named("b")).system(system(early).named("a"));
+    let mut live = created(world, 2, Parallel::Always);
+    live.tick(&[]).unwrap();
+    let image = live.image();
+    let age = |uid| {
+        let (table, row) = image.find(Uid::new(uid)).unwrap();
+        u64::from_le_bytes(image.row(table.column("age").unwrap(), row).try_into().unwrap())
+    };
+    assert_eq!((1..=7).map(age).collect::<Vec<_>>(), [9, 101, 201, 102, 202, 103, 203]);
+}
+
+#[test]
+fn effects_are_seen_after_their_phase_and_gone_uids_are_forgotten() {
+    fn end(effects: Effects, index: Res<UidIndex>) {
+        for uid in 1..=3 {
+            if index.get(Uid::new(uid)).is_some() {
+                effects.despawn(Uid::new(uid));
+                effects.despawn(Uid::new(uid));
+                return;
+            }
+        }
+    }
+    let mut world = builder();
+    world.system(system(end)).setup(|world| _ = world.spawn_many((0..3).map(|ticks| Age { ticks })));
+    let mut live = created(world, 1, Parallel::Never);
+    let left: Vec<usize> = (0..4).map(|_| live.tick(&[]).unwrap().entities).collect();
+    assert_eq!(left, [2, 1, 0, 0]);
+}
+
+#[test]
+fn timers_are_due_by_tick_and_uid_and_survive_a_restore() {
+    fn set(time: Res<TickTime>, timers: Timers) {
+        if time.tick == Tick(1) {
+            for (uid, ticks) in [(5, 3), (2, 3), (9, 1), (7, 0)] {
+                timers.after(ticks, Uid::new(uid), 1);
+            }
+            timers.after(3, Uid::new(1), 2);
+        }
+    }
+    fn tell(time: Res<TickTime>, due: Due, mut diary: ResMut<Diary>) {
+        let uids: Vec<String> = due.of(1).map(|uid| uid.to_string()).collect();
+        if !uids.is_empty() {
+            diary.lines.push(format!("{} {}", time.tick, uids.join(",")));
+        }
+    }
+    let build = || {
+        let mut world = builder();
+        world.system(system(set)).system(system(tell));
+        world
+    };
+    let mut live = created(build(), 1, Parallel::Never);
+    live.tick(&[]).unwrap();
+    live.tick(&[]).unwrap();
+    let mut fresh = build().build(options(1, Parallel::Never)).unwrap();
+    fresh.restore(&live.image()).unwrap();
+    for mut live in [live, fresh] {
+        (0..3).for_each(|_| _ = live.tick(&[]).unwrap());
+        assert_eq!(live.resource::<Diary>().lines, ["2 7,9", "4 2,5"]);
+    }
+}
+
+#[test]
+fn inputs_apply_in_order_wait_for_their_tick_and_are_state() {
+    let mut live = created(builder(), 1, Parallel::Never);
+    let report = live
+        .tick(&[note(1, None, "a"), note(2, Some(4), "later"), note(3, None, ""), note(4, Some(1), "b")])
+        .unwrap();
+    let outcomes: Vec<_> = report.outcomes.iter().map(|(seq, outcome)| (*seq, outcome.is_ok())).collect();
+    assert_eq!(outcomes, [(1, true), (3, false), (4, true)]);
+    let waiting = live.image();
+    live.tick(&[]).unwrap();
+    live.tick(&[note(5, Some(4), "too")]).unwrap();
+    let mut fresh = builder().build(options(1, Parallel::Never)).unwrap();
+    fresh.restore(&waiting).unwrap();
+    assert_eq!(fresh.taken_seq(), 4);
+    let mut without = builder().build(options(1, Parallel::Never)).unwrap();
+    without.create().unwrap();
+    without.tick(&[note(1, None, "a"), note(3, None, ""), note(4, Some(1), "b")]).unwrap();
+    assert_ne!(without.state_hash(), waiting.hash, "a pending input is part of the state");
+    fresh.tick(&[]).unwrap();
+    fresh.tick(&[note(5, Some(4), "too")]).unwrap();
+    for mut live in [live, fresh] {
+        live.tick(&[note(6, None, "now")]).unwrap();
+        assert_eq!(live.resource::<Diary>().lines, ["1 a", "1 b", "4 later", "4 too", "4 now"]);
+    }
+}
+
+#[test]
+fn an_unknown_or_malformed_input_is_an_outcome_not_a_fault() {
+    let mut live = created(builder(), 1, Parallel::Never);
+    let unknown = InputEnvelope { kind: "dance".into(), ..note(1, None, "") };
+    let malformed = InputEnvelope { payload: b"{}".to_vec(), ..note(2, None, "") };
+    let report = live.tick(&[unknown, malformed]).unwrap();
+    assert_eq!(report.outcomes[0].1, Err(InputError::UnknownKind("dance".into())));
+    assert!(matches!(report.outcomes[1].1, Err(InputError::Malformed(_))));
+}
+
+#[test]
+fn a_panic_names_the_system_and_poisons_the_world() {
+    fn fine(mut diary: ResMut<Diary>) {
+        diary.lines.clear();
+    }
+    fn bad(time: Res<TickTime>, ages: Query<&Age>) {
+        assert!(time.tick.0 < 3, "at {} with {}", time.tick, ages.iter().count());
+    }
+    for parallel in [Parallel::Always, Parallel::Never] {
+        let mut world = builder();
+        world.system(system(fine)).system(system(bad));
+        let mut live = created(world, 2, parallel);
+        live.tick(&[]).unwrap();
+        let good = live.image();
+        live.tick(&[]).unwrap();
+        let error = live.tick(&[]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "system \"a_panic_names_the_system_and_poisons_the_world::bad\" failed in tick 3: at 3 with 0"
+        );
+        assert_eq!(live.tick(&[]).unwrap_err(), error, "a poisoned world refuses to go on");
+        live.restore(&good).unwrap();
+        assert_eq!(live.tick(&[]).unwrap().tick, Tick(2), "a restore heals it");
+    }
+    let mut live = created(builder(), 1, Parallel::Never);
+    let error = live.tick(&[note(1, None, "panic")]).unwrap_err().to_string();
+    assert!(error.starts_with("applying the inputs of tick 1 failed"), "{error}");
+}
+
+#[test]
+fn an_image_that_does_not_fit_is_refused() {
+    fn populated(mut world: WorldBuilder) -> everworld_engine::LiveWorld {
+        world.setup(|world| _ = world.spawn(Age { ticks: 1 }));
+        created(world, 1, Parallel::Never)
+    }
+    let image = populated(builder()).image();
+    let refused = |mut live: everworld_engine::LiveWorld, image: &everworld_engine::Image| {
+        let error = live.restore(image).unwrap_err();
+        assert!(live.tick(&[]).is_err(), "a world that is half restored does not tick");
+        error
+    };
+    let mut other = WorldBuilder::new(1, 1.0);
+    other.resource(Diary::default());
+    assert!(
+        matches!(refused(created(other, 1, Parallel::Never), &image), ImageError::UnknownColumn(name) if name == "age")
+    );
+    let mut fewer = WorldBuilder::new(1, 1.0);
+    fewer.column::<Age>();
+    assert!(
+        matches!(refused(created(fewer, 1, Parallel::Never), &image), ImageError::Resource(name) if name == Diary::NAME)
+    );
+    let mut wrong = image.clone();
+    wrong.hash.0 ^= 1;
+    assert!(matches!(refused(populated(builder()), &wrong), ImageError::Hash { .. }));
+    let mut cut = image.clone();
+    cut.tables[0].rows += 1;
+    assert!(matches!(refused(populated(builder()), &cut), ImageError::Malformed(_)));
+}
