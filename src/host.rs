@@ -259,7 +259,9 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         "world is ready"
     );
     // What was brought back is covered by the log: it may be shown at once.
+    // And the first view is there before anybody is told that the world is.
     mirror.offer(live.capture());
+    mirror.handle().settled();
     mirror.allow(now);
     let publisher = Arc::new(Publisher::new(status.clone(), sequencer.clone(), now));
     publisher.show(now, live.entities(), &mirror);
@@ -387,6 +389,11 @@ impl Host {
             Wish::Rate(millihertz) => Control::Rate { millihertz },
             Wish::Stop => unreachable!("obey() ends the world"),
         };
+        if let Control::Pause = control {
+            // Nothing past this tick was shown: recovery is to stop here, not where the lease ends. Before the
+            // record itself in the log: who was told of the pause finds the world at this tick after a crash.
+            self.append_horizon(now)?;
+        }
         let acknowledge = move |seq, result: Result<(), Arc<LogError>>| {
             let answer =
                 result.map(|()| Done { seq, tick: now }).map_err(|error| Refused::Log(error.to_string()));
@@ -395,10 +402,6 @@ impl Host {
         // On an error the reply goes with the closure: the client is told that the world did not answer.
         self.sequencer.control(control, now, &origin, acknowledge).map_err(|error| self.log_failed(error))?;
         self.mode = next_mode(Some(self.mode), control, now);
-        if let Control::Pause = control {
-            // Nothing past this tick was shown: recovery is to stop here, not where the lease ends.
-            self.append_horizon(now)?;
-        }
         self.show_mode();
         Ok(())
     }

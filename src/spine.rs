@@ -283,8 +283,10 @@ impl Spine {
         let image = live.image();
         if let Some(store) = &mut self.store {
             let meta = keyframe_meta(&image, live.taken_seq(), point);
-            let written = store.write_keyframe(&meta, &image);
-            written.map_err(|source| SpineError::Store { world: self.world.clone(), source })?;
+            if let Err(error) = store.write_keyframe(&meta, &image) {
+                // Nothing is lost: the log has it all, and the next start replays more of it.
+                tracing::error!(world = self.world, "could not write the last keyframe: {}", chain(&error));
+            }
         }
         self.log.close().map(|_| ()).map_err(|error| self.log_error(error))
     }

@@ -6,12 +6,12 @@
 
 use crate::{
     Outcome,
-    client::Client,
     report::{Bound, Report, Row},
 };
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use everworld::{
+    client::Client,
     clock,
     spine::{Spine, SpineOptions},
     status::WorldStatus,

@@ -10,7 +10,6 @@
 
 mod baseline;
 mod canary;
-mod client;
 mod columns;
 mod det;
 mod kill;

@@ -25,6 +25,7 @@ pub use log::{
     LogOptions, LogStats, LogWriter, OpenReport, Record, Records, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
     SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES,
 };
+pub use panics::panic_is_guarded;
 pub use store::{
     KeyframeMeta, KeyframeStats, Keyframes, RECORD_BYTES_MAX, STORE_FORMAT, Store, StoreError, StoreOptions,
 };

@@ -1,15 +1,19 @@
 //! Entities: created by an input, read from the mirror.
 
-use super::{App, problem::Problem};
+use super::{
+    App,
+    inputs::{self, WriteQuery},
+    problem::Problem,
+};
 use axum::{
     Json,
     body::Bytes,
     extract::{Path, Query, State},
-    http::{HeaderMap, StatusCode},
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use everworld_engine::{Input as _, Tick, Uid, input::SpawnEntities};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -17,22 +21,6 @@ use std::sync::Arc;
 pub(super) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body)
         .map_err(|error| Problem::malformed(format!("the body is not as expected: {error}")))
-}
-
-#[derive(Deserialize, Default, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-enum Ack {
-    #[default]
-    Durable,
-    Applied,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WriteQuery {
-    #[serde(default)]
-    ack: Ack,
-    at_tick: Option<u64>,
 }
 
 /// One entity, or a batch.
@@ -62,25 +50,7 @@ pub(super) async fn create(
         }
         other => other.into(),
     })?;
-    // D1: nothing is acknowledged before it is synced.
-    let durable = submitted.durable.await.map_err(|_| Problem::unavailable("the log was closed"))?;
-    durable.map_err(|error| Problem::unavailable(format!("the input is not durable: {error}")))?;
-    let mut answer = json!({
-        "input_id": submitted.seq.to_string(),
-        "seq": submitted.seq,
-        "earliest_tick": submitted.earliest_tick,
-    });
-    if query.ack == Ack::Applied {
-        let applied = submitted.applied.await;
-        let applied =
-            applied.map_err(|_| Problem::unavailable("the world stopped before the input was applied"))?;
-        answer["tick"] = applied.tick.0.into();
-        match applied.outcome {
-            Ok(outcome) => answer["created"] = json!(outcome.created),
-            Err(error) => answer["rejected"] = error.to_string().into(),
-        }
-    }
-    Ok((StatusCode::ACCEPTED, [("x-request-id", origin.request_id)], Json(answer)).into_response())
+    inputs::acknowledge(submitted, &query, origin).await
 }
 
 pub(super) async fn one(

@@ -4,6 +4,7 @@
 //! not wait for it. [`routes::ROUTES`] is the one list of routes.
 
 mod entities;
+mod inputs;
 mod problem;
 mod process;
 mod routes;

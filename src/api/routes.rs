@@ -1,6 +1,6 @@
 //! The one list of routes: dispatch, and what each of them is for.
 
-use super::{App, entities, process, systems, ticks, worlds};
+use super::{App, entities, inputs, process, systems, ticks, worlds};
 use axum::{
     Router,
     routing::{MethodRouter, get, post},
@@ -61,6 +61,8 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/worlds/{w}/step", Role::Operator, "So many ticks of a paused world: {\"ticks\": n}", || post(ticks::step)),
     route("PUT", "/v1/worlds/{w}/rate", Role::Operator, "Another rate: {\"rate_hz\": x}, 0 as fast as possible", || axum::routing::put(ticks::rate)),
     route("POST", "/v1/worlds/{w}/entities", Role::Operator, "Create one entity, or {\"entities\": [...]} as one batch", || post(entities::create)),
+    route("POST", "/v1/worlds/{w}/inputs", Role::Operator, "Any input: {\"kind\": ..., \"payload\": ...}", || post(inputs::post)),
+    route("GET", "/v1/worlds/{w}/inputs/kinds", Role::Viewer, "The kinds of input that the world knows", || get(inputs::kinds)),
     route("GET", "/v1/worlds/{w}/entities/{uid}", Role::Viewer, "An entity with its components", || get(entities::one)),
 ];
 

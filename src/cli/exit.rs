@@ -1,5 +1,7 @@
 //! The one list of exit codes, and errors that carry theirs.
 
+use everworld_engine::BuildErrors;
+use everworld_systems::ScenarioError;
 use std::{fmt, process::ExitCode};
 
 /// What a finished process tells its caller.
@@ -48,6 +50,9 @@ pub(super) fn usage(text: &str) -> Failed {
 impl From<anyhow::Error> for Failed {
     fn from(error: anyhow::Error) -> Self {
         // The code travels with the cause, wherever it was met.
+        if error.chain().any(|cause| cause.is::<ScenarioError>() || cause.is::<BuildErrors>()) {
+            return config(error);
+        }
         let code = error
             .chain()
             .find_map(|cause| cause.downcast_ref::<crate::spine::SpineError>())

@@ -39,8 +39,20 @@ fn exit_codes() -> String {
     format!("Exit codes:\n{}", lines.join("\n"))
 }
 
+/// A library's panic on damaged bytes is caught and told as an error: the hook would tell it a second time, as a
+/// crash that it is not.
+fn quiet_guarded_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !everworld_persistence::panic_is_guarded() {
+            report(panic);
+        }
+    }));
+}
+
 /// Parses and runs a command line.
 pub fn main(args: impl IntoIterator<Item = OsString>, plugins: &'static [Plugin]) -> ExitCode {
+    quiet_guarded_panics();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

@@ -2,7 +2,19 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
+    missing_docs,
     reason = "tests read files and start processes; no tick does"
 )]
 
+mod cli;
+mod damage;
+mod hash;
+#[path = "../../examples/own_world.rs"]
+#[allow(dead_code, reason = "its main is the example's")]
+mod own_world;
+mod own_world_runs;
+mod plan;
+mod serve;
+mod support;
 mod tidy;
+mod town;

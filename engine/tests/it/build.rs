@@ -16,7 +16,7 @@ component! {
 #[derive(Component, Default)]
 struct Unknown;
 #[derive(Resource, Default)]
-struct Cache(u32);
+struct Cache;
 resource! {
     #[derive(Default)]
     struct Weather("weather", version 1) { wind: u32 }
@@ -137,20 +137,28 @@ fn all_faults_are_reported_at_once() {
 fn w2_what_would_escape_is_refused() {
     check(
         |w| _ = w.system(system(unknown_write)),
-        expect![[r#"system "build::unknown_write" writes component N, which is neither registered nor declared derived ((bevy_ecs::system::query::Query<'_, '_, &mut it::build::Unknown>,))"#]],
+        expect![[
+            r#"system "build::unknown_write" writes component N, which is neither registered nor declared derived ((bevy_ecs::system::query::Query<'_, '_, &mut it::build::Unknown>,))"#
+        ]],
     );
     check(
         |w| _ = w.system(system(unknown_read)),
-        expect![[r#"system "build::unknown_read" reads component N, which is neither registered nor declared derived ((bevy_ecs::system::query::Query<'_, '_, &it::build::Unknown>,))"#]],
+        expect![[
+            r#"system "build::unknown_read" reads component N, which is neither registered nor declared derived ((bevy_ecs::system::query::Query<'_, '_, &it::build::Unknown>,))"#
+        ]],
     );
     check(
         |w| _ = w.system(system(cache_write)),
-        expect![[r#"system "build::cache_write" writes component N, which is neither registered nor declared derived ((bevy_ecs::change_detection::params::ResMut<'_, it::build::Cache>,))"#]],
+        expect![[
+            r#"system "build::cache_write" writes component N, which is neither registered nor declared derived ((bevy_ecs::change_detection::params::ResMut<'_, it::build::Cache>,))"#
+        ]],
     );
     check(|w| _ = w.derived::<Cache>().system(system(cache_write)), expect!["ok"]);
     check(
         |w| _ = w.system(system(everything)),
-        expect![[r#"system "build::everything" writes any component, which is neither registered nor declared derived ((bevy_ecs::system::query::Query<'_, '_, bevy_ecs::world::entity_access::entity_mut::EntityMut<'_>>,))"#]],
+        expect![[
+            r#"system "build::everything" writes any component, which is neither registered nor declared derived ((bevy_ecs::system::query::Query<'_, '_, bevy_ecs::world::entity_access::entity_mut::EntityMut<'_>>,))"#
+        ]],
     );
     check(
         |w| _ = w.system(system(changed)),

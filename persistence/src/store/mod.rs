@@ -16,7 +16,7 @@ use error::OrFail;
 pub use error::StoreError;
 pub use keyframe::KeyframeMeta;
 
-use crate::panics::panic_text;
+use crate::panics::guarded;
 use envelope::{Kind, OpenError, Opener, Place, Sealer};
 use everworld_engine::{Chunk, ColumnImage, Image, ResourceImage, TableImage, Tick};
 use extents::{Key, RecordsTable};
@@ -26,7 +26,6 @@ use redb::{
 };
 use std::{
     fs::{self, File},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -283,7 +282,7 @@ impl Drop for Store {
     fn drop(&mut self) {
         // On a damaged file closing can panic as well; what was committed is durable without it.
         let db = self.db.take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+        let _ = guarded(|| drop(db));
     }
 }
 
@@ -472,7 +471,6 @@ fn check_size(what: &str, bytes: usize, max: usize) -> Result<(), StoreError> {
 
 /// Turns a panic of redb, which a damaged file can cause, into an error.
 fn guard<T>(path: &Path, body: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
-        Err(StoreError::damaged(path, format!("redb panicked: {}", panic_text(&*panic))))
-    })
+    guarded(body)
+        .unwrap_or_else(|panic| Err(StoreError::damaged(path, format!("redb cannot read it: {panic}"))))
 }

@@ -74,7 +74,7 @@ fn one_sync_serves_all_who_wait() {
     let disk = MemDisk::default();
     let log = start(&disk, 1000);
     let (done, outcomes) = mpsc::channel();
-    disk.hold_syncs(true);
+    let held_syncs = disk.hold_syncs();
     log.append(input(0, 10), Some(reporting(&done))).unwrap();
     disk.wait_for_syncs(1);
     // The first batch is at its sync: all these become the second.
@@ -83,7 +83,7 @@ fn one_sync_serves_all_who_wait() {
     assert_eq!(lsns, (2..=101).collect::<Vec<u64>>());
     assert_eq!((log.durable_lsn(), log.last_lsn(), log.stats().queue_len), (0, 101, 101));
     assert!(outcomes.try_recv().is_err(), "D1: nothing is acknowledged before its sync");
-    disk.hold_syncs(false);
+    drop(held_syncs);
     log.wait_durable(101).unwrap();
     let points: Vec<u64> = (0..101).map(|_| outcomes.recv().unwrap().unwrap().lsn).collect();
     assert_eq!(points[0], 1);
@@ -119,12 +119,12 @@ fn several_records_stay_together_or_are_refused_together() {
 fn the_queue_has_a_bound() {
     let disk = MemDisk::default();
     let log = start(&disk, 3);
-    disk.hold_syncs(true);
+    let held_syncs = disk.hold_syncs();
     for seq in 0..3 {
         log.append(input(seq, 1), None).unwrap();
     }
     assert!(matches!(log.append(input(3, 1), None), Err(LogError::QueueFull { queue_len_max: 3 })));
-    disk.hold_syncs(false);
+    drop(held_syncs);
     log.wait_durable(3).unwrap();
     assert_eq!(log.append(input(3, 1), None).unwrap(), 4);
 }
@@ -137,12 +137,12 @@ fn a_failed_sync_reaches_all() {
     log.append(input(0, 1), None).unwrap();
     let durable = log.wait_durable(1).unwrap();
     let (done, outcomes) = mpsc::channel();
-    disk.hold_syncs(true);
+    let held_syncs = disk.hold_syncs();
     log.append(input(1, 1), Some(reporting(&done))).unwrap();
     disk.wait_for_syncs(2);
     log.append(input(2, 1), Some(reporting(&done))).unwrap();
     disk.fail_from(Some(disk.operations()));
-    disk.hold_syncs(false);
+    drop(held_syncs);
     assert!(matches!(log.wait_durable(2), Err(LogError::Failed(_))));
     for _ in 0..2 {
         assert!(matches!(&*outcomes.recv().unwrap().unwrap_err(), LogError::Io { .. }));
@@ -193,10 +193,10 @@ fn a_full_disk_refuses_and_recovers() {
 fn a_burst_beyond_the_reserve_is_refused() {
     let disk = MemDisk::default();
     let log = start(&disk, 100);
-    disk.hold_syncs(true);
+    let held_syncs = disk.hold_syncs();
     let taken = (0..10).take_while(|seq| log.append(input(*seq, 20_000), None).is_ok()).count();
     assert_eq!(taken, 6);
-    disk.hold_syncs(false);
+    drop(held_syncs);
     assert_eq!(log.close().unwrap().lsn, 6);
     assert_eq!(read(&open(&disk).unwrap().0).len(), 6);
 }
@@ -223,7 +223,7 @@ fn the_last_handle_may_die_in_a_callback() {
     let disk = MemDisk::default();
     let log = start(&disk, 100);
     let (ended, end) = mpsc::channel();
-    disk.hold_syncs(true);
+    let held_syncs = disk.hold_syncs();
     let held = log.clone();
     let done: LogDone = Box::new(move |_| {
         drop(held);
@@ -231,7 +231,7 @@ fn the_last_handle_may_die_in_a_callback() {
     });
     log.append(input(1, 1), Some(done)).unwrap();
     drop(log);
-    disk.hold_syncs(false);
+    drop(held_syncs);
     end.recv().unwrap();
     assert_eq!(open(&disk).unwrap().1.records, 1);
 }
@@ -241,13 +241,13 @@ fn a_panic_in_a_callback_ends_the_log_with_a_reason() {
     let disk = MemDisk::default();
     let log = start(&disk, 100);
     let (done, outcomes) = mpsc::channel();
-    disk.hold_syncs(true);
+    let held_syncs = disk.hold_syncs();
     let planted: LogDone = Box::new(|_| std::panic::resume_unwind(Box::new("planted")));
     log.append_all(vec![input(0, 1)], None).unwrap();
     disk.wait_for_syncs(1);
     log.append(input(1, 1), Some(planted)).unwrap();
     log.append(input(2, 1), Some(reporting(&done))).unwrap();
-    disk.hold_syncs(false);
+    drop(held_syncs);
     // Of the same batch, which is durable: it hears so.
     assert_eq!(outcomes.recv().unwrap().unwrap().lsn, 3);
     while log.append(input(3, 1), Some(reporting(&done))).is_ok() {

@@ -10,6 +10,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 const SECTOR_BYTES: usize = 512;
@@ -41,6 +42,16 @@ struct FileState {
     cached: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<(usize, Vec<u8>)>,
+}
+
+/// Releases held syncs, also when a test fails.
+pub struct HeldSyncs(MemDisk);
+
+impl Drop for HeldSyncs {
+    fn drop(&mut self) {
+        self.0.inner.lock().hold_syncs = false;
+        self.0.released.notify_all();
+    }
 }
 
 struct MemFile {
@@ -105,16 +116,18 @@ impl MemDisk {
         self.inner.lock().space_left = bytes;
     }
 
-    /// Lets syncs wait until they are released.
-    pub fn hold_syncs(&self, hold: bool) {
-        self.inner.lock().hold_syncs = hold;
-        self.released.notify_all();
+    /// Lets syncs wait until what this returns is dropped.
+    pub fn hold_syncs(&self) -> HeldSyncs {
+        self.inner.lock().hold_syncs = true;
+        HeldSyncs(self.clone())
     }
 
+    /// Waits until so many syncs have come, held or not.
     pub fn wait_for_syncs(&self, count: u64) {
         let mut inner = self.inner.lock();
         while inner.syncs < count {
-            self.released.wait(&mut inner);
+            let waited = self.released.wait_for(&mut inner, Duration::from_secs(30));
+            assert!(!waited.timed_out(), "sync {count} does not come");
         }
     }
 

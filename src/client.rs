@@ -1,4 +1,6 @@
-//! A plain HTTP/1.1 client on one kept connection: little between the clock and the wire.
+//! A plain blocking HTTP/1.1 client on one kept connection, for tools and tests: little between clock and wire.
+//!
+//! Speaks what our server speaks: JSON bodies with a content length. No TLS, no redirects, no chunks.
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
@@ -8,21 +10,29 @@ use std::{
     time::Duration,
 };
 
-pub(crate) struct Client {
+/// A connection to a server.
+pub struct Client {
     stream: BufReader<TcpStream>,
     address: SocketAddr,
 }
 
 impl Client {
-    pub(crate) fn connect(address: SocketAddr) -> anyhow::Result<Self> {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub fn connect(address: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream: BufReader::new(stream), address })
     }
 
-    /// The status and the JSON of a response.
-    pub(crate) fn request(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, Value)> {
+    /// Sends a request; the status and the JSON of the response (`null` when it is none).
+    ///
+    /// # Errors
+    /// When the connection fails; it is of no more use then.
+    pub fn request(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, Value)> {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             self.address,

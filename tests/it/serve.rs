@@ -1,0 +1,293 @@
+//! A real server: what it answers, what it survives, how it ends.
+
+use crate::support::Server;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
+
+#[test]
+fn it_answers_for_the_process_and_the_world() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]);
+    assert_eq!(server.get("/livez").0, 200);
+    let (code, ready) = server.get("/readyz?verbose");
+    assert_eq!((code, &ready["ready"], &ready["worlds"][0]["world"]), (200, &json!(true), &json!("town")));
+    let (_, status) = server.get("/v1/status");
+    assert_eq!(
+        (&status["world"], &status["state"], &status["rate_hz"]),
+        (&json!("town"), &json!("running"), &json!(100.0))
+    );
+    let (_, world) = server.get("/v1/worlds/town");
+    assert_eq!(
+        (&world["entities"], &world["scenario"], &world["seed"]),
+        (&json!(300), &json!("town"), &json!(1))
+    );
+    let (_, systems) = server.get("/v1/worlds/town/systems");
+    let systems = systems["items"].as_array().unwrap();
+    assert!(
+        systems.iter().any(|system| system["name"] == "mind::decide" && system["writes"] == json!(["goal"]))
+    );
+    let (_, components) = server.get("/v1/worlds/town/components");
+    assert!(
+        components["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|c| c["schema"]["properties"]["hunger"]["maximum"] == 1.0)
+    );
+    let (_, resources) = server.get("/v1/worlds/town/resources");
+    assert!(
+        resources["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|r| r["name"] == "day" && r["value"]["minute"].is_u64())
+    );
+    let (_, kinds) = server.get("/v1/worlds/town/inputs/kinds");
+    assert_eq!(kinds["items"][0]["kind"], "spawn_entities");
+    let (_, marta) = server.get("/v1/worlds/town/entities/1");
+    assert_eq!(marta["components"]["name"]["name"], "Marta Vell");
+}
+
+#[test]
+fn every_route_of_the_list_answers() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]);
+    let (_, routes) = server.get("/v1/routes");
+    let routes = routes.as_array().unwrap().clone();
+    assert!(routes.len() > 15);
+    for route in routes {
+        let (method, path) = (route["method"].as_str().unwrap(), route["path"].as_str().unwrap());
+        let path = path.replace("{w}", "town").replace("{uid}", "1");
+        let (code, _) = server.client().request(method, &path, "").unwrap();
+        // A write without a body, or a step of a running world, is refused by its handler.
+        assert!(matches!(code, 200 | 202 | 400 | 409), "{method} {path}: {code}");
+    }
+}
+
+#[test]
+fn errors_are_problems_that_name_the_place() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]);
+    let check = |method: &str, path: &str, body: &str, code: u16, expected: &[&str]| {
+        let (found, problem) = server.client().request(method, path, body).unwrap();
+        assert_eq!(found, code, "{method} {path}: {problem}");
+        assert_eq!(problem["status"], code, "{problem}");
+        for part in expected {
+            assert!(problem.to_string().contains(part), "{method} {path} does not say {part}: {problem}");
+        }
+    };
+    let entities = "/v1/worlds/town/entities";
+    check("GET", "/nowhere", "", 404, &["/v1/routes"]);
+    check("GET", "/v1/worlds/city", "", 404, &["there is no world \\\"city\\\"; worlds: town"]);
+    check("DELETE", "/livez", "", 405, &["Method not allowed"]);
+    check("GET", &format!("{entities}/99999"), "", 404, &["no entity 99999"]);
+    check("GET", &format!("{entities}/x"), "", 400, &["not a Uid"]);
+    check("POST", entities, "{", 400, &["EOF"]);
+    check("POST", &format!("{entities}?akc=durable"), "{}", 400, &["akc"]);
+    check(
+        "POST",
+        entities,
+        r#"{"components":{"needs":{"hunger":2}}}"#,
+        422,
+        &["/components/needs/hunger", "0 to 1"],
+    );
+    check(
+        "POST",
+        entities,
+        r#"{"entities":[{},{"prototype":"x"}]}"#,
+        422,
+        &["/entities/1/prototype", "townsman"],
+    );
+    check("POST", entities, r#"{"entities":[]}"#, 422, &["1 to 10000"]);
+    check("POST", entities, r#"{"prototip":"townsman"}"#, 422, &["unknown field `prototip`"]);
+    check("POST", "/v1/worlds/town/inputs", r#"{"kind":"dance","payload":{}}"#, 422, &["/kind", "dance"]);
+    check("POST", "/v1/worlds/town/step", "", 409, &["only a paused world"]);
+    check("POST", "/v1/worlds/town/step", r#"{"ticks":0}"#, 422, &["/ticks"]);
+    check("PUT", "/v1/worlds/town/rate", r#"{"rate_hz":-1}"#, 422, &["/rate_hz"]);
+    let large = format!("{{\"components\":{{\"name\":{{\"name\":\"{}\"}}}}}}", "x".repeat(70_000));
+    check("POST", entities, &large, 413, &["too-large"]);
+}
+
+#[test]
+fn a_page_of_another_name_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]);
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(b"GET /v1/status HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+}
+
+#[test]
+fn slow_senders_and_too_many_connections_are_turned_away() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(
+        data.path(),
+        &["--set", "http.header_timeout_millis=200", "--set", "http.connections_max=8"],
+    );
+    let mut slow: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    slow.iter_mut().for_each(|stream| stream.write_all(b"GET /livez HTTP/1.1\r\nho").unwrap());
+    // Their places are free again once the header timeout has closed them.
+    server.until(|server| {
+        let mut client = everworld::client::Client::connect(server.address).ok()?;
+        client.request("GET", "/livez", "").ok().filter(|(code, _)| *code == 200)
+    });
+    for mut stream in slow {
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut rest = Vec::new();
+        // Closed with or without a 408: not held.
+        let _ = stream.read_to_end(&mut rest);
+    }
+}
+
+fn tick(server: &Server) -> u64 {
+    server.get("/v1/worlds/town").1["tick"].as_u64().unwrap()
+}
+
+#[test]
+fn pause_step_resume_and_rate_are_durable() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]);
+    let (code, paused) = server.post("/v1/worlds/town/pause", "");
+    assert_eq!(code, 202);
+    let at = paused["tick"].as_u64().unwrap();
+    assert_eq!(tick(&server), at);
+    assert_eq!(server.post("/v1/worlds/town/step", r#"{"ticks":3}"#).0, 202);
+    server.until(|server| (tick(server) == at + 3).then_some(()));
+    let (code, _) = server.client().request("PUT", "/v1/worlds/town/rate", r#"{"rate_hz":250}"#).unwrap();
+    assert_eq!(code, 202);
+    let hash = |server: &Server| {
+        server.until(|server| {
+            let world = server.get("/v1/worlds/town").1;
+            (world["state_hash_tick"] == world["tick"]).then(|| world["state_hash"].clone())
+        })
+    };
+    let before = hash(&server);
+    server.kill();
+    let server = Server::start(data.path(), &[]);
+    let world = server.get("/v1/worlds/town").1;
+    assert_eq!(
+        (&world["state"], &world["tick"], &world["rate_hz"]),
+        (&json!("paused"), &json!(at + 3), &json!(250.0))
+    );
+    assert_eq!(hash(&server), before, "the paused world is the same, bit for bit");
+    assert_eq!(server.post("/v1/worlds/town/resume", "").0, 202);
+    server.until(|server| (tick(server) > at + 5).then_some(()));
+}
+
+#[test]
+fn an_input_at_a_later_tick_waits_for_it_also_over_a_kill() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &["--set", "tick.rate_hz=20"]);
+    let at = tick(&server) + 60;
+    let body = r#"{"prototype":"townsman"}"#;
+    let (code, answer) = server.post(&format!("/v1/worlds/town/entities?at_tick={at}"), body);
+    assert_eq!((code, answer["earliest_tick"].as_u64()), (202, Some(at)));
+    // Taken from the log by a tick, it is part of the state.
+    server.until(|server| (server.get("/v1/worlds/town").1["inputs_waiting"] == 0).then_some(()));
+    server.kill();
+    let server = Server::start(data.path(), &["--set", "tick.rate_hz=200"]);
+    let entities = |server: &Server| server.get("/v1/worlds/town").1["entities"].as_u64().unwrap();
+    let born = server.until(|server| {
+        let (before, now) = (entities(server), tick(server));
+        assert!(before <= 300 || now >= at, "born before its tick");
+        (before > 300).then_some(now)
+    });
+    assert!(born >= at);
+}
+
+/// D1, D3: what was acknowledged is there after every kill. The thorough one is `everworld-bench kill`.
+#[test]
+fn d1_d3_nothing_acknowledged_is_lost_over_kills() {
+    let data = tempfile::tempdir().unwrap();
+    let mut acknowledged: BTreeSet<String> = BTreeSet::new();
+    for round in 0..4 {
+        let server = Server::start(data.path(), &["--set", "keyframe.period_secs=1"]);
+        for uid in &acknowledged {
+            assert_eq!(server.get(&format!("/v1/worlds/town/entities/{uid}")).0, 200, "entity {uid} is lost");
+        }
+        let mut client = server.client();
+        for i in 0..25 {
+            let body = json!({"components": {"purse": {"coins": round * 100 + i}}}).to_string();
+            let (code, answer) =
+                client.request("POST", "/v1/worlds/town/entities?ack=applied", &body).unwrap();
+            assert_eq!(code, 202, "{answer}");
+            acknowledged.insert(answer["created"][0].as_str().unwrap().to_owned());
+        }
+        server.kill();
+    }
+    assert_eq!(acknowledged.len(), 100, "a Uid is never given twice");
+}
+
+#[test]
+fn sigterm_ends_in_order_with_nothing_to_replay() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]);
+    server.post("/v1/worlds/town/entities?ack=applied", r#"{"prototype":"townsman"}"#);
+    let (status, log) = server.terminate();
+    assert_eq!(status.code(), Some(0), "{log}");
+    let stopped_at = log.lines().find_map(|line| {
+        let entry: Value = serde_json::from_str(line).ok()?;
+        (entry["fields"]["message"] == "world stopped")
+            .then(|| entry["fields"]["tick"].as_str().map(str::to_owned))?
+    });
+    let server = Server::start(data.path(), &["--set", "tick.rate_hz=0.001"]);
+    assert_eq!(server.get("/v1/worlds/town").1["entities"], 301);
+    let (_, log) = server.terminate();
+    let ready: Value = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find(|entry| entry["fields"]["message"] == "world is ready")
+        .unwrap();
+    assert_eq!(ready["fields"]["replayed"], 0);
+    assert_eq!(ready["fields"]["tick"].as_str().map(str::to_owned), stopped_at);
+}
+
+#[test]
+fn a_second_server_on_the_same_data_exits_75() {
+    let data = tempfile::tempdir().unwrap();
+    let first = Server::start(data.path(), &[]);
+    let second = crate::support::everworld(&[
+        "serve",
+        "--data",
+        data.path().to_str().unwrap(),
+        "--set",
+        "http.bind=127.0.0.1:0",
+    ]);
+    assert_eq!(second.status.code(), Some(75));
+    assert!(crate::support::stderr(&second).contains("in use by another process"));
+    first.kill();
+    // The lock goes with the process, however it ended.
+    Server::start(data.path(), &[]);
+}
+
+#[test]
+fn metrics_are_openmetrics_with_registered_names() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]);
+    server.post("/v1/worlds/town/entities?ack=applied", r#"{"prototype":"townsman"}"#);
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.trim_end().ends_with("# EOF"), "the page is whole");
+    for line in [
+        "everworld_ticks_total{world=\"town\"} ",
+        "everworld_world_entities{world=\"town\"} 301",
+        "everworld_inputs_total{world=\"town\",outcome=\"applied\"} 1",
+        "everworld_system_duration_seconds_count{world=\"town\",system=\"walk::step\"} ",
+        "everworld_world_state{world=\"town\",state=\"running\"} 1",
+        "everworld_log_written_bytes_total{world=\"town\"} ",
+    ] {
+        assert!(text.contains(line), "no {line}");
+    }
+    for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
+        assert!(line.starts_with("# TYPE everworld_"), "{line}");
+    }
+}

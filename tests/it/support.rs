@@ -1,0 +1,143 @@
+//! Worlds in this process, and real servers on ports of their own.
+
+use everworld::{PLUGINS, client::Client, clock, worlds};
+use everworld_engine::{LiveWorld, Options, Parallel, Pool, WorldBuilder};
+use serde_json::Value;
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+pub const EVERWORLD: &str = env!("CARGO_BIN_EXE_everworld");
+
+pub fn options(threads: usize) -> Options {
+    let pool = Arc::new(Pool::start(threads, "test", |_| {}).unwrap());
+    Options { pool, parallel: Parallel::Always, stopwatch: clock::stopwatch() }
+}
+
+pub fn town(sets: &[String]) -> WorldBuilder {
+    worlds::load_scenario("town", PLUGINS, sets).unwrap().builder(PLUGINS).unwrap()
+}
+
+pub fn created(world: WorldBuilder, threads: usize) -> LiveWorld {
+    let mut live = world.build(options(threads)).unwrap();
+    live.create().unwrap();
+    live
+}
+
+/// Runs the program to its end.
+pub fn everworld(args: &[&str]) -> Output {
+    Command::new(EVERWORLD).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A server in a process of its own; killed when it goes out of scope.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    log: Option<JoinHandle<String>>,
+}
+
+impl Server {
+    /// Starts one on a small town and waits until it is ready.
+    pub fn start(data: &Path, more: &[&str]) -> Self {
+        let server = Self::launch(data, more).unwrap_or_else(|log| panic!("the server did not start: {log}"));
+        server.wait_ready();
+        server
+    }
+
+    /// Starts one and waits until it listens; what it said when it ended instead.
+    pub fn launch(data: &Path, more: &[&str]) -> Result<Self, String> {
+        let mut child = Command::new(EVERWORLD)
+            .args(["serve", "--set", "http.bind=127.0.0.1:0", "--set", "logging.format=json"])
+            .args(["--set", "world.population=300", "--set", "tick.rate_hz=100", "--data"])
+            .arg(data)
+            .args(more)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        loop {
+            let start = said.len();
+            if lines.read_line(&mut said).unwrap() == 0 {
+                let _ = child.wait();
+                return Err(said);
+            }
+            let entry: Value = serde_json::from_str(&said[start..]).unwrap_or(Value::Null);
+            if entry["fields"]["message"] == "listening" {
+                let address = entry["fields"]["address"].as_str().unwrap().parse().unwrap();
+                // Read on, or the server blocks when the pipe is full.
+                let log = std::thread::spawn(move || {
+                    lines.read_to_string(&mut said).unwrap();
+                    said
+                });
+                return Ok(Self { child, address, log: Some(log) });
+            }
+        }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address).unwrap()
+    }
+
+    pub fn get(&self, path: &str) -> (u16, Value) {
+        self.client().request("GET", path, "").unwrap()
+    }
+
+    pub fn post(&self, path: &str, body: &str) -> (u16, Value) {
+        self.client().request("POST", path, body).unwrap()
+    }
+
+    /// Polls until `ready` says so, within a time that no healthy server needs.
+    pub fn until<T>(&self, mut ready: impl FnMut(&Self) -> Option<T>) -> T {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(value) = ready(self) {
+                return value;
+            }
+            assert!(Instant::now() < end, "the server did not get there");
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn wait_ready(&self) {
+        self.until(|server| (server.get("/readyz").0 == 200).then_some(()));
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; how it ended and what it said.
+    pub fn terminate(mut self) -> (ExitStatus, String) {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        let status = self.child.wait().unwrap();
+        (status, self.log.take().unwrap().join().unwrap())
+    }
+
+    /// Waits for it to end by itself.
+    pub fn ended(mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().unwrap();
+        (status, self.log.take().unwrap().join().unwrap())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
