@@ -19,14 +19,11 @@ use crate::{
     pool,
     sequencer::{Origin, Sequencer},
     spine::{self, RunMode, Spine, SpineError, SpineOptions, next_mode},
-    status::{SystemStats, WorldState, WorldStatus},
+    status::{Timings, WorldState, WorldStatus},
 };
-use everworld_engine::{
-    LiveWorld, Mirror, MirrorHandle, Options, Parallel, Plan, Pool, Registry, Tick, TickReport,
-};
+use everworld_engine::{LiveWorld, Mirror, MirrorHandle, Options, Parallel, Plan, Pool, Registry, Tick};
 use everworld_persistence::{Control, DurablePoint, LogDone, LogError, LogHandle, Record};
 use everworld_systems::{Plugin, WorldRecord};
-use hdrhistogram::Histogram;
 use keyframes::Keyframes;
 use publisher::Publisher;
 use std::{
@@ -275,7 +272,7 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     };
     assert!(handle.running.set(running).is_ok(), "a world is opened once");
     let mode = spine.mode;
-    let timings = Timings::new(&live);
+    let timings = Timings::new(live.plan());
     let mut host = Host {
         status,
         sequencer,
@@ -287,6 +284,7 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         horizon: Horizon { tick: now, renewed_nanos: 0 },
         last_capture_nanos: clock::now_nanos(),
         last_stats_nanos: 0,
+        ticks_since_stats: 0,
         ticks_per_sec: 0.0,
         mode,
         config,
@@ -313,6 +311,7 @@ struct Host {
     horizon: Horizon,
     last_capture_nanos: u64,
     last_stats_nanos: u64,
+    ticks_since_stats: u64,
     /// Smoothed, for the length of the lease.
     ticks_per_sec: f64,
 }
@@ -423,6 +422,7 @@ impl Host {
         let report = self.live.report();
         self.metrics.record(report);
         self.timings.record(report);
+        self.ticks_since_stats += 1;
         self.publisher.computed(tick, seal, report.entities, report.outcomes.clone(), &self.mirror);
         self.capture(tick);
         self.show_stats();
@@ -548,8 +548,9 @@ impl Host {
         if now - self.last_stats_nanos >= 1_000_000_000 {
             let secs = (now - self.last_stats_nanos) as f64 / 1e9;
             self.ticks_per_sec =
-                if self.last_stats_nanos == 0 { 1.0 } else { self.timings.since_shown as f64 / secs };
+                if self.last_stats_nanos == 0 { 1.0 } else { self.ticks_since_stats as f64 / secs };
             self.last_stats_nanos = now;
+            self.ticks_since_stats = 0;
             self.status.set_systems(self.timings.stats());
         }
         let every = self.config.logging.summary_ticks;
@@ -592,55 +593,5 @@ impl Host {
         self.spine.close(&mut self.live)?;
         tracing::info!(world = self.spine.world(), tick = %self.live.now(), "world stopped");
         Ok(())
-    }
-}
-
-/// Durations per node of the plan.
-struct Timings {
-    histograms: Vec<Histogram<u64>>,
-    last: Vec<u64>,
-    cpu: Vec<Option<u64>>,
-    totals: Vec<u64>,
-    since_shown: u64,
-}
-
-impl Timings {
-    fn new(live: &LiveWorld) -> Self {
-        let count = live.plan().nodes.len();
-        let one = || Histogram::new(2).expect("2 is a legal number of digits");
-        let histograms = (0..count).map(|_| one()).collect();
-        Self {
-            histograms,
-            last: vec![0; count],
-            cpu: vec![None; count],
-            totals: vec![0; count],
-            since_shown: 0,
-        }
-    }
-
-    fn record(&mut self, report: &TickReport) {
-        self.since_shown += 1;
-        for (i, system) in report.systems.iter().enumerate().filter(|(_, system)| system.ran) {
-            // It resizes itself: only a clock that runs backwards could be out of its range.
-            let _ = self.histograms[i].record(system.wall_nanos);
-            self.last[i] = system.wall_nanos;
-            self.totals[i] += system.wall_nanos;
-            self.cpu[i] = system.cpu_nanos.or(self.cpu[i]);
-        }
-    }
-
-    fn stats(&mut self) -> Vec<SystemStats> {
-        self.since_shown = 0;
-        let total: u64 = self.totals.iter().sum::<u64>().max(1);
-        let micros = |nanos: u64| nanos as f64 / 1e3;
-        let one = |(i, histogram): (usize, &Histogram<u64>)| SystemStats {
-            runs: histogram.len(),
-            last_us: micros(self.last[i]),
-            p50_us: micros(histogram.value_at_quantile(0.5)),
-            p99_us: micros(histogram.value_at_quantile(0.99)),
-            share: self.totals[i] as f64 / total as f64,
-            cpu_us: self.cpu[i].map(micros),
-        };
-        self.histograms.iter().enumerate().map(one).collect()
     }
 }

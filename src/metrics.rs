@@ -216,8 +216,8 @@ impl WorldMetrics {
         self.ticks.inc();
         self.tick_duration.observe(report.wall_nanos as f64 / 1e9);
         for (histogram, system) in self.systems.iter().zip(&report.systems) {
-            if system.ran {
-                histogram.observe(system.wall_nanos as f64 / 1e9);
+            if let Some(nanos) = system.wall_nanos {
+                histogram.observe(nanos as f64 / 1e9);
             }
         }
         let applied = report.outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).count();

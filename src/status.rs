@@ -1,6 +1,7 @@
 //! What everyone may know of a world without asking its thread: small, published at each tick, read at any time.
 
-use everworld_engine::Tick;
+use everworld_engine::{Plan, Tick, TickReport};
+use hdrhistogram::Histogram;
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use std::sync::{
@@ -49,6 +50,8 @@ pub struct SystemStats {
     pub p50_us: f64,
     /// 99 of 100 runs are shorter.
     pub p99_us: f64,
+    /// All runs together; where only some were measured, extrapolated from those.
+    pub total_ms: f64,
     /// Its share of all systems' time.
     pub share: f64,
     /// CPU time of the last run that was sampled.
@@ -154,5 +157,61 @@ impl WorldStatus {
     /// Replaces the figures of the plan's nodes.
     pub fn set_systems(&self, systems: Vec<SystemStats>) {
         *self.systems.write() = Arc::new(systems);
+    }
+}
+
+/// Durations per node of a plan, for as long as the process runs.
+pub struct Timings(Vec<Timing>);
+
+struct Timing {
+    runs: u64,
+    nanos: Histogram<u64>,
+    last: u64,
+    cpu: Option<u64>,
+}
+
+impl Timings {
+    /// Nothing has run yet.
+    pub fn new(plan: &Plan) -> Self {
+        // Two significant digits are what a summary shows; a histogram stays below some 10 kB.
+        let one = || Timing {
+            runs: 0,
+            nanos: Histogram::new(2).expect("2 is a legal number of digits"),
+            last: 0,
+            cpu: None,
+        };
+        Self(plan.nodes.iter().map(|_| one()).collect())
+    }
+
+    /// Adds a tick.
+    pub fn record(&mut self, report: &TickReport) {
+        for (timing, system) in self.0.iter_mut().zip(&report.systems).filter(|(_, system)| system.ran) {
+            timing.runs += 1;
+            timing.cpu = system.cpu_nanos.or(timing.cpu);
+            if let Some(nanos) = system.wall_nanos {
+                // It resizes itself: only a clock that runs backwards could be out of its range.
+                let _ = timing.nanos.record(nanos);
+                timing.last = nanos;
+            }
+        }
+    }
+
+    /// The figures so far.
+    pub fn stats(&self) -> Vec<SystemStats> {
+        let total = |timing: &Timing| {
+            if timing.nanos.is_empty() { 0.0 } else { timing.nanos.mean() * timing.runs as f64 }
+        };
+        let all: f64 = self.0.iter().map(total).sum();
+        let micros = |nanos: u64| nanos as f64 / 1e3;
+        let one = |timing: &Timing| SystemStats {
+            runs: timing.runs,
+            last_us: micros(timing.last),
+            p50_us: micros(timing.nanos.value_at_quantile(0.5)),
+            p99_us: micros(timing.nanos.value_at_quantile(0.99)),
+            total_ms: total(timing) / 1e6,
+            share: if all > 0.0 { total(timing) / all } else { 0.0 },
+            cpu_us: timing.cpu.map(micros),
+        };
+        self.0.iter().map(one).collect()
     }
 }

@@ -41,7 +41,6 @@ pub(crate) struct Node {
     predecessors: u32,
     successors: Vec<u32>,
     waiting: AtomicU32,
-    ran: AtomicBool,
     wall_nanos: AtomicU64,
     cpu_nanos: AtomicU64,
 }
@@ -65,6 +64,8 @@ pub(crate) struct Failure {
 pub(crate) struct HowToRun {
     pub tick: u64,
     pub stopwatch: Stopwatch,
+    /// Take the wall time of each node.
+    pub measure: bool,
     pub sample_cpu: bool,
 }
 
@@ -81,14 +82,23 @@ impl Node {
             predecessors: 0,
             successors: Vec::new(),
             waiting: AtomicU32::new(0),
-            ran: AtomicBool::new(false),
-            wall_nanos: AtomicU64::new(0),
+            wall_nanos: AtomicU64::new(NOT_SAMPLED),
             cpu_nanos: AtomicU64::new(NOT_SAMPLED),
         }
     }
 
-    fn is_due(&self, tick: u64) -> bool {
+    #[inline]
+    pub(crate) fn is_due(&self, tick: u64) -> bool {
         self.every == 1 || tick % self.every == self.offset
+    }
+
+    /// Notes how long it took since `start`; returns the time now.
+    fn note(&self, how: HowToRun, start: u64, cpu: Option<u64>) -> u64 {
+        let cpu = cpu.map_or(NOT_SAMPLED, |start| (how.stopwatch.thread_cpu_nanos)().wrapping_sub(start));
+        self.cpu_nanos.store(cpu, Relaxed);
+        let now = (how.stopwatch.wall_nanos)();
+        self.wall_nanos.store(now.wrapping_sub(start), Relaxed);
+        now
     }
 
     /// # Safety
@@ -111,10 +121,10 @@ impl Node {
         Ok(())
     }
 
-    /// What the last tick measured: (ran, wall, CPU if sampled).
-    pub(crate) fn measured(&self) -> (bool, u64, Option<u64>) {
-        let cpu = self.cpu_nanos.load(Relaxed);
-        (self.ran.load(Relaxed), self.wall_nanos.load(Relaxed), (cpu != NOT_SAMPLED).then_some(cpu))
+    /// What the last tick measured: (wall, CPU if sampled). Not for one that was not due, or not measured.
+    pub(crate) fn measured(&self) -> (Option<u64>, Option<u64>) {
+        let sampled = |nanos: &AtomicU64| Some(nanos.load(Relaxed)).filter(|nanos| *nanos != NOT_SAMPLED);
+        (sampled(&self.wall_nanos), sampled(&self.cpu_nanos))
     }
 }
 
@@ -143,23 +153,19 @@ impl Executor {
         let cell = world.as_unsafe_world_cell();
         let mut at = 0;
         let result = catch_unwind(AssertUnwindSafe(|| {
-            let mut last = (how.stopwatch.wall_nanos)();
+            let mut last = if how.measure { (how.stopwatch.wall_nanos)() } else { 0 };
             for (i, node) in self.nodes.iter().enumerate() {
                 at = i;
-                let due = node.is_due(how.tick);
-                node.ran.store(due, Relaxed);
-                if !due {
+                if !node.is_due(how.tick) {
                     continue;
                 }
                 let cpu = how.sample_cpu.then(|| (how.stopwatch.thread_cpu_nanos)());
                 // SAFETY: one thread runs one node at a time.
                 unsafe { node.run(cell) }?;
-                // The end of one is the start of the next: one look at the clock each.
-                let now = (how.stopwatch.wall_nanos)();
-                node.wall_nanos.store(now.wrapping_sub(last), Relaxed);
-                last = now;
-                let cpu = cpu.map_or(NOT_SAMPLED, |start| (how.stopwatch.thread_cpu_nanos)() - start);
-                node.cpu_nanos.store(cpu, Relaxed);
+                if how.measure {
+                    // The end of one is the start of the next: one look at the clock each.
+                    last = node.note(how, last, cpu);
+                }
             }
             Ok(())
         }));
@@ -232,8 +238,10 @@ impl Run<'_> {
     fn work<'s>(&'s self, scope: &rayon::Scope<'s>) {
         loop {
             let mut next = self.pop();
+            // The end of one node is the start of its continuation: one look at the clock each.
+            let mut time = (self.how.stopwatch.wall_nanos)();
             while let Some(i) = next {
-                next = self.run_node(i, scope);
+                (next, time) = self.run_node(i, time, scope);
             }
             if self.is_empty() {
                 self.active.fetch_sub(1, SeqCst);
@@ -245,21 +253,16 @@ impl Run<'_> {
         }
     }
 
-    /// Runs a node; returns one that became ready by it, to go on with on this thread.
-    fn run_node<'s>(&'s self, i: u32, scope: &rayon::Scope<'s>) -> Option<u32> {
+    /// Runs a node; returns one that became ready by it, to go on with on this thread, and the time.
+    fn run_node<'s>(&'s self, i: u32, mut time: u64, scope: &rayon::Scope<'s>) -> (Option<u32>, u64) {
         let node = &self.nodes[i as usize];
-        let due = node.is_due(self.how.tick) && !self.failed.load(Relaxed);
-        node.ran.store(due, Relaxed);
-        if due {
-            let start = (self.how.stopwatch.wall_nanos)();
+        if node.is_due(self.how.tick) && !self.failed.load(Relaxed) {
             let cpu = self.how.sample_cpu.then(|| (self.how.stopwatch.thread_cpu_nanos)());
             // SAFETY: all predecessors have finished: `waiting` counts them down with AcqRel, and whoever
             // reached 0 handed the node on. Every node with incompatible access is an ancestor or a
             // descendant (plan::edges), so that none of them is running. A node is handed on once.
             let result = catch_unwind(AssertUnwindSafe(|| unsafe { node.run(self.world) }));
-            let cpu = cpu.map_or(NOT_SAMPLED, |start| (self.how.stopwatch.thread_cpu_nanos)() - start);
-            node.cpu_nanos.store(cpu, Relaxed);
-            node.wall_nanos.store((self.how.stopwatch.wall_nanos)().wrapping_sub(start), Relaxed);
+            time = node.note(self.how, time, cpu);
             match result {
                 Ok(Ok(())) => {}
                 Ok(Err(message)) => self.fail(i as usize, message),
@@ -278,7 +281,7 @@ impl Run<'_> {
             }
         }
         self.invite(scope, pushed);
-        next
+        (next, time)
     }
 
     /// Asks the pool for up to `wanted` more threads.

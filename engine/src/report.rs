@@ -48,8 +48,9 @@ pub struct TickReport {
 pub struct SystemReport {
     /// False when its rate left this tick out.
     pub ran: bool,
-    /// How long it took.
-    pub wall_nanos: u64,
+    /// How long it took. In a tick so tiny that looking at the clock would cost more than the systems do, this
+    /// too is sampled, in one of [`CPU_SAMPLE_TICKS`].
+    pub wall_nanos: Option<u64>,
     /// CPU time of the thread that ran it (not of those that helped with its rows); sampled.
     pub cpu_nanos: Option<u64>,
 }

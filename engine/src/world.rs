@@ -90,7 +90,14 @@ pub struct LiveWorld {
     setup: Vec<Box<dyn Fn(&mut InputWorld<'_>) + Send + Sync>>,
     plan: Plan,
     executor: Executor,
+    /// What the systems of a tick take, smoothed.
     estimate_nanos: u64,
+    /// The last finished tick, as in [`TickTime`].
+    now: Tick,
+    /// True when inputs wait for a tick to come.
+    has_pending: bool,
+    /// True when some system sets timers.
+    has_timers: bool,
     options: Options,
     report: TickReport,
     poisoned: Option<TickError>,
@@ -294,6 +301,7 @@ impl WorldBuilder {
         self.world.resource_mut::<CheckedArchetypes>().0 = archetypes;
         let report =
             TickReport { systems: vec![SystemReport::default(); nodes.len()], ..TickReport::default() };
+        let has_timers = plan.nodes.iter().any(|node| node.kind == NodeKind::Timers);
         let executor = Executor::new(nodes, plan.edges.iter().map(|edge| (edge.from, edge.to)));
         Ok(LiveWorld {
             world: self.world,
@@ -303,6 +311,9 @@ impl WorldBuilder {
             plan,
             executor,
             estimate_nanos: u64::MAX,
+            now: Tick(0),
+            has_pending: false,
+            has_timers,
             options,
             report,
             poisoned: None,
@@ -626,7 +637,7 @@ impl LiveWorld {
 
     /// The last finished tick.
     pub fn now(&self) -> Tick {
-        self.world.resource::<TickTime>().tick
+        self.now
     }
 
     /// What all chance in it is drawn from.
@@ -688,15 +699,21 @@ impl LiveWorld {
         }
         let wall = self.options.stopwatch.wall_nanos;
         let start = wall();
-        let tick = self.now().next();
+        let tick = self.now.next();
+        self.now = tick;
         self.world.resource_mut::<TickTime>().tick = tick;
-        let applied = catch_unwind(AssertUnwindSafe(|| {
-            let outcomes = input::apply_all(&mut self.world, tick, inputs);
+        self.report.outcomes.clear();
+        if self.has_pending || !inputs.is_empty() {
+            let applied = catch_unwind(AssertUnwindSafe(|| input::apply_all(&mut self.world, tick, inputs)));
+            self.report.outcomes =
+                applied.map_err(|panic| self.poison_inputs(tick, panic_message(&*panic)))?;
+            self.has_pending = !self.world.resource::<TakenInputs>().pending.is_empty();
+        }
+        if self.has_timers {
             timers::take_due(&mut self.world, tick);
-            outcomes
-        }));
-        self.report.outcomes = applied.map_err(|panic| self.poison_inputs(tick, panic_message(&*panic)))?;
-        self.report.inputs_nanos = wall().wrapping_sub(start);
+        }
+        let applied = wall();
+        self.report.inputs_nanos = applied.wrapping_sub(start);
         self.run_systems(tick)?;
         self.world.clear_trackers();
         if let Some(check) = self.world.check_change_ticks() {
@@ -704,19 +721,26 @@ impl LiveWorld {
         }
         self.report.tick = tick;
         self.report.entities = self.entities();
-        self.report.wall_nanos = wall().wrapping_sub(start);
+        let end = wall();
+        self.report.wall_nanos = end.wrapping_sub(start);
+        // An eighth of the way to the newest: one slow tick does not turn it, a trend does.
+        let total = end.wrapping_sub(applied);
+        let last = if self.estimate_nanos == u64::MAX { total } else { self.estimate_nanos };
+        self.estimate_nanos = last - last / 8 + total / 8;
         Ok(&self.report)
     }
 
     fn run_systems(&mut self, tick: Tick) -> Result<(), TickError> {
-        let sample_cpu = tick.0.is_multiple_of(CPU_SAMPLE_TICKS);
-        let how = HowToRun { tick: tick.0, stopwatch: self.options.stopwatch, sample_cpu };
+        let sampled = tick.0.is_multiple_of(CPU_SAMPLE_TICKS);
         let threads = self.options.pool.threads();
+        let is_tiny = self.estimate_nanos < SERIAL_NANOS;
         let serial = match self.options.parallel {
             Parallel::Always => false,
             Parallel::Never => true,
-            Parallel::Auto => threads == 1 || self.estimate_nanos < SERIAL_NANOS,
+            Parallel::Auto => threads == 1 || is_tiny,
         };
+        let measure = sampled || !(serial && is_tiny);
+        let how = HowToRun { tick: tick.0, stopwatch: self.options.stopwatch, measure, sample_cpu: sampled };
         let (executor, world) = (&mut self.executor, &mut self.world);
         let result = if serial {
             executor.run_serial(world, how)
@@ -730,15 +754,11 @@ impl LiveWorld {
             return Err(self.poison(TickError::System { system, tick, message: failure.message }));
         }
         self.report.serial = serial;
-        let mut total = 0;
         for (report, node) in self.report.systems.iter_mut().zip(self.executor.nodes()) {
-            let (ran, wall_nanos, cpu_nanos) = node.measured();
-            *report = if ran { SystemReport { ran, wall_nanos, cpu_nanos } } else { SystemReport::default() };
-            total += report.wall_nanos;
+            let ran = node.is_due(tick.0);
+            let (wall_nanos, cpu_nanos) = if ran && measure { node.measured() } else { (None, None) };
+            *report = SystemReport { ran, wall_nanos, cpu_nanos };
         }
-        // An eighth of the way to the newest: one slow tick does not turn it, a trend does.
-        let last = if self.estimate_nanos == u64::MAX { total } else { self.estimate_nanos };
-        self.estimate_nanos = last - last / 8 + total / 8;
         Ok(())
     }
 
@@ -869,6 +889,8 @@ impl LiveWorld {
         }
         effects::settle_structure(&mut self.world);
         self.world.clear_trackers();
+        self.now = self.world.resource::<TickTime>().tick;
+        self.has_pending = !self.world.resource::<TakenInputs>().pending.is_empty();
         let found = self.state_hash();
         if found != image.hash {
             return Err(ImageError::Hash { expected: image.hash, found });

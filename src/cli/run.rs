@@ -1,12 +1,15 @@
 //! `everworld run`: plays a scenario for some ticks and says how fast, and what came out.
 
 use super::{Failed, exit};
-use crate::{clock, pool, worlds};
+use crate::{
+    clock, pool,
+    status::{SystemStats, Timings},
+    worlds,
+};
 use anyhow::Context as _;
 use clap::Args;
-use everworld_engine::{LiveWorld, Options, Parallel, StateHash, Tick};
+use everworld_engine::{LiveWorld, Options, Parallel, Plan, PlanNode, StateHash, Tick};
 use everworld_systems::{Plugin, Scenario, WorldRecord};
-use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::{io::IsTerminal as _, path::PathBuf};
@@ -75,37 +78,6 @@ struct HashAt {
     hash: StateHash,
 }
 
-/// Durations per node of the plan, in nanoseconds.
-struct Timings(Vec<Histogram<u64>>);
-
-impl Timings {
-    fn new(world: &LiveWorld) -> Self {
-        // Two significant digits are what a summary shows; each histogram stays below 10 kB.
-        let one = || Histogram::new(2).expect("2 is a legal number of digits");
-        Self(world.plan().nodes.iter().map(|_| one()).collect())
-    }
-
-    fn record(&mut self, world: &LiveWorld) {
-        for (histogram, system) in self.0.iter_mut().zip(&world.report().systems) {
-            if system.ran {
-                // It resizes itself: only a clock that runs backwards could be out of its range.
-                let _ = histogram.record(system.wall_nanos);
-            }
-        }
-    }
-
-    fn summary(&self, world: &LiveWorld) -> Vec<SystemSummary> {
-        let row = |(histogram, node): (&Histogram<u64>, &everworld_engine::PlanNode)| SystemSummary {
-            name: node.name.clone(),
-            runs: histogram.len(),
-            total_ms: histogram.mean() * histogram.len() as f64 / 1e6,
-            p50_us: histogram.value_at_quantile(0.5) as f64 / 1e3,
-            p99_us: histogram.value_at_quantile(0.99) as f64 / 1e3,
-        };
-        self.0.iter().zip(&world.plan().nodes).map(row).collect()
-    }
-}
-
 pub(super) fn run(args: &RunArgs, plugins: &'static [Plugin]) -> Result<(), Failed> {
     let mut sets = args.sets.clone();
     sets.extend(args.npcs.map(|npcs| format!("population={npcs}")));
@@ -122,7 +94,7 @@ pub(super) fn run(args: &RunArgs, plugins: &'static [Plugin]) -> Result<(), Fail
         None => Played::Volatile(Box::new(worlds::create(&record, plugins, options)?)),
         Some(data) => Played::Durable(Box::new(worlds::Durable::open(data, &record, plugins, options)?)),
     };
-    let mut timings = Timings::new(world.live());
+    let mut timings = Timings::new(world.live().plan());
     let mut hashes = Vec::new();
     let first = world.live().now();
     let bar = progress_bar(args);
@@ -131,7 +103,7 @@ pub(super) fn run(args: &RunArgs, plugins: &'static [Plugin]) -> Result<(), Fail
     pool.install(|| -> Result<(), Failed> {
         for played in 1..=args.ticks {
             world.tick()?;
-            timings.record(world.live());
+            timings.record(world.live().report());
             if args.hash_every.is_some_and(|every| played % every == 0) {
                 let live = world.live();
                 hashes.push(HashAt { tick: live.now(), hash: live.state_hash() });
@@ -156,7 +128,7 @@ pub(super) fn run(args: &RunArgs, plugins: &'static [Plugin]) -> Result<(), Fail
         ns_per_entity_tick: wall_secs * 1e9 / (ticks.max(1) as f64 * live.entities().max(1) as f64),
         state_hash,
         peak_rss_bytes: peak_rss_bytes(),
-        systems: timings.summary(live),
+        systems: systems(&timings, live.plan()),
         hashes,
     };
     if args.json {
@@ -165,6 +137,17 @@ pub(super) fn run(args: &RunArgs, plugins: &'static [Plugin]) -> Result<(), Fail
         print_summary(&summary, live.now());
     }
     world.close()
+}
+
+fn systems(timings: &Timings, plan: &Plan) -> Vec<SystemSummary> {
+    let row = |(stats, node): (SystemStats, &PlanNode)| SystemSummary {
+        name: node.name.clone(),
+        runs: stats.runs,
+        total_ms: stats.total_ms,
+        p50_us: stats.p50_us,
+        p99_us: stats.p99_us,
+    };
+    timings.stats().into_iter().zip(&plan.nodes).map(row).collect()
 }
 
 /// A world that is played: in memory only, or kept.

@@ -119,3 +119,74 @@ pub(super) fn chunk_bytes(chunk: &Chunk) -> usize {
         Chunk::Slow(values) => values.iter().map(Vec::len).sum(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The header as docs/FORMAT.md has it. Whoever changes it raises the envelope's version.
+    #[test]
+    fn header_is_as_documented() {
+        let column = |name: &str, lanes: Option<Vec<u8>>| {
+            let schema = ColumnSchema { name: name.into(), version: 2, lanes };
+            ColumnHeader { schema, chunks: 1 }
+        };
+        let header = KeyframeHeader {
+            meta: KeyframeMeta {
+                branch: 1,
+                tick: Tick(2),
+                hash: StateHash(300),
+                applied_seq: 4,
+                lsn: 5,
+                chain: 6,
+                build_id: [7; 16],
+                entities: 8,
+            },
+            tables: vec![TableHeader {
+                rows: 8,
+                columns: vec![column("a", Some(vec![4, 8])), column("b", None)],
+            }],
+            resources: vec![ResourceHeader { name: "r".into(), version: 3, bytes: 9 }],
+        };
+        let mut expected = vec![1, 2, 0xAC, 2, 4, 5, 6];
+        expected.extend([7; 16]);
+        expected.extend([8, 1, 8, 2, 1, b'a', 2, 1, 2, 4, 8, 1, 1, b'b', 2, 0, 1, 1, 1, b'r', 3, 9]);
+        assert_eq!(header.encode(), expected);
+        assert_eq!(KeyframeHeader::decode(&expected), Ok(header));
+    }
+
+    #[test]
+    fn headers_that_contradict_themselves_are_refused() {
+        let decode = |change: &dyn Fn(&mut KeyframeHeader)| {
+            let meta = KeyframeMeta {
+                branch: 0,
+                tick: Tick(0),
+                hash: StateHash(0),
+                applied_seq: 0,
+                lsn: 0,
+                chain: 0,
+                build_id: [0; 16],
+                entities: 1,
+            };
+            let schema = ColumnSchema { name: "a".into(), version: 1, lanes: None };
+            let columns = vec![ColumnHeader { schema, chunks: 1 }];
+            let mut header = KeyframeHeader {
+                meta,
+                tables: vec![TableHeader { rows: 1, columns }],
+                resources: Vec::new(),
+            };
+            change(&mut header);
+            KeyframeHeader::decode(&header.encode())
+        };
+        assert!(decode(&|_| ()).is_ok());
+        assert!(decode(&|header| header.meta.entities = 2).is_err());
+        assert!(decode(&|header| header.tables[0].columns[0].chunks = u32::MAX).is_err());
+        assert!(
+            decode(&|header| {
+                header.tables[0].rows = u64::MAX;
+                header.meta.entities = u64::MAX;
+            })
+            .is_err()
+        );
+    }
+}

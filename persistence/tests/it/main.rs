@@ -1,5 +1,11 @@
 //! Bytes on disk, tested at the crate's boundary: what comes back after crashes, faults and damage.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests of bytes on disk; no tick runs here"
+)]
+
 mod log_damage;
 mod log_faults;
 mod log_format;
