@@ -21,8 +21,14 @@ impl Stopwatch {
     }
 }
 
-/// CPU time is sampled in one of so many ticks: reading it costs ten times what reading the wall clock does.
+/// CPU time is sampled in one of so many ticks at the most: reading it costs ten times what the wall clock does.
 pub const CPU_SAMPLE_TICKS: u64 = 16;
+
+/// And not again within this time, in nanoseconds.
+pub(crate) const CPU_SAMPLE_NANOS: u64 = 10_000_000;
+
+/// In tiny ticks wall time is not taken again within this time, in nanoseconds.
+pub(crate) const TINY_SAMPLE_NANOS: u64 = 1_000_000;
 
 /// A finished tick.
 #[derive(Clone, Debug, Default)]
@@ -48,8 +54,8 @@ pub struct TickReport {
 pub struct SystemReport {
     /// False when its rate left this tick out.
     pub ran: bool,
-    /// How long it took. In a tick so tiny that looking at the clock would cost more than the systems do, this
-    /// too is sampled, in one of [`CPU_SAMPLE_TICKS`].
+    /// How long it took. In ticks so tiny that looking at the clock costs as much as the systems do, taken about
+    /// once a millisecond.
     pub wall_nanos: Option<u64>,
     /// CPU time of the thread that ran it (not of those that helped with its rows); sampled.
     pub cpu_nanos: Option<u64>,

@@ -13,7 +13,7 @@ use crate::{
     pool::Pool,
     raw::{Executor, HowToRun, Node, panic_message, spawn_rows},
     registry::{ColumnInfo, Registry, RowsOf},
-    report::{CPU_SAMPLE_TICKS, Stopwatch, SystemReport, TickReport},
+    report::{CPU_SAMPLE_NANOS, CPU_SAMPLE_TICKS, Stopwatch, SystemReport, TINY_SAMPLE_NANOS, TickReport},
     state::{StateResource, TickTime},
     system::{Class, CurrentSystem, Phase, Priority, SystemConfig},
     timers::{self, DueTimers, TimerQueue, TimerSlots},
@@ -92,6 +92,10 @@ pub struct LiveWorld {
     executor: Executor,
     /// What the systems of a tick take, smoothed.
     estimate_nanos: u64,
+    /// When systems were measured for the last time.
+    measured_nanos: u64,
+    /// The tick and time at which CPU time was sampled for the last time.
+    cpu_sampled: (u64, u64),
     /// The last finished tick, as in [`TickTime`].
     now: Tick,
     /// True when inputs wait for a tick to come.
@@ -311,6 +315,8 @@ impl WorldBuilder {
             plan,
             executor,
             estimate_nanos: u64::MAX,
+            measured_nanos: 0,
+            cpu_sampled: (0, 0),
             now: Tick(0),
             has_pending: false,
             has_timers,
@@ -714,7 +720,7 @@ impl LiveWorld {
         }
         let applied = wall();
         self.report.inputs_nanos = applied.wrapping_sub(start);
-        self.run_systems(tick)?;
+        self.run_systems(tick, applied)?;
         self.world.clear_trackers();
         if let Some(check) = self.world.check_change_ticks() {
             self.executor.check_change_ticks(check);
@@ -730,8 +736,7 @@ impl LiveWorld {
         Ok(&self.report)
     }
 
-    fn run_systems(&mut self, tick: Tick) -> Result<(), TickError> {
-        let sampled = tick.0.is_multiple_of(CPU_SAMPLE_TICKS);
+    fn run_systems(&mut self, tick: Tick, started: u64) -> Result<(), TickError> {
         let threads = self.options.pool.threads();
         let is_tiny = self.estimate_nanos < SERIAL_NANOS;
         let serial = match self.options.parallel {
@@ -739,8 +744,17 @@ impl LiveWorld {
             Parallel::Never => true,
             Parallel::Auto => threads == 1 || is_tiny,
         };
-        let measure = sampled || !(serial && is_tiny);
-        let how = HowToRun { tick: tick.0, stopwatch: self.options.stopwatch, measure, sample_cpu: sampled };
+        let measure = !is_tiny || started - self.measured_nanos >= TINY_SAMPLE_NANOS;
+        if measure {
+            self.measured_nanos = started;
+        }
+        let (cpu_tick, cpu_nanos) = self.cpu_sampled;
+        let sample_cpu =
+            measure && tick.0 - cpu_tick >= CPU_SAMPLE_TICKS && started - cpu_nanos >= CPU_SAMPLE_NANOS;
+        if sample_cpu {
+            self.cpu_sampled = (tick.0, started);
+        }
+        let how = HowToRun { tick: tick.0, stopwatch: self.options.stopwatch, measure, sample_cpu };
         let (executor, world) = (&mut self.executor, &mut self.world);
         let result = if serial {
             executor.run_serial(world, how)
@@ -890,6 +904,7 @@ impl LiveWorld {
         effects::settle_structure(&mut self.world);
         self.world.clear_trackers();
         self.now = self.world.resource::<TickTime>().tick;
+        self.cpu_sampled.0 = self.now.0;
         self.has_pending = !self.world.resource::<TakenInputs>().pending.is_empty();
         let found = self.state_hash();
         if found != image.hash {
