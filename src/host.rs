@@ -25,6 +25,7 @@ use everworld_engine::{LiveWorld, Mirror, MirrorHandle, Options, Parallel, Plan,
 use everworld_persistence::{Control, DurablePoint, LogDone, LogError, LogHandle, Record};
 use everworld_systems::{Plugin, WorldRecord};
 use keyframes::Keyframes;
+use parking_lot::Mutex;
 use publisher::Publisher;
 use std::{
     fmt,
@@ -68,8 +69,10 @@ pub struct Running {
 pub struct Command {
     what: Wish,
     origin: Origin,
-    reply: Option<oneshot::Sender<Result<Done, Refused>>>,
+    reply: Option<Reply>,
 }
+
+type Reply = oneshot::Sender<Result<Done, Refused>>;
 
 /// What can be asked of a host.
 #[derive(Clone, Copy, Debug)]
@@ -147,6 +150,7 @@ pub struct Hosted {
 impl Hosted {
     /// Asks the host to end in order.
     pub fn stop(&self) {
+        self.handle.status.set_stopping();
         let origin = Origin { principal: "host".into(), request_id: String::new() };
         // Disconnected: it has ended. Full: a blocking send waits for the next tick's border.
         let _ = self.handle.commands.send(Command { what: Wish::Stop, origin, reply: None });
@@ -174,12 +178,16 @@ pub fn start(
     let metrics = Metrics::new(std::slice::from_ref(&handle));
     let (ended_tx, ended) = oneshot::channel();
     let start = Start { config: config.clone(), record, plugins, accept_foreign_log, lock, pool };
-    let (own, own_metrics) = (handle.clone(), metrics.clone());
+    let (own, own_metrics, for_end) = (handle.clone(), metrics.clone(), handle.clone());
     let body = move || {
         let status = own.status.clone();
         let result = open(start, own, &own_metrics).and_then(|mut host| host.run(&incoming));
         if let Err(error) = &result {
             status.set_state(WorldState::Failed, Some(spine::chain(error)));
+            // What would be acknowledged now could not be applied before the next start.
+            if let Some(running) = for_end.running() {
+                running.sequencer.close();
+            }
         }
         // The server has ended before the world.
         let _ = ended_tx.send(result);
@@ -230,7 +238,7 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         spine.log.clone(),
         registry.clone(),
         status.clone(),
-        spine.next_seq,
+        spine.next,
         queued,
         config.tick.pending_inputs_max,
     ));
@@ -281,8 +289,9 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         metrics,
         timings,
         publisher,
-        horizon: Horizon { tick: now, renewed_nanos: 0 },
+        horizon: Horizon { tick: now, renewed_nanos: 0, lowered: 0 },
         last_capture_nanos: clock::now_nanos(),
+        captured: now,
         last_stats_nanos: 0,
         ticks_since_stats: 0,
         ticks_per_sec: 0.0,
@@ -310,6 +319,8 @@ struct Host {
     timings: Timings,
     horizon: Horizon,
     last_capture_nanos: u64,
+    /// The newest tick that the mirror was given.
+    captured: Tick,
     last_stats_nanos: u64,
     ticks_since_stats: u64,
     /// Smoothed, for the length of the lease.
@@ -317,13 +328,16 @@ struct Host {
 }
 
 /// The lease of ticks that may be shown, as far as it is appended.
+#[derive(Clone, Copy)]
 struct Horizon {
     tick: Tick,
     renewed_nanos: u64,
+    /// How often it was lowered.
+    lowered: u64,
 }
 
-/// Between two tries to append to a full log.
-const FULL_LOG_WAIT: Duration = Duration::from_millis(20);
+/// A world at rest looks so often whether its log and its mirror are well.
+const REST_NANOS: u64 = 20_000_000;
 
 /// A world that is further behind than this gives the lost time up instead of running after it.
 const CATCH_UP_NANOS: u64 = 1_000_000_000;
@@ -337,6 +351,12 @@ impl Host {
                 return stop;
             }
             let now = clock::now_nanos();
+            if let millihertz @ 1.. = self.status.millihertz() {
+                // The rate may have been raised while the next tick was waited for.
+                due = due.min(now + 1_000_000_000_000 / millihertz);
+            } else {
+                due = due.min(now);
+            }
             if !self.wants_tick() || now < due {
                 continue;
             }
@@ -352,7 +372,12 @@ impl Host {
         due: u64,
     ) -> Result<Option<Result<(), SpineError>>, SpineError> {
         loop {
-            let wait = if self.wants_tick() { due.saturating_sub(clock::now_nanos()) } else { 100_000_000 };
+            let wait = if self.wants_tick() {
+                due.saturating_sub(clock::now_nanos())
+            } else {
+                self.capture_at_rest();
+                REST_NANOS
+            };
             let command = match commands.recv_timeout(Duration::from_nanos(wait)) {
                 Ok(command) => command,
                 Err(RecvTimeoutError::Timeout) => {
@@ -393,13 +418,26 @@ impl Host {
             // record itself in the log: who was told of the pause finds the world at this tick after a crash.
             self.append_horizon(now)?;
         }
-        let acknowledge = move |seq, result: Result<(), Arc<LogError>>| {
-            let answer =
-                result.map(|()| Done { seq, tick: now }).map_err(|error| Refused::Log(error.to_string()));
-            reply.map(|reply| reply.send(answer));
+        let reply = Arc::new(Mutex::new(reply));
+        let answer = |reply: &Mutex<Option<Reply>>, answer| {
+            if let Some(reply) = reply.lock().take() {
+                // The client may have gone.
+                let _ = reply.send(answer);
+            }
         };
-        // On an error the reply goes with the closure: the client is told that the world did not answer.
-        self.sequencer.control(control, now, &origin, acknowledge).map_err(|error| self.log_failed(error))?;
+        let waiting = reply.clone();
+        let acknowledge = move |seq, result: Result<(), Arc<LogError>>| {
+            let done = result.map(|()| Done { seq, tick: now });
+            answer(&waiting, done.map_err(|error| Refused::Log(error.to_string())));
+        };
+        match self.sequencer.control(control, now, &origin, acknowledge) {
+            Ok(_) => {}
+            Err(error @ (LogError::QueueFull { .. } | LogError::NoSpace { .. })) => {
+                answer(&reply, Err(Refused::Busy(error.to_string())));
+                return Ok(());
+            }
+            Err(error) => return Err(self.log_failed(error)),
+        }
         self.mode = next_mode(Some(self.mode), control, now);
         self.show_mode();
         Ok(())
@@ -423,6 +461,7 @@ impl Host {
         self.metrics.record(report);
         self.timings.record(report);
         self.ticks_since_stats += 1;
+        self.sequencer.set_pending(self.live.pending_inputs());
         self.publisher.computed(tick, seal, report.entities, report.outcomes.clone(), &self.mirror);
         self.capture(tick);
         self.show_stats();
@@ -453,11 +492,17 @@ impl Host {
     }
 
     fn append_horizon(&mut self, tick: Tick) -> Result<(), SpineError> {
-        self.horizon = Horizon { tick, renewed_nanos: clock::now_nanos() };
+        if tick < self.horizon.tick {
+            // What an earlier horizon allowed is taken back before this one can be durable (D2).
+            self.horizon.lowered += 1;
+            self.publisher.lower_horizon(tick, self.horizon.lowered);
+        }
+        self.horizon = Horizon { tick, renewed_nanos: clock::now_nanos(), ..self.horizon };
         let (publisher, mirror) = (self.publisher.clone(), Arc::downgrade(&self.mirror));
+        let lowered = self.horizon.lowered;
         let durable = move |result: Result<DurablePoint, Arc<LogError>>| {
             if let (Ok(_), Some(mirror)) = (result, mirror.upgrade()) {
-                publisher.horizon_durable(tick, &mirror);
+                publisher.horizon_durable(tick, lowered, &mirror);
             }
         };
         self.append_with(&Record::Horizon { tick }, || Box::new(durable.clone())).map(|_| ())
@@ -476,24 +521,9 @@ impl Host {
 
     /// Appends; while the log's queue or disk is full the world waits, and goes on when there is room.
     fn append_with(&self, record: &Record, done: impl Fn() -> LogDone) -> Result<u64, SpineError> {
-        let mut told = false;
-        loop {
-            match self.spine.log.append(record.clone(), Some(done())) {
-                Ok(lsn) => return Ok(lsn),
-                Err(error @ (LogError::QueueFull { .. } | LogError::NoSpace { .. })) => {
-                    if !told {
-                        tracing::warn!(
-                            world = self.spine.world(),
-                            "the world waits: {}",
-                            spine::chain(&error)
-                        );
-                    }
-                    told = true;
-                    std::thread::sleep(FULL_LOG_WAIT);
-                }
-                Err(error) => return Err(self.log_failed(error)),
-            }
-        }
+        let hurried = || self.status.is_stopping();
+        let appended = spine::append_patiently(&self.spine.log, record, || Some(done()), hurried);
+        appended.map_err(|error| self.log_failed(error))
     }
 
     fn log_failed(&self, error: LogError) -> SpineError {
@@ -510,11 +540,9 @@ impl Host {
             0 => 1_000,
             millis => millis,
         };
-        let at_rest = self.mode.paused && tick >= self.mode.step_until;
-        if now - self.last_capture_nanos >= period * 1_000_000 || at_rest {
+        if now - self.last_capture_nanos >= period * 1_000_000 {
             if self.mirror.is_ready() {
-                self.mirror.offer(self.live.capture());
-                self.last_capture_nanos = now;
+                self.capture_now(tick);
             } else {
                 self.metrics.captures_skipped.inc();
             }
@@ -529,17 +557,24 @@ impl Host {
         }
     }
 
+    fn capture_now(&mut self, tick: Tick) {
+        self.mirror.offer(self.live.capture());
+        self.last_capture_nanos = clock::now_nanos();
+        self.captured = tick;
+    }
+
+    /// Who looks at a world at rest sees its last tick.
+    fn capture_at_rest(&mut self) {
+        let now = self.live.now();
+        if self.captured < now && self.mirror.is_ready() {
+            self.capture_now(now);
+        }
+    }
+
     fn show_mode(&mut self) {
         let millihertz = self.mode.millihertz.unwrap_or((self.config.tick.rate_hz * 1e3) as u64);
         self.status.set_millihertz(millihertz);
         self.status.set_state(if self.mode.paused { WorldState::Paused } else { WorldState::Running }, None);
-        if self.mode.paused {
-            // Who looks at a paused world sees the tick at which it paused.
-            let now = self.live.now();
-            if self.mirror.handle().view().is_none_or(|view| view.tick < now) && self.mirror.is_ready() {
-                self.mirror.offer(self.live.capture());
-            }
-        }
     }
 
     /// Publishes the figures of systems about once a second.

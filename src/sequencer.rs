@@ -12,7 +12,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 use tokio::sync::oneshot;
@@ -34,8 +34,8 @@ pub struct Submitted {
     pub earliest_tick: Tick,
     /// Resolves once it is durable.
     pub durable: oneshot::Receiver<Result<(), Arc<LogError>>>,
-    /// Resolves once its tick is published.
-    pub applied: oneshot::Receiver<Applied>,
+    /// Resolves once its tick is published; for who wants to wait for that.
+    pub applied: Option<oneshot::Receiver<Applied>>,
 }
 
 /// An applied input.
@@ -73,11 +73,14 @@ pub struct Sequencer {
     pending_max: usize,
     closed: AtomicBool,
     admitted: AtomicU64,
+    /// Inputs that a tick has taken and that wait in the state for their own tick.
+    pending: AtomicUsize,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
     next_seq: u64,
+    next_control: u64,
     queue: VecDeque<InputEnvelope>,
     waiters: BTreeMap<u64, oneshot::Sender<Applied>>,
 }
@@ -88,13 +91,14 @@ impl Sequencer {
         log: LogHandle,
         registry: Arc<Registry>,
         status: Arc<WorldStatus>,
-        next_seq: u64,
+        (next_seq, next_control): (u64, u64),
         queued: Vec<InputEnvelope>,
         pending_max: usize,
     ) -> Self {
-        let inner = Inner { next_seq, queue: queued.into(), waiters: BTreeMap::new() };
+        let pending = AtomicUsize::new(0);
+        let inner = Inner { next_seq, next_control, queue: queued.into(), waiters: BTreeMap::new() };
         let (closed, admitted) = (AtomicBool::new(false), AtomicU64::new(0));
-        Self { log, registry, status, pending_max, closed, admitted, inner: Mutex::new(inner) }
+        Self { log, registry, status, pending_max, closed, admitted, pending, inner: Mutex::new(inner) }
     }
 
     /// Checks, numbers and logs an input.
@@ -106,19 +110,20 @@ impl Sequencer {
         kind: &str,
         payload: &Value,
         at_tick: Option<Tick>,
+        wants_outcome: bool,
         origin: &Origin,
     ) -> Result<Submitted, AdmitError> {
         let known = self.registry.input(kind).ok_or_else(|| AdmitError::UnknownKind(kind.to_owned()))?;
         let payload = known.check(payload, &self.registry).map_err(AdmitError::Invalid)?;
         let (durable_tx, durable) = oneshot::channel();
-        let (applied_tx, applied) = oneshot::channel();
         // Number and place in the log are given under one lock: the log has inputs in the order of their numbers.
         let mut inner = self.inner.lock();
         if self.closed.load(Relaxed) {
             return Err(AdmitError::Unavailable("the server is stopping".into()));
         }
-        if inner.queue.len() >= self.pending_max {
-            return Err(AdmitError::Busy(format!("{} inputs wait for a tick", inner.queue.len())));
+        let waiting = inner.queue.len() + self.pending.load(Relaxed);
+        if waiting >= self.pending_max {
+            return Err(AdmitError::Busy(format!("{waiting} inputs wait for a tick")));
         }
         let seq = inner.next_seq;
         let record = Record::Input(InputRecord {
@@ -140,7 +145,13 @@ impl Sequencer {
         })?;
         inner.next_seq += 1;
         inner.queue.push_back(InputEnvelope { seq, kind: kind.to_owned(), at_tick, payload });
-        inner.waiters.insert(seq, applied_tx);
+        let applied = wants_outcome.then(|| {
+            let (sender, receiver) = oneshot::channel();
+            // Those who have gone are forgotten when the next one comes (L1).
+            inner.waiters.retain(|_, waiter| !waiter.is_closed());
+            inner.waiters.insert(seq, sender);
+            receiver
+        });
         self.admitted.fetch_add(1, Relaxed);
         let earliest_tick = at_tick.unwrap_or_default().max(self.status.tick().next());
         Ok(Submitted { seq, earliest_tick, durable, applied })
@@ -158,10 +169,11 @@ impl Sequencer {
         done: impl FnOnce(u64, Result<(), Arc<LogError>>) + Send + 'static,
     ) -> Result<u64, LogError> {
         let mut inner = self.inner.lock();
-        let seq = inner.next_seq;
+        // Numbered apart: the numbers of inputs are part of the state, which a pause must not change.
+        let seq = inner.next_control;
         let record = Record::Control { seq, tick, principal: origin.principal.clone(), control };
         self.log.append(record, Some(Box::new(move |result| done(seq, result.map(|_| ())))))?;
-        inner.next_seq += 1;
+        inner.next_control += 1;
         Ok(seq)
     }
 
@@ -172,9 +184,14 @@ impl Sequencer {
         inner.queue.drain(..count).collect()
     }
 
-    /// How many logged inputs wait for a tick.
+    /// How many logged inputs wait for a tick, in the queue or in the state.
     pub fn queue_len(&self) -> usize {
-        self.inner.lock().queue.len()
+        self.inner.lock().queue.len() + self.pending.load(Relaxed)
+    }
+
+    /// Tells how many inputs wait in the state for their own tick.
+    pub fn set_pending(&self, pending: usize) {
+        self.pending.store(pending, Relaxed);
     }
 
     /// How many may wait.

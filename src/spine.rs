@@ -6,8 +6,8 @@
 use crate::status::WorldStatus;
 use everworld_engine::{BuildErrors, ImageError, InputEnvelope, LiveWorld, Options, Tick, TickError};
 use everworld_persistence::{
-    Control, DurablePoint, KeyframeMeta, Log, LogError, LogHandle, LogOptions, LogWriter, OpenReport,
-    RealDisk, Record, Store, StoreError, StoreOptions,
+    Control, DurablePoint, KeyframeMeta, Log, LogDone, LogError, LogHandle, LogOptions, LogWriter,
+    OpenReport, RealDisk, Record, Store, StoreError, StoreOptions,
 };
 use everworld_systems::{Plugin, ScenarioError, WorldRecord};
 use std::{
@@ -16,6 +16,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 /// The build id of this program in hex: what decides the results of its ticks.
@@ -129,6 +130,9 @@ pub enum SpineError {
         #[source]
         source: TickError,
     },
+    /// Somebody wanted the process to end before the world was there. Nothing is lost by it.
+    #[error("stopped before the world was brought back")]
+    Interrupted,
     /// No keyframe and no log from the beginning that lead to the state.
     #[error("world \"{world}\" cannot be brought back: {detail}")]
     Unrecoverable {
@@ -149,6 +153,7 @@ impl SpineError {
             | Self::Store { .. }
             | Self::Inconsistent { .. }
             | Self::Unrecoverable { .. } => 74,
+            Self::Interrupted => 0,
             Self::ForeignLog { .. } | Self::Tick { .. } => 1,
             Self::Scenario { .. } | Self::Build { .. } => 78,
         }
@@ -179,8 +184,8 @@ pub struct Spine {
     pub mode: RunMode,
     /// Logged inputs that no tick has taken.
     pub queued: Vec<InputEnvelope>,
-    /// The number after the last one in the log.
-    pub next_seq: u64,
+    /// The numbers after the last input and the last control record in the log.
+    pub next: (u64, u64),
     /// The tick of the newest keyframe.
     pub last_keyframe: Option<Tick>,
     /// How many ticks were replayed.
@@ -198,6 +203,7 @@ struct History {
     horizon: Tick,
     mode: Option<RunMode>,
     next_seq: u64,
+    next_control: u64,
     /// The build of the newest [`Record::Build`].
     build_id: Option<[u8; 16]>,
 }
@@ -297,7 +303,7 @@ impl Spine {
     }
 
     fn append(&self, record: Record) -> Result<u64, SpineError> {
-        self.log.append(record, None).map_err(|error| self.log_error(error))
+        append_patiently(&self.log, &record, || None, || false).map_err(|error| self.log_error(error))
     }
 
     fn log_error(&self, error: LogError) -> SpineError {
@@ -351,7 +357,7 @@ impl Opening<'_> {
         let (log, _) = self.open_log(&self.dir, &[])?;
         let store = self.open_store()?;
         let mode = RunMode { paused: false, step_until: Tick(0), millihertz: None };
-        Ok((self.spine(lock, log, store, mode, Vec::new(), 1)?, live))
+        Ok((self.spine(lock, log, store, mode, Vec::new(), (1, 1))?, live))
     }
 
     fn recover(
@@ -406,7 +412,8 @@ impl Opening<'_> {
             Some(store) => store,
             None => self.renew_store()?,
         };
-        let mut spine = self.spine(lock, log, store, mode, queued, history.next_seq)?;
+        let mut spine =
+            self.spine(lock, log, store, mode, queued, (history.next_seq, history.next_control))?;
         spine.last_keyframe = keyframe;
         spine.replayed = live.now().0 - from.0;
         Ok((spine, live))
@@ -419,7 +426,7 @@ impl Opening<'_> {
         store: Store,
         mode: RunMode,
         queued: Vec<InputEnvelope>,
-        next_seq: u64,
+        next: (u64, u64),
     ) -> Result<Spine, SpineError> {
         let log = LogWriter::start(log, self.spine_options.queue_len_max).map_err(|e| self.log_error(e))?;
         Ok(Spine {
@@ -429,7 +436,7 @@ impl Opening<'_> {
             store: Some(store),
             mode,
             queued,
-            next_seq,
+            next,
             last_keyframe: None,
             replayed: 0,
             horizon_nanos: crate::clock::now_nanos(),
@@ -454,7 +461,7 @@ impl Opening<'_> {
 
     /// Reads the whole log.
     fn read_history(&self, log: &Log) -> Result<History, SpineError> {
-        let mut history = History { next_seq: 1, ..History::default() };
+        let mut history = History { next_seq: 1, next_control: 1, ..History::default() };
         for entry in log.records(1) {
             let (_, record) = entry.map_err(|e| self.log_error(e))?;
             match record {
@@ -475,7 +482,7 @@ impl Opening<'_> {
                 // The newest one counts, not the highest: a pause lowers what the lease had allowed.
                 Record::Horizon { tick } => history.horizon = tick,
                 Record::Control { seq, control, tick, .. } => {
-                    history.next_seq = seq + 1;
+                    history.next_control = seq + 1;
                     history.mode = Some(next_mode(history.mode, control, tick));
                 }
                 Record::Checkpoint { .. } => {}
@@ -517,6 +524,9 @@ impl Opening<'_> {
         let taken = live.taken_seq();
         history.inputs.retain(|input| input.seq > taken);
         while live.now() < target {
+            if self.status.is_stopping() {
+                return Err(SpineError::Interrupted);
+            }
             let tick = live.now().next();
             self.status.set_recovery(tick, target);
             let up_to = history.seals.get(&tick).copied().unwrap_or(0);
@@ -587,6 +597,39 @@ pub fn next_mode(mode: Option<RunMode>, control: Control, tick: Tick) -> RunMode
         Control::Resume => RunMode { paused: false, ..mode },
         Control::Step { until } => RunMode { paused: true, step_until: until, ..mode },
         Control::Rate { millihertz } => RunMode { millihertz: Some(millihertz), ..mode },
+    }
+}
+
+/// Between two tries to append to a full log.
+const FULL_LOG_WAIT: Duration = Duration::from_millis(20);
+/// So long a full log is waited for by who wants to end.
+const FULL_LOG_WAIT_MAX: u32 = 100;
+
+/// Appends; while the log's queue or disk is full the caller waits, and goes on when there is room. Once `hurried`
+/// says so it waits for some seconds more at the most.
+pub fn append_patiently(
+    log: &LogHandle,
+    record: &Record,
+    done: impl Fn() -> Option<LogDone>,
+    hurried: impl Fn() -> bool,
+) -> Result<u64, LogError> {
+    let mut hurried_waits = 0;
+    let mut told = false;
+    loop {
+        match log.append(record.clone(), done()) {
+            Err(error @ (LogError::QueueFull { .. } | LogError::NoSpace { .. })) => {
+                if hurried_waits == FULL_LOG_WAIT_MAX {
+                    return Err(error);
+                }
+                if !told {
+                    tracing::warn!("waiting for room in the log: {}", chain(&error));
+                }
+                told = true;
+                hurried_waits += u32::from(hurried());
+                std::thread::sleep(FULL_LOG_WAIT);
+            }
+            other => return other,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 /// What a world is doing.
@@ -71,6 +71,7 @@ pub struct WorldStatus {
     lag_nanos: AtomicU64,
     millihertz: AtomicU64,
     last_snapshot: AtomicU64,
+    stopping: AtomicBool,
     state: Mutex<(WorldState, Option<String>)>,
     systems: RwLock<Arc<Vec<SystemStats>>>,
 }
@@ -137,6 +138,16 @@ impl WorldStatus {
     pub fn set_recovery(&self, tick: Tick, target: Tick) {
         self.tick.store(tick.0, Relaxed);
         self.recovery_target.store(target.0, Relaxed);
+    }
+
+    /// True once somebody wants the world to end: a replay, or a wait for disk space, ends early.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+
+    /// Wants the world to end.
+    pub fn set_stopping(&self) {
+        self.stopping.store(true, Relaxed);
     }
 
     /// The tick of the newest keyframe on disk.

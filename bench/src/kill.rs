@@ -153,7 +153,7 @@ fn live_and_die(
         .arg(data)
         .args(["--set", "http.bind=127.0.0.1:0", "--set", "logging.format=json", "--set", "tick.rate_hz=100"])
         .args(["--set", "keyframe.period_secs=1", "--set", &format!("world.population={}", args.npcs)])
-        .args(["--set", "log.segment_bytes=65536"])
+        .args(["--set", "log.segment_bytes=65536", "--set", "http.linger_millis=0"])
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()?;

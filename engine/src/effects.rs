@@ -1,12 +1,17 @@
 //! Structural change: births, deaths, columns that come and go. Always at a node of the plan, never at will.
 //!
-//! A system writes what it wants into its own queue. The node at the end of its phase sorts by (system in the
-//! total order, Uid of the one who asked, sequence) and applies; Uids are given there. So neither threads nor
+//! A system writes what it wants into its own queue. The node at the end of its phase sorts by (name of the
+//! system, Uid of the one who asked, sequence) and applies; Uids are given there. So neither threads nor
 //! row order decide who is born first (W3).
 
 use crate::{column::Column, ids::Uid, marks::Marks, registry::Registry, resource, system::CurrentSystem};
 use bevy_ecs::{
-    bundle::Bundle, observer::Observer, prelude::*, resource::IsResource, system::SystemParam,
+    archetype::{Archetype, ArchetypeEntity},
+    bundle::Bundle,
+    observer::Observer,
+    prelude::*,
+    resource::IsResource,
+    system::SystemParam,
     world::EntityWorldMut,
 };
 use parking_lot::Mutex;
@@ -19,8 +24,8 @@ pub struct Effects<'s> {
 }
 
 impl Effects<'_> {
-    /// A new entity with these columns. `by` orders the births of one system: the parent's Uid, or any key
-    /// that is unique among them.
+    /// A new entity with these columns. `by` is who asks: its Uid, or any key that is unique in this system and
+    /// tick. What one asks for is applied in the order of asking, what several ask for in the order of their keys.
     pub fn spawn(&self, by: Uid, columns: impl Bundle) {
         self.push(
             by,
@@ -31,14 +36,14 @@ impl Effects<'_> {
     }
 
     /// Removes an entity. One that is gone already is no error.
-    pub fn despawn(&self, uid: Uid) {
-        self.push(uid, Effect::Despawn(uid));
+    pub fn despawn(&self, by: Uid, uid: Uid) {
+        self.push(by, Effect::Despawn(uid));
     }
 
     /// Adds a column to an entity, or overwrites it.
-    pub fn insert(&self, uid: Uid, column: impl Column) {
+    pub fn insert(&self, by: Uid, uid: Uid, column: impl Column) {
         self.push(
-            uid,
+            by,
             Effect::Change(
                 uid,
                 Box::new(move |entity| {
@@ -49,9 +54,9 @@ impl Effects<'_> {
     }
 
     /// Takes a column from an entity.
-    pub fn remove<T: Column>(&self, uid: Uid) {
+    pub fn remove<T: Column>(&self, by: Uid, uid: Uid) {
         self.push(
-            uid,
+            by,
             Effect::Change(
                 uid,
                 Box::new(|entity| {
@@ -89,7 +94,7 @@ impl<E> Slot<E> {
         self.queue.lock().push((by, effect));
     }
 
-    /// What was queued, by Uid; within one Uid in the order of asking, which one thread has done.
+    /// What was queued, by who asked; within one in the order of asking, which one thread has done.
     pub(crate) fn take(&self) -> Vec<(Uid, E)> {
         let mut effects = std::mem::take(&mut *self.queue.lock());
         effects.sort_by_key(|(by, _)| *by);
@@ -178,7 +183,7 @@ impl UidIndex {
         Some(entity)
     }
 
-    pub(crate) fn clear(&mut self) {
+    fn clear(&mut self) {
         *self = Self::default();
     }
 }
@@ -233,9 +238,31 @@ pub(crate) fn apply(world: &mut World, slots: &[Arc<Slot<Effect>>]) {
     }
 }
 
-/// How many archetypes were looked at, and how many of them are bevy's own.
+/// How many archetypes there were when the world was built: bevy's own.
 #[derive(Resource, Default)]
-pub(crate) struct CheckedArchetypes(pub(crate) usize);
+pub(crate) struct BuiltArchetypes(pub(crate) usize);
+
+/// The archetypes of entities that are neither bevy's own nor resources. Those without entities are left out:
+/// stages that some passed through, or left by what a restore undid.
+fn own_archetypes(world: &World) -> impl Iterator<Item = &Archetype> {
+    let built = world.resource::<BuiltArchetypes>().0;
+    let is_resource = world.component_id::<IsResource>();
+    let own = move |archetype: &&Archetype| {
+        !archetype.is_empty() && !is_resource.is_some_and(|id| archetype.contains(id))
+    };
+    world.archetypes().iter().skip(built).filter(own)
+}
+
+/// Removes every entity, also what a system has smuggled in.
+pub(crate) fn clear(world: &mut World) {
+    let entities =
+        own_archetypes(world).flat_map(|archetype| archetype.entities().iter().map(ArchetypeEntity::id));
+    let entities: Vec<Entity> = entities.collect();
+    for entity in entities {
+        world.despawn(entity);
+    }
+    world.resource_mut::<UidIndex>().clear();
+}
 
 /// After structural change: room for marks, and nothing in the world that is not state.
 ///
@@ -248,33 +275,23 @@ pub(crate) fn settle_structure(world: &mut World) {
         world.component_id::<Observer>().is_none(),
         "the world has observers: they act where no plan says so"
     );
-    world.resource_scope(|world, mut checked: Mut<'_, CheckedArchetypes>| {
-        let registry = world.resource::<SharedRegistry>().0.clone();
-        let uid = world.component_id::<Uid>();
-        let is_resource = world.component_id::<IsResource>();
-        for archetype in world.archetypes().iter().skip(checked.0) {
-            let components = archetype.components();
-            if components.is_empty() || is_resource.is_some_and(|id| components.contains(&id)) {
-                continue;
-            }
+    let registry = world.resource::<SharedRegistry>().0.clone();
+    let uid = world.component_id::<Uid>().expect("every world registers Uid");
+    for archetype in own_archetypes(world) {
+        assert!(
+            archetype.contains(uid),
+            "an entity was spawned without a Uid: use Effects or an input, not the world"
+        );
+        for id in archetype.components() {
             assert!(
-                uid.is_some_and(|uid| components.contains(&uid)),
-                "an entity was spawned without a Uid: use Effects or an input, not the world"
+                registry.by_id(*id).is_some(),
+                "an entity has a component that is not registered (component {}): it would not survive a restore",
+                id.index()
             );
-            for id in components {
-                assert!(
-                    registry.by_id(*id).is_some(),
-                    "an entity has a component that is not registered (component {}): it would not survive a restore",
-                    id.index()
-                );
-            }
         }
-        checked.0 = world.archetypes().len();
-    });
+    }
     world.resource_scope(|world, mut marks: Mut<'_, Marks>| {
-        let registry = &world.resource::<SharedRegistry>().0;
         let mut entities = 0;
-        let uid = world.component_id::<Uid>().expect("every world registers Uid");
         for table in world.storages().tables.iter() {
             if !table.has_column(uid) {
                 continue;

@@ -244,7 +244,7 @@ impl Image {
         self.resources.iter().find(|resource| resource.name == name)
     }
 
-    /// The hash of the whole state, from scratch. Uses the rayon pool that it is called on.
+    /// The hash of the whole state, from scratch; in parallel on a thread of a pool.
     pub fn compute_hash(&self) -> StateHash {
         let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
         for table in &self.tables {
@@ -261,7 +261,12 @@ impl Image {
                     }
                 };
                 let pairs: Vec<_> = column.chunks.iter().zip(&uids).collect();
-                let sum: u64 = pairs.into_par_iter().map(sum_chunk).reduce(|| 0, u64::wrapping_add);
+                // The mirror's thread is on no pool: rayon would start its global one for it.
+                let sum: u64 = if rayon::current_thread_index().is_some() {
+                    pairs.into_par_iter().map(sum_chunk).reduce(|| 0, u64::wrapping_add)
+                } else {
+                    pairs.into_iter().map(sum_chunk).fold(0, u64::wrapping_add)
+                };
                 let total = sums.entry(&schema.name).or_default();
                 *total = total.wrapping_add(sum);
             }

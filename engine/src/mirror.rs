@@ -71,7 +71,9 @@ impl Mirror {
 
     /// True when a capture would be taken.
     pub fn is_ready(&self) -> bool {
-        self.handle.shared.state.lock().in_flight < 2
+        let state = self.handle.shared.state.lock();
+        // One that waits to be allowed is not replaced by a newer one, or under steady inputs none would ever be.
+        state.in_flight == 0 && state.hidden.is_none()
     }
 
     /// Hands a capture over; false when the mirror is behind and the capture was dropped.

@@ -299,7 +299,7 @@ impl Run<'_> {
     /// Counts one more thread as active, unless there are enough.
     fn join(&self) -> bool {
         let more = |active| (active < self.threads).then_some(active + 1);
-        self.active.fetch_update(SeqCst, Relaxed, more).is_ok()
+        self.active.fetch_update(SeqCst, SeqCst, more).is_ok()
     }
 
     fn push(&self, node: u32) {

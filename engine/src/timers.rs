@@ -11,7 +11,10 @@ use crate::{
     system::CurrentSystem,
 };
 use bevy_ecs::{prelude::*, system::SystemParam};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Sets timers. Usable from parallel rows.
 #[derive(SystemParam)]
@@ -28,7 +31,7 @@ impl Timers<'_, '_> {
     }
 }
 
-/// The timers that are due in this tick, by (Uid, order of setting).
+/// The timers that are due in this tick, by (Uid, kind).
 #[derive(SystemParam)]
 pub struct Due<'w> {
     due: Res<'w, DueTimers>,
@@ -71,15 +74,21 @@ impl FromWorld for TimerSlot {
 pub(crate) fn take_due(world: &mut World, tick: Tick) {
     let mut queue = world.resource_mut::<TimerQueue>();
     let mut due = queue.by_tick.remove(&tick.0).unwrap_or_default();
-    due.sort_by_key(|(uid, _)| *uid);
+    due.sort_unstable();
     world.resource_mut::<DueTimers>().0 = due;
 }
 
 /// Applies the queues of some systems in the order given.
 pub(crate) fn apply(queue: &mut TimerQueue, slots: &[Arc<Slot<(Tick, u32)>>]) {
+    let mut touched = BTreeSet::new();
     for slot in slots {
         for (uid, (at, kind)) in slot.take() {
             queue.by_tick.entry(at.0).or_default().push((uid, kind));
+            touched.insert(at.0);
         }
+    }
+    // The list is state, and two rows may set timers on one Uid: it is kept in an order that no thread decides.
+    for tick in touched {
+        queue.by_tick.entry(tick).or_default().sort_unstable();
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     column::{Column, SlowColumn},
-    effects::{self, CheckedArchetypes, SharedRegistry, StructureSlots, UidCounter, UidIndex},
+    effects::{self, BuiltArchetypes, Effect, SharedRegistry, Slot, StructureSlots, UidCounter, UidIndex},
     hash::{StateHash, hash_plain_rows, hash_resource, hash_row, hash_state},
     ids::{Tick, Uid},
     image::{CHUNK_ROWS, Chunk, ColumnImage, Image, ImageError, ResourceImage, TableImage},
@@ -100,8 +100,9 @@ pub struct LiveWorld {
     now: Tick,
     /// True when inputs wait for a tick to come.
     has_pending: bool,
-    /// True when some system sets timers.
-    has_timers: bool,
+    /// The queues of structural effects, and of timers.
+    structure: Vec<Arc<Slot<Effect>>>,
+    timers: Vec<Arc<Slot<(Tick, u32)>>>,
     options: Options,
     report: TickReport,
     poisoned: Option<TickError>,
@@ -164,7 +165,7 @@ impl WorldBuilder {
         builder.world.init_resource::<StructureSlots>();
         builder.world.init_resource::<TimerSlots>();
         builder.world.init_resource::<Marks>();
-        builder.world.init_resource::<CheckedArchetypes>();
+        builder.world.init_resource::<BuiltArchetypes>();
         builder.derive_as::<UidIndex>("uid_index");
         builder.derive_as::<DueTimers>("due_timers");
         builder
@@ -302,10 +303,11 @@ impl WorldBuilder {
         let registry = Arc::new(self.registry);
         self.world.insert_resource(SharedRegistry(registry.clone()));
         let archetypes = self.world.archetypes().len();
-        self.world.resource_mut::<CheckedArchetypes>().0 = archetypes;
+        self.world.resource_mut::<BuiltArchetypes>().0 = archetypes;
         let report =
             TickReport { systems: vec![SystemReport::default(); nodes.len()], ..TickReport::default() };
-        let has_timers = plan.nodes.iter().any(|node| node.kind == NodeKind::Timers);
+        let structure = std::mem::take(&mut self.world.resource_mut::<StructureSlots>().0);
+        let timers = std::mem::take(&mut self.world.resource_mut::<TimerSlots>().0);
         let executor = Executor::new(nodes, plan.edges.iter().map(|edge| (edge.from, edge.to)));
         Ok(LiveWorld {
             world: self.world,
@@ -319,7 +321,8 @@ impl WorldBuilder {
             cpu_sampled: (0, 0),
             now: Tick(0),
             has_pending: false,
-            has_timers,
+            structure,
+            timers,
             options,
             report,
             poisoned: None,
@@ -441,7 +444,7 @@ impl Planner {
         let emitters = |slots: &BTreeSet<String>, nodes: &[Planned]| -> Vec<usize> {
             (0..systems).filter(|i| slots.contains(&nodes[*i].node.name)).collect()
         };
-        let structure = std::mem::take(&mut world.resource_mut::<StructureSlots>().0);
+        let structure = world.resource::<StructureSlots>().0.clone();
         let names: BTreeSet<String> = structure.iter().map(|slot| slot.system.clone()).collect();
         for (number, phase) in self.phases.clone().into_iter().enumerate() {
             let after: Vec<usize> = emitters(&names, &self.nodes)
@@ -469,7 +472,7 @@ impl Planner {
                 after,
             );
         }
-        let mut slots = std::mem::take(&mut world.resource_mut::<TimerSlots>().0);
+        let mut slots = world.resource::<TimerSlots>().0.clone();
         let names: BTreeSet<String> = slots.iter().map(|slot| slot.system.clone()).collect();
         let after = emitters(&names, &self.nodes);
         if !after.is_empty() {
@@ -556,6 +559,11 @@ impl Planner {
         if b.after.contains(&from) {
             let engine = matches!(b.node.kind, NodeKind::Structure | NodeKind::Timers);
             return Some(if engine { EdgeReason::Effects } else { EdgeReason::Declared });
+        }
+        // bevy calls a system without any access compatible with everything, an exclusive one included; but it
+        // too takes a change tick from the world, which an exclusive one holds alone.
+        if a.access.is_exclusive() || b.access.is_exclusive() {
+            return Some(EdgeReason::Barrier);
         }
         if a.access.is_compatible(&b.access) {
             return None;
@@ -661,6 +669,11 @@ impl LiveWorld {
         self.world.resource::<R>()
     }
 
+    /// How many inputs were taken from the log and wait for their tick.
+    pub fn pending_inputs(&self) -> usize {
+        if self.has_pending { self.world.resource::<TakenInputs>().pending.len() } else { 0 }
+    }
+
     /// The number of the last input that was taken from the log.
     pub fn taken_seq(&self) -> u64 {
         self.world.resource::<TakenInputs>().up_to_seq
@@ -715,7 +728,7 @@ impl LiveWorld {
                 applied.map_err(|panic| self.poison_inputs(tick, panic_message(&*panic)))?;
             self.has_pending = !self.world.resource::<TakenInputs>().pending.is_empty();
         }
-        if self.has_timers {
+        if !self.timers.is_empty() {
             timers::take_due(&mut self.world, tick);
         }
         let applied = wall();
@@ -890,11 +903,10 @@ impl LiveWorld {
         self.poisoned =
             Some(TickError::Inputs { tick: image.tick, message: "the restore did not finish".into() });
         self.check_image(image)?;
-        let gone: Vec<Entity> = self.tables().flat_map(|(table, _)| table.entities().to_vec()).collect();
-        gone.into_iter().for_each(|entity| {
-            self.world.despawn(entity);
-        });
-        self.world.resource_mut::<UidIndex>().clear();
+        // What systems asked for before one of them failed was never part of a state.
+        self.structure.iter().for_each(|slot| drop(slot.take()));
+        self.timers.iter().for_each(|slot| drop(slot.take()));
+        effects::clear(&mut self.world);
         self.rebuild.iter().for_each(|rebuild| rebuild(&mut self.world));
         image.tables.iter().try_for_each(|table| self.restore_table(table))?;
         for resource in &self.registry.resources {

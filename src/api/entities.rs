@@ -37,7 +37,13 @@ pub(super) async fn create(
     let single = body.get("entities").is_none();
     let payload = if single { json!({"entities": [body]}) } else { body };
     let origin = app.origin(&headers);
-    let submitted = running.sequencer.submit(SpawnEntities::KIND, &payload, query.at_tick.map(Tick), &origin);
+    let submitted = running.sequencer.submit(
+        SpawnEntities::KIND,
+        &payload,
+        query.at_tick.map(Tick),
+        query.wants_outcome(),
+        &origin,
+    );
     let submitted = submitted.map_err(|error| match error {
         // The client sent the entity itself: its pointers do not begin with the batch that we made of it.
         crate::sequencer::AdmitError::Invalid(mut faults) if single => {
@@ -50,7 +56,7 @@ pub(super) async fn create(
         }
         other => other.into(),
     })?;
-    inputs::acknowledge(submitted, &query, origin).await
+    inputs::acknowledge(submitted, origin).await
 }
 
 pub(super) async fn one(

@@ -31,6 +31,12 @@ pub(super) struct WriteQuery {
     pub(super) at_tick: Option<u64>,
 }
 
+impl WriteQuery {
+    pub(super) fn wants_outcome(&self) -> bool {
+        self.ack == Ack::Applied
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewInput {
@@ -50,7 +56,8 @@ pub(super) async fn post(
     let (_, running) = app.running(&world)?;
     let NewInput { kind, payload } = read_json(&body)?;
     let origin = app.origin(&headers);
-    let submitted = running.sequencer.submit(&kind, &payload, query.at_tick.map(Tick), &origin);
+    let submitted =
+        running.sequencer.submit(&kind, &payload, query.at_tick.map(Tick), query.wants_outcome(), &origin);
     let submitted = submitted.map_err(|error| match error {
         crate::sequencer::AdmitError::Invalid(faults) => {
             let within = |fault: Fault| Fault::new(format!("/payload{}", fault.pointer), fault.detail);
@@ -58,15 +65,11 @@ pub(super) async fn post(
         }
         other => other.into(),
     })?;
-    acknowledge(submitted, &query, origin).await
+    acknowledge(submitted, origin).await
 }
 
 /// Waits as far as the client wants, and answers.
-pub(super) async fn acknowledge(
-    submitted: Submitted,
-    query: &WriteQuery,
-    origin: Origin,
-) -> Result<Response, Problem> {
+pub(super) async fn acknowledge(submitted: Submitted, origin: Origin) -> Result<Response, Problem> {
     // D1: nothing is acknowledged before it is synced.
     let durable = submitted.durable.await.map_err(|_| Problem::unavailable("the log was closed"))?;
     durable.map_err(|error| Problem::unavailable(format!("the input is not durable: {error}")))?;
@@ -75,8 +78,8 @@ pub(super) async fn acknowledge(
         "seq": submitted.seq,
         "earliest_tick": submitted.earliest_tick,
     });
-    if query.ack == Ack::Applied {
-        let applied = submitted.applied.await;
+    if let Some(applied) = submitted.applied {
+        let applied = applied.await;
         let applied =
             applied.map_err(|_| Problem::unavailable("the world stopped before the input was applied"))?;
         answer["tick"] = applied.tick.0.into();

@@ -3,13 +3,13 @@
 //! hyper-util instead of `axum::serve`: that one installs no timer, so that a slow sender would hold a socket for ever.
 
 use super::{App, problem::Problem, routes};
-use crate::{cli::Failed, config::Config, host::Hosted, metrics::Metrics};
+use crate::{cli::Failed, config::Config, host::Hosted, metrics::Metrics, spine::SpineError};
 use anyhow::Context as _;
 use axum::{
     Router,
     body::Body,
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -28,7 +28,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpSocket},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{Semaphore, oneshot},
 };
 use tower_http::timeout::{RequestBodyTimeoutLayer, TimeoutLayer};
@@ -72,19 +72,18 @@ impl Server {
         });
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(accept(self.listener, app.clone(), stopped));
-        let mut terminate = signal(SignalKind::terminate()).context("could not watch for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("could not watch for SIGINT")?;
+        let mut signals = Signals::new()?;
         let ended = tokio::select! {
             ended = &mut world.ended => Some(ended),
-            _ = terminate.recv() => None,
-            _ = interrupt.recv() => None,
+            () = signals.any() => None,
         };
         app.draining.store(true, Relaxed);
-        // The receiver is gone when accepting has already ended.
-        let _ = stop.send(());
         let ended = if let Some(ended) = ended {
             if let Ok(Err(error)) = &ended {
                 tracing::error!("{}", crate::spine::chain(error));
+                // Who looks finds the last view, and the reason on /readyz?verbose.
+                let linger = Duration::from_millis(app.config.http.linger_millis);
+                let _ = tokio::time::timeout(linger, signals.any()).await;
             }
             ended
         } else {
@@ -92,12 +91,35 @@ impl Server {
             tokio::task::block_in_place(|| world.stop());
             world.ended.await
         };
+        // The receiver is gone when accepting has already ended.
+        let _ = stop.send(());
         // Its deadline is within; a panic there has been reported.
         let _ = serving.await;
         match ended {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(()) | Err(SpineError::Interrupted)) => Ok(()),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(anyhow::anyhow!("the world's thread panicked").into()),
+        }
+    }
+}
+
+/// The signals that end the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("could not watch for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("could not watch for SIGINT")?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }
@@ -133,19 +155,13 @@ async fn accept(listener: TcpListener, app: Arc<App>, mut stopped: oneshot::Rece
     let permits = Arc::new(Semaphore::new(http.connections_max));
     let graceful = GracefulShutdown::new();
     let service = service(&app);
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // HTTP/1 only: hyper-util waits for the first bytes without a timer while it may still be HTTP/2.
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(http.header_timeout_millis))
         .max_headers(http.headers_max);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .max_concurrent_streams(64)
-        .max_header_list_size(16 << 10);
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -201,14 +217,43 @@ async fn guard(
         reject(&app.metrics, "host");
         return Problem::forbidden_host("the Host header does not name this machine").into_response();
     }
+    if request.method() != Method::GET && request.method() != Method::HEAD && is_cross_site(request.headers())
+    {
+        reject(&app.metrics, "cross_site");
+        return Problem::forbidden_host("a page of another site must not change a world").into_response();
+    }
     let Ok(_permit) = permits.try_acquire() else {
         reject(&app.metrics, "in_flight");
         return Problem::unavailable("too many requests are being answered").into_response();
     };
-    app.metrics.http_in_flight.inc();
-    let response = next.run(request).await;
-    app.metrics.http_in_flight.dec();
-    as_problem(response)
+    let _in_flight = InFlight::new(&app.metrics);
+    as_problem(next.run(request).await)
+}
+
+/// Counts a request for as long as it is answered, also when its client gives up.
+struct InFlight<'m>(&'m Metrics);
+
+impl<'m> InFlight<'m> {
+    fn new(metrics: &'m Metrics) -> Self {
+        metrics.http_in_flight.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.http_in_flight.dec();
+    }
+}
+
+/// True when a browser says that a page of another site sends this: the Host header is then ours, the wish is not.
+fn is_cross_site(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let foreign_origin = text("origin").is_some_and(|origin| {
+        let host = origin.split_once("://").map_or("", |(_, host)| host);
+        !is_local(host)
+    });
+    foreign_origin || text("sec-fetch-site").is_some_and(|site| site == "cross-site")
 }
 
 /// True for the names under which a loopback server is reached; a page that rebinds its own name is not one.

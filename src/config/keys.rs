@@ -158,7 +158,7 @@ keys! {
     http: HttpConfig {
         /// Address and port to listen on; port 0 takes a free one.
         bind: SocketAddr = "127.0.0.1:7170", Host;
-        /// Open connections; more of them wait in the backlog.
+        /// Open connections; more of them are closed at once.
         connections_max: usize where 1..=65_536 = 1024, Host;
         /// Requests being answered at the same time.
         in_flight_max: usize where 1..=65_536 = 512, Host;
@@ -174,6 +174,8 @@ keys! {
         headers_max: usize where 1..=1024 = 64, Host;
         /// Time that open requests have to end when the server stops.
         drain_timeout_millis: u64 where 0..=3_600_000 = 3000, Host;
+        /// Time that a failed world's last view and reason are still served before the process ends.
+        linger_millis: u64 where 0..=3_600_000 = 5000, Host;
         /// Connections that the kernel holds until they are accepted.
         backlog: u32 where 1..=65_535 = 4096, Host;
     }
@@ -224,7 +226,7 @@ keys! {
     keyframe: KeyframeConfig {
         /// Time between two keyframes; 0 = by size: 10 s up to 200,000 entities, 30 s above.
         period_secs: u64 where 0..=86_400 = 0, Host;
-        /// Keyframes kept; the log reaches back to the oldest of them.
+        /// Keyframes kept, the newest.
         kept: usize where 2..=64 = 3, Host;
     }
 

@@ -126,6 +126,7 @@ mod tests {
             http.body_bytes_max = 65536           # default
             http.headers_max = 64                 # default
             http.drain_timeout_millis = 3000      # default
+            http.linger_millis = 5000             # default
             http.backlog = 4096                   # default
             world.scenario = "town"               # default (world)
             world.seed = 7                        # --set (world)

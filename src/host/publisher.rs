@@ -18,6 +18,7 @@ struct Inner {
     waiting: VecDeque<Computed>,
     durable_lsn: u64,
     durable_horizon: Tick,
+    lowered: u64,
 }
 
 struct Computed {
@@ -29,7 +30,7 @@ struct Computed {
 
 impl Publisher {
     pub(super) fn new(status: Arc<WorldStatus>, sequencer: Arc<Sequencer>, durable_horizon: Tick) -> Self {
-        let inner = Inner { waiting: VecDeque::new(), durable_lsn: 0, durable_horizon };
+        let inner = Inner { waiting: VecDeque::new(), durable_lsn: 0, durable_horizon, lowered: 0 };
         Self { status, sequencer, inner: Mutex::new(inner) }
     }
 
@@ -73,10 +74,20 @@ impl Publisher {
         self.advance(&mut inner, mirror);
     }
 
-    pub(super) fn horizon_durable(&self, tick: Tick, mirror: &Mirror) {
+    /// A horizon is durable that was appended when the horizon had been lowered `lowered` times.
+    pub(super) fn horizon_durable(&self, tick: Tick, lowered: u64, mirror: &Mirror) {
         let mut inner = self.inner.lock();
-        inner.durable_horizon = tick;
-        self.advance(&mut inner, mirror);
+        if lowered == inner.lowered {
+            inner.durable_horizon = tick;
+            self.advance(&mut inner, mirror);
+        }
+    }
+
+    /// A lower horizon is about to be appended, for the `lowered`-th time: no earlier one counts any more.
+    pub(super) fn lower_horizon(&self, tick: Tick, lowered: u64) {
+        let mut inner = self.inner.lock();
+        inner.durable_horizon = inner.durable_horizon.min(tick);
+        inner.lowered = lowered;
     }
 
     fn advance(&self, inner: &mut Inner, mirror: &Mirror) {

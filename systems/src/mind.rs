@@ -48,7 +48,8 @@ pub(crate) fn decide(
         for i in 0..goals.len() {
             let need = &needs[i];
             let due = (time.tick.0 + uids[i].get()).is_multiple_of(DECIDE_EVERY);
-            let alarm = need.hunger.max(need.fatigue) >= ALARM && time.tick.0 - goals[i].since > 1;
+            let alarm =
+                need.hunger.max(need.fatigue) >= ALARM && time.tick.0.saturating_sub(goals[i].since) > 1;
             if !due && !alarm {
                 continue;
             }
@@ -97,8 +98,8 @@ impl Situation<'_> {
     fn score(&self, action: Action) -> f32 {
         let Self { day, needs, traits, work, coins } = self;
         let dark = 1.0 - day.light.min(1.0);
-        let at_work =
-            day.minute >= u64::from(work.starts) && day.minute < u64::from(work.starts + work.lasts);
+        let at_work = day.minute >= u64::from(work.starts)
+            && day.minute < u64::from(work.starts) + u64::from(work.lasts);
         match action {
             // By night one sleeps unless something is pressing; by day only who can no longer stand.
             Action::Sleep if day.is_night() => 0.5 + 0.4 * rises(needs.fatigue, 0.3),

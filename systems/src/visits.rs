@@ -79,7 +79,7 @@ pub(crate) fn leave(
     }
     for (uid, position, goal) in &goals {
         if goal.action == Action::Leave && crate::needs::is_there(goal, position) {
-            deaths.despawn(*uid);
+            deaths.despawn(*uid, *uid);
         }
     }
 }

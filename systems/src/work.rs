@@ -15,9 +15,10 @@ pub(crate) fn pay(
         let mut paid = 0;
         for i in 0..purses.len() {
             let work = &works[i];
-            let done = work.lasts > 0 && minute + 1 == u64::from(work.starts + work.lasts);
+            let done = work.lasts > 0 && minute + 1 == u64::from(work.starts) + u64::from(work.lasts);
             if done && goals[i].action == Action::Work && is_there(&goals[i], &positions[i]) {
-                purses.row_mut(i).coins += u32::from(work.wage);
+                let purse = purses.row_mut(i);
+                purse.coins = purse.coins.saturating_add(u32::from(work.wage));
                 paid += i64::from(work.wage);
             }
         }

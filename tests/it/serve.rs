@@ -146,6 +146,64 @@ fn slow_senders_and_too_many_connections_are_turned_away() {
     }
 }
 
+#[test]
+fn a_page_of_another_site_cannot_change_a_world() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]);
+    let check = |method: &str, header: &str, code: &str| {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        let path = if method == "GET" { "" } else { "/pause" };
+        let request = format!(
+            "{method} /v1/worlds/town{path} HTTP/1.1\r\nhost: localhost\r\n{header}connection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code}")), "{method} {header}: {answer}");
+    };
+    check("POST", "origin: http://evil.example\r\n", "403");
+    check("POST", "origin: null\r\n", "403");
+    check("POST", "sec-fetch-site: cross-site\r\n", "403");
+    check("POST", "origin: http://localhost:7170\r\nsec-fetch-site: same-origin\r\n", "202");
+    check("POST", "", "202");
+    check("GET", "origin: http://evil.example\r\n", "200");
+}
+
+/// D2: a lease that a pause takes back allows nothing any more, however quickly the world goes on.
+#[test]
+fn d2_pauses_steps_and_resumes_in_quick_turns_are_never_contradicted() {
+    let data = tempfile::tempdir().unwrap();
+    let mut shown = 0;
+    for round in 0..6 {
+        let server = Server::start(data.path(), &["--set", "tick.rate_hz=0"]);
+        let mut client = server.client();
+        assert!(tick(&server) >= shown, "round {round}: recovery ends before what was shown");
+        for _ in 0..20 {
+            for wish in ["pause", "step", "resume"] {
+                let (code, answer) = client.request("POST", &format!("/v1/worlds/town/{wish}"), "").unwrap();
+                assert_eq!(code, 202, "{wish}: {answer}");
+            }
+            shown = client.request("GET", "/v1/worlds/town", "").unwrap().1["tick"].as_u64().unwrap();
+        }
+        server.kill();
+    }
+}
+
+#[test]
+fn inputs_that_wait_for_a_far_tick_are_bounded() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &["--set", "tick.pending_inputs_max=10"]);
+    let mut client = server.client();
+    let mut post = || {
+        let path = "/v1/worlds/town/entities?at_tick=18446744073709551615";
+        client.request("POST", path, r#"{"prototype":"townsman"}"#).unwrap().0
+    };
+    let codes: Vec<u16> = (0..200).map(|_| post()).collect();
+    assert!(codes.contains(&503) && codes.iter().all(|code| [202, 503].contains(code)), "{codes:?}");
+    // A tick may take what the queue holds before the count of those that wait is told.
+    assert!(codes.iter().filter(|code| **code == 202).count() <= 20, "{codes:?}");
+}
+
 fn tick(server: &Server) -> u64 {
     server.get("/v1/worlds/town").1["tick"].as_u64().unwrap()
 }

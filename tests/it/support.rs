@@ -58,7 +58,8 @@ impl Server {
     pub fn launch(data: &Path, more: &[&str]) -> Result<Self, String> {
         let mut child = Command::new(EVERWORLD)
             .args(["serve", "--set", "http.bind=127.0.0.1:0", "--set", "logging.format=json"])
-            .args(["--set", "world.population=300", "--set", "tick.rate_hz=100", "--data"])
+            .args(["--set", "world.population=300", "--set", "tick.rate_hz=100"])
+            .args(["--set", "http.linger_millis=0", "--data"])
             .arg(data)
             .args(more)
             .stdin(Stdio::null())

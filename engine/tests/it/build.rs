@@ -198,6 +198,17 @@ fn w4_what_an_exclusive_system_smuggles_in_is_caught() {
     run(system(observe), "observers");
 }
 
+/// bevy calls a system without access compatible with an exclusive one; both use the world's change tick.
+#[test]
+fn a_system_without_access_waits_for_exclusive_ones_too() {
+    fn nothing() {}
+    fn alone(_: &mut World) {}
+    let mut world = WorldBuilder::new(1, 1.0);
+    world.system(system(nothing)).system(system(alone));
+    let live = world.build(options(1, Parallel::Never)).unwrap();
+    assert_eq!(live.plan().edges.len(), 1, "{}", live.plan());
+}
+
 #[test]
 fn the_plan_says_order_edges_and_reasons() {
     let plan = |add: fn(&mut WorldBuilder)| {

@@ -22,7 +22,12 @@ resource! {
     pub struct Total("total", version 1) { sum: FixedSum, born: u64 }
 }
 
+component! {
+    pub struct Wounded("wounded", version 1) { by: Uid }
+}
+
 const WAKE: u32 = 7;
+const HEAL: u32 = 100;
 
 /// A small world in which everything happens that could depend on an order.
 fn spend(random: Random, mut rows: Rows<(&'static Uid, Write<Energy>), Without<Tired>>) {
@@ -60,7 +65,7 @@ fn rest(
     rows.for_each(|(uids, energies)| {
         for (uid, energy) in uids.iter().zip(energies) {
             if energy.value < 0.0 {
-                effects.insert(*uid, Tired { since: time.tick.0 });
+                effects.insert(*uid, *uid, Tired { since: time.tick.0 });
                 timers.after(5 + uid.get() % 3, *uid, WAKE);
             }
         }
@@ -68,7 +73,7 @@ fn rest(
 }
 fn wake(due: Due, effects: Effects, index: Res<UidIndex>, mut energies: Query<&mut Energy>) {
     for uid in due.of(WAKE) {
-        effects.remove::<Tired>(uid);
+        effects.remove::<Tired>(uid, uid);
         if let Some(mut energy) = index.get(uid).and_then(|entity| energies.get_mut(entity).ok()) {
             energy.value += 2.0;
         }
@@ -82,7 +87,18 @@ fn breed(effects: Effects, random: Random, mut rows: Rows<(&'static Uid, &'stati
                 effects.spawn(*uid, (Energy { value: draws.unit32(), bites: 0 }, Target::default()));
             }
             if energy.bites > 40 {
-                effects.despawn(*uid);
+                effects.despawn(*uid, *uid);
+            }
+        }
+    });
+}
+/// Several aim at one: who is heard last must not be a matter of threads or rows.
+fn wound(effects: Effects, timers: Timers, mut rows: Rows<(&'static Uid, &'static Target)>) {
+    rows.for_each(|(uids, targets)| {
+        for (uid, target) in uids.iter().zip(targets) {
+            if target.uid != Uid::NONE && uid.get() % 5 == 0 {
+                effects.insert(*uid, target.uid, Wounded { by: *uid });
+                timers.after(2, target.uid, HEAL + uid.get() as u32 % 7);
             }
         }
     });
@@ -94,13 +110,19 @@ fn add_up(mut total: ResMut<Total>, mut rows: Rows<&'static Energy>) {
 
 fn builder(seed: u64) -> WorldBuilder {
     let mut world = WorldBuilder::new(seed, 1.0);
-    world.column::<Energy>().column::<Target>().column::<Tired>().resource(Total::default());
+    world
+        .column::<Energy>()
+        .column::<Target>()
+        .column::<Tired>()
+        .column::<Wounded>()
+        .resource(Total::default());
     world
         .system(system(spend))
         .system(system(aim))
         .system(system(bite).after(aim))
         .system(system(rest).after(spend))
         .system(system(wake))
+        .system(system(wound))
         .system(system(breed).every(2))
         .system(system(add_up).after(breed));
     world.setup(|world| {

@@ -92,8 +92,8 @@ fn effects_are_seen_after_their_phase_and_gone_uids_are_forgotten() {
     fn end(effects: Effects, index: Res<UidIndex>) {
         for uid in 1..=3 {
             if index.get(Uid::new(uid)).is_some() {
-                effects.despawn(Uid::new(uid));
-                effects.despawn(Uid::new(uid));
+                effects.despawn(Uid::new(uid), Uid::new(uid));
+                effects.despawn(Uid::new(uid), Uid::new(uid));
                 return;
             }
         }
@@ -178,24 +178,30 @@ fn a_panic_names_the_system_and_poisons_the_world() {
     fn fine(mut diary: ResMut<Diary>) {
         diary.lines.clear();
     }
+    fn breed(effects: Effects, timers: Timers) {
+        effects.spawn(Uid::new(1), Age { ticks: 1 });
+        timers.after(9, Uid::new(1), 1);
+    }
     fn bad(time: Res<TickTime>, ages: Query<&Age>) {
         assert!(time.tick.0 < 3, "at {} with {}", time.tick, ages.iter().count());
     }
     for parallel in [Parallel::Always, Parallel::Never] {
         let mut world = builder();
-        world.system(system(fine)).system(system(bad));
+        world.system(system(fine)).system(system(bad).after(breed)).system(system(breed));
         let mut live = created(world, 2, parallel);
         live.tick(&[]).unwrap();
         let good = live.image();
         live.tick(&[]).unwrap();
+        let second = live.state_hash();
         let error = live.tick(&[]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "system \"a_panic_names_the_system_and_poisons_the_world::bad\" failed in tick 3: at 3 with 0"
+            "system \"a_panic_names_the_system_and_poisons_the_world::bad\" failed in tick 3: at 3 with 2"
         );
         assert_eq!(live.tick(&[]).unwrap_err(), error, "a poisoned world refuses to go on");
         live.restore(&good).unwrap();
         assert_eq!(live.tick(&[]).unwrap().tick, Tick(2), "a restore heals it");
+        assert_eq!(live.state_hash(), second, "what was asked for in the failed tick is forgotten");
     }
     let mut live = created(builder(), 1, Parallel::Never);
     let error = live.tick(&[note(1, None, "panic")]).unwrap_err().to_string();
