@@ -23,10 +23,9 @@ pub fn gather(random: Random, mut hives: Rows<(&'static Uid, Write<Honey>)>) {
     });
 }
 
-/// Takes honey out of a hive.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Harvest {
+struct Harvest {
     hive: Uid,
     grams: f32,
 }
@@ -44,7 +43,8 @@ impl Input for Harvest {
 }
 
 fn bees(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
-    let hives = scenario.population;
+    let many = |_| ScenarioError::new("population: expected fewer hives");
+    let hives = u16::try_from(scenario.population).map_err(many)?;
     world.column::<Honey>().input::<Harvest>().system(system(gather));
     world.setup(move |world| _ = world.spawn_many((0..hives).map(|_| Honey::default())));
     Ok(())

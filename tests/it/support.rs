@@ -55,6 +55,7 @@ impl Server {
     }
 
     /// Starts one and waits until it listens; what it said when it ended instead.
+    #[expect(clippy::zombie_processes, reason = "Drop waits for it")]
     pub fn launch(data: &Path, more: &[&str]) -> Result<Self, String> {
         let mut child = Command::new(EVERWORLD)
             .args(["serve", "--set", "http.bind=127.0.0.1:0", "--set", "logging.format=json"])
@@ -101,7 +102,7 @@ impl Server {
 
     /// Polls until `ready` says so, within a time that no healthy server needs.
     pub fn until<T>(&self, mut ready: impl FnMut(&Self) -> Option<T>) -> T {
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_mins(1);
         loop {
             if let Some(value) = ready(self) {
                 return value;

@@ -37,7 +37,7 @@ fn people_live_by_day_and_sleep_by_night() {
                 day = day.max(census.at_market);
                 at_work = at_work.max(census.at_work * 100 / census.people);
             }
-            if live.now().0 % 240 == 0 {
+            if live.now().0.is_multiple_of(240) {
                 let image = live.image();
                 assert!(
                     floats(&image, "needs").all(|need| (0.0..=1.0).contains(&need)),

@@ -85,7 +85,7 @@ fn build_errors_name_the_systems() {
             _ = w
                 .system(system(heat).after(cool))
                 .system(system(cool).after(look))
-                .system(system(look).after(heat))
+                .system(system(look).after(heat));
         },
         expect!["dependency cycle: build::cool -> build::heat -> build::look -> build::cool"],
     );

@@ -41,7 +41,7 @@ fn spend(random: Random, mut rows: Rows<(&'static Uid, Write<Energy>), Without<T
 fn aim(random: Random, time: Res<TickTime>, mut rows: Rows<(&'static Uid, Write<Target>)>) {
     rows.for_each(|(uids, mut targets)| {
         for i in 0..uids.len() {
-            if (time.tick.0 + uids[i].get()) % 3 == 0 {
+            if (time.tick.0 + uids[i].get()).is_multiple_of(3) {
                 let uid = Uid::new(1 + u64::from(random.of(uids[i]).below(200)));
                 targets.set(i, Target { uid });
             }
