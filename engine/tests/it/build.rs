@@ -1,4 +1,4 @@
-//! Build errors name the systems, and what would escape is refused.
+//! Build errors name the systems, and what would escape is refused (W2, W4).
 
 use crate::options;
 use bevy_ecs::prelude::*;
