@@ -31,7 +31,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 #[derive(Args)]
@@ -58,6 +58,7 @@ struct Told {
     /// State hashes that were shown, by tick.
     shown: Mutex<BTreeMap<Tick, StateHash>>,
     shown_tick: Mutex<Tick>,
+    /// Markers are numbered by it.
     posted: AtomicU32,
 }
 
@@ -70,73 +71,117 @@ pub(crate) fn run(args: &KillArgs) -> Outcome {
         .dir
         .clone()
         .unwrap_or_else(|| std::env::temp_dir().join(format!("everworld-kill-{}", std::process::id())));
-    let data = base.join("data");
-    fs::create_dir_all(&data)?;
-    let told = Told::default();
-    let marker = AtomicU32::new(FIRST_MARKER);
     let mut draws = Draws::new(args.seed, 0, 0, 0);
-    let (mut lost, mut contradictions, mut differences, mut during_start, mut recovered) =
-        (0, 0, 0usize, 0, 0u64);
-    for round in 1..=args.rounds {
-        // Some die while they start or come back, most while they serve.
-        let lifetime = Duration::from_millis(u64::from(30 + draws.below(1_500)));
-        let served = live_and_die(args, &data, lifetime, &told, &marker)
-            .with_context(|| format!("round {round}; the data is in {}", base.display()))?;
-        during_start += u32::from(!served);
-        if !data.join("worlds/town/log").is_dir() {
-            ensure!(
-                told.acknowledged.lock().expect("no client panics").is_empty(),
-                "there is no world, but acknowledged inputs"
-            );
-            continue;
+    let mut total = Counts::default();
+    let mut round = 0;
+    // Worlds of ten lives each: older ones would spend their time in coming back.
+    for world in 0..args.rounds.div_ceil(LIVES) {
+        let dir = base.join(format!("world-{world}"));
+        let told = Told::default();
+        for _ in 0..LIVES.min(args.rounds - round) {
+            round += 1;
+            // One in eight dies while it starts or comes back, the others after they have served.
+            let while_starting = draws.below(8) == 0;
+            let lifetime =
+                Duration::from_millis(u64::from(draws.below(if while_starting { 60 } else { 1_000 })));
+            let counts = kill_once(args, &dir, lifetime, while_starting, &told);
+            total.add(&counts.with_context(|| format!("round {round}; the data is in {}", dir.display()))?);
         }
-        let by_log = bring_back(args, &data, &base.join("by-log"), 1, false, &told);
-        let by_log = by_log
-            .with_context(|| format!("round {round}, from the log; the data is in {}", base.display()))?;
-        let by_keyframe = bring_back(args, &data, &base.join("by-keyframe"), 4, true, &told);
-        let by_keyframe = by_keyframe.with_context(|| {
-            format!("round {round}, from the keyframe; the data is in {}", base.display())
-        })?;
-        if by_log.at != by_keyframe.at || by_log.after != by_keyframe.after {
-            differences += 1;
-            eprintln!("round {round}: by log {:?}, by keyframe {:?}", by_log.at, by_keyframe.at);
+        total.acknowledged += told.acknowledged.lock().expect("no client panics").len();
+        total.shown += told.shown.lock().expect("no client panics").len();
+        total.posted += told.posted.load(Relaxed);
+        if total.is_clean() && args.dir.is_none() && dir.exists() {
+            fs::remove_dir_all(&dir)?;
         }
-        contradictions += by_log.contradictions;
-        let acknowledged = told.acknowledged.lock().expect("no client panics");
-        let missing: Vec<_> = acknowledged.difference(&by_log.markers).collect();
-        if !missing.is_empty() {
-            lost += missing.len();
-            eprintln!("round {round}: lost {missing:?}");
-        }
-        recovered += u64::from(by_log.markers.len() as u32);
     }
-    let acknowledged = told.acknowledged.lock().expect("no client panics").len();
-    let shown = told.shown.lock().expect("no client panics").len();
-    if lost + contradictions + differences == 0 && args.dir.is_none() {
-        fs::remove_dir_all(&base)?;
-    }
+    ensure!(
+        total.recovered > 0 && total.shown > 0,
+        "nothing was recovered or shown: the harness did no work"
+    );
     let none = Bound::AtMost(0.0);
     let case = format!("{} kills, seed {}", args.rounds, args.seed);
-    ensure!(recovered > 0 && shown > 0, "nothing was recovered or shown: the harness did not do its work");
     Ok(Report::new(
         "kill",
         vec![
-            Row::bounded(&case, "before it served", f64::from(during_start), "kills", Bound::AtLeast(0.0)),
+            Row::plain(&case, "before it served", f64::from(total.while_starting), "kills"),
             Row::bounded(
                 &case,
                 "acknowledged",
-                acknowledged as f64,
+                total.acknowledged as f64,
                 "inputs",
                 Bound::AtLeast(f64::from(args.rounds)),
             ),
-            Row::plain(&case, "posted", f64::from(told.posted.load(Relaxed)), "inputs"),
-            Row::plain(&case, "state hashes shown", shown as f64, "ticks"),
-            Row::bounded(&case, "acknowledged and lost", lost as f64, "inputs", none),
-            Row::bounded(&case, "shown and contradicted", contradictions as f64, "ticks", none),
-            Row::bounded(&case, "log and keyframe differ", differences as f64, "rounds", none),
+            Row::plain(&case, "posted", f64::from(total.posted), "inputs"),
+            Row::plain(&case, "state hashes shown", total.shown as f64, "ticks"),
+            Row::bounded(&case, "acknowledged and lost", total.lost as f64, "inputs", none),
+            Row::bounded(&case, "shown and contradicted", total.contradictions as f64, "ticks", none),
+            Row::bounded(&case, "log and keyframe differ", total.differences as f64, "rounds", none),
         ],
         None,
     ))
+}
+
+/// Kills of one world before the next is begun.
+const LIVES: u32 = 10;
+
+#[derive(Default)]
+struct Counts {
+    while_starting: u32,
+    acknowledged: usize,
+    posted: u32,
+    shown: usize,
+    recovered: usize,
+    lost: usize,
+    contradictions: usize,
+    differences: usize,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.while_starting += other.while_starting;
+        self.recovered += other.recovered;
+        self.lost += other.lost;
+        self.contradictions += other.contradictions;
+        self.differences += other.differences;
+    }
+
+    fn is_clean(&self) -> bool {
+        self.lost + self.contradictions + self.differences == 0
+    }
+}
+
+/// One life, and what is left of it.
+fn kill_once(
+    args: &KillArgs,
+    dir: &Path,
+    lifetime: Duration,
+    while_starting: bool,
+    told: &Told,
+) -> anyhow::Result<Counts> {
+    let data = dir.join("data");
+    fs::create_dir_all(&data)?;
+    let served = live_and_die(args, &data, lifetime, while_starting, told)?;
+    let mut counts = Counts { while_starting: u32::from(!served), ..Counts::default() };
+    let acknowledged = told.acknowledged.lock().expect("no client panics").clone();
+    if !data.join("worlds/town/log").is_dir() {
+        ensure!(acknowledged.is_empty(), "there is no world, but there are acknowledged inputs");
+        return Ok(counts);
+    }
+    let by_log = bring_back(args, &data, &dir.join("by-log"), 1, false, told).context("from the log")?;
+    let by_keyframe =
+        bring_back(args, &data, &dir.join("by-keyframe"), 4, true, told).context("from the keyframe")?;
+    if by_log.at != by_keyframe.at || by_log.after != by_keyframe.after {
+        counts.differences = 1;
+        eprintln!("by log {:?}, by keyframe {:?}", by_log.at, by_keyframe.at);
+    }
+    counts.contradictions = by_log.contradictions;
+    let missing: Vec<_> = acknowledged.difference(&by_log.markers).collect();
+    counts.lost = missing.len();
+    if !missing.is_empty() {
+        eprintln!("lost {missing:?}");
+    }
+    counts.recovered = by_log.markers.len();
+    Ok(counts)
 }
 
 /// One life of the server. False when it died before it answered.
@@ -144,8 +189,8 @@ fn live_and_die(
     args: &KillArgs,
     data: &Path,
     lifetime: Duration,
+    while_starting: bool,
     told: &Told,
-    marker: &AtomicU32,
 ) -> anyhow::Result<bool> {
     let mut server = Command::new(std::env::current_exe()?)
         .arg("server")
@@ -172,8 +217,7 @@ fn live_and_die(
                     let address: SocketAddr =
                         entry["fields"]["address"].as_str().context("an address")?.parse()?;
                     clients.extend(
-                        (0..CLIENTS)
-                            .map(|i| scope.spawn(move || post(address, i, told, marker, over, served))),
+                        (0..CLIENTS).map(|i| scope.spawn(move || post(address, i, told, over, served))),
                     );
                     clients.push(scope.spawn(move || look(address, told, over)));
                 }
@@ -188,10 +232,17 @@ fn live_and_die(
             ensure!(lines.is_empty(), "the server said: {}", lines.join("\n"));
             Ok(())
         });
+        // Until it serves, unless it is to die before.
+        let patience = Instant::now() + Duration::from_secs(30);
+        while !while_starting && !served.load(Relaxed) && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         std::thread::sleep(lifetime);
+        // Clients post on while it dies.
+        let killed = kill(&mut server);
         over.store(true, Relaxed);
-        kill(&mut server)?;
-        reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))?
+        let said = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))?;
+        killed.and(said)
     });
     result.map(|()| served.load(Relaxed))
 }
@@ -211,7 +262,6 @@ fn post(
     address: SocketAddr,
     number: usize,
     told: &Told,
-    marker: &AtomicU32,
     over: &AtomicBool,
     served: &AtomicBool,
 ) -> anyhow::Result<()> {
@@ -219,9 +269,8 @@ fn post(
     // Half of them ask for the durable, half for the applied acknowledgement.
     let ack = if number.is_multiple_of(2) { "durable" } else { "applied" };
     while !over.load(Relaxed) {
-        let own = marker.fetch_add(1, Relaxed);
+        let own = FIRST_MARKER + told.posted.fetch_add(1, Relaxed);
         let body = json!({"prototype": "townsman", "components": {"home": {"household": own}}}).to_string();
-        told.posted.fetch_add(1, Relaxed);
         match client.request("POST", &format!("/v1/worlds/town/entities?ack={ack}"), &body) {
             Ok((202, answer)) => {
                 ensure!(answer.get("rejected").is_none(), "the input was rejected: {answer}");
