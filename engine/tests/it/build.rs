@@ -185,16 +185,28 @@ fn w4_what_an_exclusive_system_smuggles_in_is_caught() {
     fn unregistered(world: &mut World) {
         world.spawn(Unknown);
     }
+    fn added(world: &mut World) {
+        let mut entities = world.query_filtered::<Entity, With<Heat>>();
+        let entity = entities.iter(world).next().unwrap();
+        world.entity_mut(entity).insert(Unknown);
+    }
+    fn removed(world: &mut World) {
+        let mut entities = world.query_filtered::<Entity, With<Heat>>();
+        let entity = entities.iter(world).next().unwrap();
+        world.despawn(entity);
+    }
     #[track_caller]
     fn run(system: everworld_engine::SystemConfig, expected: &str) {
         let mut world = WorldBuilder::new(1, 1.0);
-        world.column::<Heat>().system(system);
+        world.column::<Heat>().system(system).setup(|world| _ = world.spawn(Heat::default()));
         let mut live = crate::created(world, 1, Parallel::Never);
         let error = live.tick(&[]).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
     run(system(spawn), "spawned without a Uid");
     run(system(unregistered), "spawned without a Uid");
+    run(system(added), "a component that is not registered");
+    run(system(removed), "removed past the engine");
     run(system(observe), "observers");
 }
 
