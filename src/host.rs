@@ -180,6 +180,8 @@ pub fn start(
     let start = Start { config: config.clone(), record, plugins, accept_foreign_log, lock, pool };
     let (own, own_metrics, for_end) = (handle.clone(), metrics.clone(), handle.clone());
     let body = move || {
+        // Short ticks run on this thread: they stand back behind HTTP like the pool's.
+        pool::stand_back();
         let status = own.status.clone();
         let result = open(start, own, &own_metrics).and_then(|mut host| host.run(&incoming));
         if let Err(error) = &result {

@@ -414,6 +414,10 @@ impl Planner {
                     what: format!("component {}", id.index()),
                     params: config.params.into(),
                 })?;
+                if is_write && name == TickTime::NAME {
+                    let reason = "it writes the time, which ticking alone does".into();
+                    return Err(BuildError::Parameter { system, reason });
+                }
                 if is_write { writes.push(name) } else { reads.push(name) }
             }
             reads.sort();

@@ -36,6 +36,7 @@ fn everything(_: Query<EntityMut>) {}
 fn local(_: Local<u32>) {}
 fn changed(_: Query<&Heat, Changed<Heat>>) {}
 fn commands(_: Commands) {}
+fn turn_back(_: ResMut<TickTime>) {}
 fn twice(_: Query<&mut Heat>, _: Query<&Heat>) {}
 fn observe(world: &mut World) {
     world.add_observer(|_: On<Add<Heat>>| {});
@@ -170,6 +171,12 @@ fn w2_what_would_escape_is_refused() {
         |w| _ = w.system(system(commands)),
         expect![[
             r#"system "build::commands" cannot be run deterministically: commands changes structure in the order of threads; use Effects"#
+        ]],
+    );
+    check(
+        |w| _ = w.system(system(turn_back)),
+        expect![[
+            r#"system "build::turn_back" cannot be run deterministically: it writes the time, which ticking alone does"#
         ]],
     );
     let conflicting = build(|w| _ = w.system(system(twice))).unwrap_err().to_string();
