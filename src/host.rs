@@ -277,7 +277,7 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         mirror: mirror.handle(),
         registry,
         plan: Arc::new(live.plan().clone()),
-        scenario: (record.scenario.name.clone(), live.seed()),
+        scenario: (spine.record.scenario.name.clone(), live.seed()),
         log: spine.log.clone(),
     };
     assert!(handle.running.set(running).is_ok(), "a world is opened once");

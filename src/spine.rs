@@ -180,6 +180,8 @@ pub struct Spine {
     pub log: LogHandle,
     /// The world's keyframes. Taken out by the thread that writes them.
     pub store: Option<Store>,
+    /// What the world was created from; whoever opens it may have asked for something else.
+    pub record: WorldRecord,
     /// What the log says the world does.
     pub mode: RunMode,
     /// Logged inputs that no tick has taken.
@@ -357,7 +359,7 @@ impl Opening<'_> {
         let (log, _) = self.open_log(&self.dir, &[])?;
         let store = self.open_store()?;
         let mode = RunMode { paused: false, step_until: Tick(0), millihertz: None };
-        Ok((self.spine(lock, log, store, mode, Vec::new(), (1, 1))?, live))
+        Ok((self.spine(lock, log, store, record.clone(), mode, Vec::new(), (1, 1))?, live))
     }
 
     fn recover(
@@ -413,17 +415,19 @@ impl Opening<'_> {
             None => self.renew_store()?,
         };
         let mut spine =
-            self.spine(lock, log, store, mode, queued, (history.next_seq, history.next_control))?;
+            self.spine(lock, log, store, record, mode, queued, (history.next_seq, history.next_control))?;
         spine.last_keyframe = keyframe;
         spine.replayed = live.now().0 - from.0;
         Ok((spine, live))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the fields of one struct, at its two places of origin")]
     fn spine(
         &self,
         lock: File,
         log: Log,
         store: Store,
+        record: WorldRecord,
         mode: RunMode,
         queued: Vec<InputEnvelope>,
         next: (u64, u64),
@@ -434,6 +438,7 @@ impl Opening<'_> {
             world: self.world.clone(),
             log,
             store: Some(store),
+            record,
             mode,
             queued,
             next,

@@ -55,6 +55,11 @@ impl Durable {
         Ok(Self { spine, live })
     }
 
+    /// What the world was created from.
+    pub fn record(&self) -> &WorldRecord {
+        &self.spine.record
+    }
+
     /// The world.
     pub fn live(&self) -> &LiveWorld {
         &self.live

@@ -26,8 +26,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     npcs: Option<u64>,
     /// How many threads to tick on; one per core when not given
-    #[arg(long, value_name = "K")]
-    threads: Option<usize>,
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
     /// What chance is drawn from, instead of the scenario's seed
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
@@ -83,7 +83,7 @@ pub(super) fn run(args: &RunArgs, plugins: &'static [Plugin]) -> Result<(), Fail
     sets.extend(args.npcs.map(|npcs| format!("population={npcs}")));
     sets.extend(args.seed.map(|seed| format!("seed={seed}")));
     let scenario = worlds::load_scenario(&args.file, plugins, &sets).map_err(exit::config)?;
-    let threads = args.threads.unwrap_or(0);
+    let threads = usize::from(args.threads.unwrap_or(0));
     if args.hash_every == Some(0) {
         return Err(exit::usage("--hash-every: expected at least 1"));
     }
@@ -94,6 +94,13 @@ pub(super) fn run(args: &RunArgs, plugins: &'static [Plugin]) -> Result<(), Fail
         None => Played::Volatile(Box::new(worlds::create(&record, plugins, options)?)),
         Some(data) => Played::Durable(Box::new(worlds::Durable::open(data, &record, plugins, options)?)),
     };
+    if let Played::Durable(durable) = &world
+        && *durable.record() != record
+    {
+        eprintln!(
+            "everworld: the world in this data directory goes on as it was created; scenario, seed and population of the command line are not used"
+        );
+    }
     let mut timings = Timings::new(world.live().plan());
     let mut hashes = Vec::new();
     let first = world.live().now();
