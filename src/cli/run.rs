@@ -26,8 +26,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     npcs: Option<u64>,
     /// How many threads to tick on; one per core when not given
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=256))]
-    threads: Option<u16>,
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..=256))]
+    threads: Option<u64>,
     /// What chance is drawn from, instead of the scenario's seed
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
@@ -83,7 +83,7 @@ pub(super) fn run(args: &RunArgs, plugins: &'static [Plugin]) -> Result<(), Fail
     sets.extend(args.npcs.map(|npcs| format!("population={npcs}")));
     sets.extend(args.seed.map(|seed| format!("seed={seed}")));
     let scenario = worlds::load_scenario(&args.file, plugins, &sets).map_err(exit::config)?;
-    let threads = usize::from(args.threads.unwrap_or(0));
+    let threads = args.threads.unwrap_or(0) as usize;
     if args.hash_every == Some(0) {
         return Err(exit::usage("--hash-every: expected at least 1"));
     }
