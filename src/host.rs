@@ -367,34 +367,34 @@ impl Host {
         }
     }
 
-    /// Handles what was asked, waiting for it until the next tick is due. `Some` ends the world.
+    /// Handles the next thing that is asked, waiting for it until a tick is due. `Some` ends the world.
     fn obey(
         &mut self,
         commands: &Receiver<Command>,
         due: u64,
     ) -> Result<Option<Result<(), SpineError>>, SpineError> {
-        loop {
-            let wait = if self.wants_tick() {
-                due.saturating_sub(clock::now_nanos())
-            } else {
-                self.capture_at_rest();
-                REST_NANOS
-            };
-            let command = match commands.recv_timeout(Duration::from_nanos(wait)) {
-                Ok(command) => command,
-                Err(RecvTimeoutError::Timeout) => {
-                    if let Some(error) = self.spine.log.failed() {
-                        return Err(self.log_failed(LogError::Failed(error)));
-                    }
-                    return Ok(None);
+        let wait = if self.wants_tick() {
+            due.saturating_sub(clock::now_nanos())
+        } else {
+            self.capture_at_rest();
+            REST_NANOS
+        };
+        let command = match commands.recv_timeout(Duration::from_nanos(wait)) {
+            Ok(command) => command,
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(error) = self.spine.log.failed() {
+                    return Err(self.log_failed(LogError::Failed(error)));
                 }
-                Err(RecvTimeoutError::Disconnected) => return Ok(Some(self.stop())),
-            };
-            if let Wish::Stop = command.what {
-                return Ok(Some(self.stop()));
+                return Ok(None);
             }
-            self.grant(command)?;
+            Err(RecvTimeoutError::Disconnected) => return Ok(Some(self.stop())),
+        };
+        if let Wish::Stop = command.what {
+            return Ok(Some(self.stop()));
         }
+        self.grant(command)?;
+        // What is due may have changed: back to the loop that knows.
+        Ok(None)
     }
 
     /// Logs and applies a wish between two ticks.
@@ -574,7 +574,10 @@ impl Host {
     }
 
     fn show_mode(&mut self) {
-        let millihertz = self.mode.millihertz.unwrap_or((self.config.tick.rate_hz * 1e3) as u64);
+        let rate_hz = self.config.tick.rate_hz;
+        // A rate that is slower than can be told is not as fast as possible.
+        let configured = if rate_hz == 0.0 { 0 } else { ((rate_hz * 1e3).round() as u64).max(1) };
+        let millihertz = self.mode.millihertz.unwrap_or(configured);
         self.status.set_millihertz(millihertz);
         self.status.set_state(if self.mode.paused { WorldState::Paused } else { WorldState::Running }, None);
     }

@@ -217,7 +217,9 @@ impl Sequencer {
 
     /// Admits nothing from now on.
     pub fn close(&self) {
-        let _guard = self.inner.lock();
+        let mut inner = self.inner.lock();
         self.closed.store(true, Relaxed);
+        // Those who wait for an outcome are told that none comes in this life.
+        inner.waiters.clear();
     }
 }

@@ -18,7 +18,8 @@ pub(crate) fn steer(mut walkers: Rows<(Write<Velocity>, &'static Position, &'sta
         for i in 0..velocities.len() {
             let (dx, dy) = (goals[i].x - positions[i].x, goals[i].y - positions[i].y);
             let distance = (dx * dx + dy * dy).sqrt();
-            let wanted = if distance < STAND {
+            // Further than can be told is as good as here: no infinity may become a velocity.
+            let wanted = if distance < STAND || !distance.is_finite() {
                 Velocity::default()
             } else {
                 // Never further than the goal itself, so that nobody overshoots.

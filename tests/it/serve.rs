@@ -171,6 +171,15 @@ fn a_page_of_another_site_cannot_change_a_world() {
     check("GET", "origin: http://evil.example\r\n", "200");
 }
 
+#[test]
+fn a_raised_rate_does_not_wait_out_the_old_one() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &["--set", "tick.rate_hz=0.001"]);
+    let at = tick(&server);
+    assert_eq!(server.client().request("PUT", "/v1/worlds/town/rate", r#"{"rate_hz":100}"#).unwrap().0, 202);
+    server.until(|server| (tick(server) > at + 5).then_some(()));
+}
+
 /// D2: a lease that a pause takes back allows nothing any more, however quickly the world goes on.
 #[test]
 fn d2_pauses_steps_and_resumes_in_quick_turns_are_never_contradicted() {
