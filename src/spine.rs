@@ -286,7 +286,10 @@ impl Spine {
 
     /// Ends in order: the horizon at the last tick, a keyframe, the log synced and closed.
     pub fn close(&mut self, live: &mut LiveWorld) -> Result<(), SpineError> {
-        let lsn = self.append(Record::Horizon { tick: live.now() })?;
+        // Who ends waits for room in a full log for some seconds at the most: nothing shown is past its horizon.
+        let horizon = Record::Horizon { tick: live.now() };
+        let lsn =
+            append_patiently(&self.log, &horizon, || None, || true).map_err(|error| self.log_error(error))?;
         let point = self.log.wait_durable(lsn).map_err(|error| self.log_error(error))?;
         let image = live.image();
         if let Some(store) = &mut self.store {

@@ -29,7 +29,7 @@ pub enum Record {
     },
     /// A request to the host, consumed before the tick that it concerns.
     Control {
-        /// Its number in the order of inputs.
+        /// Its number among the control records, from 1.
         seq: u64,
         /// The tick before which it is consumed.
         tick: Tick,
