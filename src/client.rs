@@ -33,12 +33,50 @@ impl Client {
     /// # Errors
     /// When the connection fails; it is of no more use then.
     pub fn request(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, Value)> {
+        self.request_with(method, path, "", body)
+    }
+
+    /// As [`Client::request`], with more headers, each ended by a line break.
+    ///
+    /// # Errors
+    /// When the connection fails.
+    pub fn request_with(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> anyhow::Result<(u16, Value)> {
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
             self.address,
             body.len()
         );
         self.stream.get_mut().write_all(request.as_bytes())?;
+        let (status, length) = self.head()?;
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    }
+
+    /// Writes the body of a response to wherever it belongs; the status and its length.
+    ///
+    /// # Errors
+    /// When the connection fails, or the target does.
+    pub fn download(&mut self, path: &str, target: &mut impl std::io::Write) -> anyhow::Result<(u16, u64)> {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.address);
+        self.stream.get_mut().write_all(request.as_bytes())?;
+        self.stream.get_ref().set_read_timeout(Some(Duration::from_mins(10)))?;
+        let (status, length) = self.head()?;
+        let copied = std::io::copy(&mut (&mut self.stream).take(length as u64), target)?;
+        if copied < length as u64 {
+            bail!("the connection ended within a response");
+        }
+        Ok((status, copied))
+    }
+
+    /// The status and the length of the body that follows.
+    fn head(&mut self) -> anyhow::Result<(u16, usize)> {
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
         let status = line.split_whitespace().nth(1).context("no status line")?.parse()?;
@@ -56,8 +94,6 @@ impl Client {
                 length = value.trim().parse()?;
             }
         }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body)?;
-        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+        Ok((status, length))
     }
 }

@@ -2,12 +2,32 @@
 
 use everworld_engine::Stopwatch;
 use rustix::time::{ClockId, clock_gettime};
-use std::{sync::OnceLock, time::Instant};
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 
 /// Nanoseconds since the process first asked; monotonic.
 pub fn now_nanos() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+/// Milliseconds since 1970, for people and for how long things are kept.
+pub fn unix_millis() -> u64 {
+    let time = clock_gettime(ClockId::Realtime);
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000 + SHIFT_MILLIS.load(Relaxed)
+}
+
+static SHIFT_MILLIS: AtomicU64 = AtomicU64::new(0);
+
+/// Lets the wall clock of this process jump ahead: how the harness makes snapshots old.
+#[doc(hidden)]
+pub fn shift_unix_millis(millis: u64) {
+    SHIFT_MILLIS.fetch_add(millis, Relaxed);
 }
 
 /// CPU time of the calling thread in nanoseconds.

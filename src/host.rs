@@ -4,39 +4,49 @@
 //! commands ─► control records ─┐
 //! sequencer.take ─► Seal ──────┤ logged, not waited for
 //!                              ▼
-//!                        live.tick ─► capture ─► mirror ─► keyframe thread
+//!                        live.tick ─► capture ─► mirror ─► snapshot thread
 //!                              ▼
 //!                 publisher: shown once Seal and Horizon are durable (D2)
 //! ```
 
-mod keyframes;
 mod publisher;
+mod snapshots;
 
 use crate::{
     clock,
     config::Config,
+    history::{BranchInfo, Fix, History, HostStates, Past},
     metrics::{Metrics, WorldMetrics},
     pool,
+    rig::Rig,
     sequencer::{Origin, Sequencer},
-    spine::{self, RunMode, Spine, SpineError, SpineOptions, next_mode},
-    status::{Timings, WorldState, WorldStatus},
+    spine::{self, Spine, SpineError, SpineOptions},
+    status::{Phase, TickTimes, Timings, WorldState, WorldStatus},
+    verifier::{Verifier, VerifyOptions},
+    watchdog,
 };
-use everworld_engine::{LiveWorld, Mirror, MirrorHandle, Options, Parallel, Plan, Pool, Registry, Tick};
-use everworld_persistence::{Control, DurablePoint, LogDone, LogError, LogHandle, Record};
+use everworld_engine::{
+    Applied, Image, InputEnvelope, LiveWorld, Mirror, MirrorHandle, MirrorHooks, Options, Parallel, Plan,
+    Pool, Registry, Tick, TickError,
+};
+use everworld_persistence::{
+    Control, Disk, DurablePoint, LogDone, LogError, LogHandle, Record, StoreOptions,
+};
 use everworld_systems::{Plugin, WorldRecord};
-use keyframes::Keyframes;
 use parking_lot::Mutex;
 use publisher::Publisher;
+use snapshots::Snapshots;
 use std::{
     fmt,
     fs::File,
+    ops::ControlFlow,
     sync::{
         Arc, OnceLock,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
     },
     time::Duration,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 /// What the rest of the process holds of a world.
 #[derive(Clone)]
@@ -53,8 +63,10 @@ pub struct WorldHandle {
 pub struct Running {
     /// The way in.
     pub sequencer: Arc<Sequencer>,
-    /// The view.
+    /// The mirror; handlers want [`Running::view`].
     pub mirror: MirrorHandle,
+    /// Told when another view is visible.
+    views: Arc<Notify>,
     /// What it is made of.
     pub registry: Arc<Registry>,
     /// What runs in a tick.
@@ -63,6 +75,26 @@ pub struct Running {
     pub scenario: (String, u64),
     /// Its log, for figures.
     pub log: LogHandle,
+    /// Its past.
+    pub history: History,
+}
+
+/// A reader waits so long at the most for a view as new as the mirror; then an older one has to do.
+const VIEW_WAIT: Duration = Duration::from_secs(2);
+
+impl Running {
+    /// The newest view. Views are cut on demand: the first reader after a while waits for one.
+    pub async fn view(&self) -> Option<Arc<Image>> {
+        let visible = self.views.notified();
+        tokio::pin!(visible);
+        // From here on no view is missed.
+        visible.as_mut().enable();
+        if self.mirror.ask() {
+            // Late is no error: the older view says which tick it is of.
+            let _ = tokio::time::timeout(VIEW_WAIT, visible).await;
+        }
+        self.mirror.view()
+    }
 }
 
 /// A wish to the host, with who asks.
@@ -85,6 +117,10 @@ pub enum Wish {
     Step(u64),
     /// Another rate, in ticks per thousand seconds; 0 is as fast as possible.
     Rate(u64),
+    /// A snapshot now, not when it is due.
+    Snapshot,
+    /// Go back to a tick that is still kept, and go on from there on a new branch.
+    Rewind(Tick),
     /// End in order.
     Stop,
 }
@@ -131,9 +167,9 @@ impl WorldHandle {
         let command = Command { what, origin, reply: Some(reply) };
         self.commands.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => Refused::Busy("too many control requests wait for the world".into()),
-            TrySendError::Disconnected(_) => Refused::WrongState("the world has stopped".into()),
+            TrySendError::Disconnected(_) => Refused::Busy("the world has stopped".into()),
         })?;
-        done.await.unwrap_or_else(|_| Err(Refused::WrongState("the world has stopped".into())))
+        done.await.unwrap_or_else(|_| Err(Refused::Busy("the world has stopped".into())))
     }
 }
 
@@ -168,6 +204,31 @@ pub fn start(
     plugins: &'static [Plugin],
     accept_foreign_log: bool,
 ) -> Result<Hosted, SpineError> {
+    start_rigged(Rig::default(), config, lock, record, plugins, accept_foreign_log)
+}
+
+/// As [`start`], with the world's files on a disk of the caller's.
+pub fn start_on(
+    disk: Arc<dyn Disk>,
+    config: &Arc<Config>,
+    lock: File,
+    record: WorldRecord,
+    plugins: &'static [Plugin],
+    accept_foreign_log: bool,
+) -> Result<Hosted, SpineError> {
+    start_rigged(Rig { disk, ..Rig::default() }, config, lock, record, plugins, accept_foreign_log)
+}
+
+/// As [`start`], as the harness wants it.
+#[doc(hidden)]
+pub fn start_rigged(
+    rig: Rig,
+    config: &Arc<Config>,
+    lock: File,
+    record: WorldRecord,
+    plugins: &'static [Plugin],
+    accept_foreign_log: bool,
+) -> Result<Hosted, SpineError> {
     let pool = pool::start(config.threads.workers, true).map_err(|error| SpineError::Unrecoverable {
         world: record.world.clone(),
         detail: format!("{error:#}"),
@@ -177,13 +238,26 @@ pub fn start(
         WorldHandle { name: record.world.clone(), status: Arc::default(), running: Arc::default(), commands };
     let metrics = Metrics::new(std::slice::from_ref(&handle));
     let (ended_tx, ended) = oneshot::channel();
-    let start = Start { config: config.clone(), record, plugins, accept_foreign_log, lock, pool };
+    let start = Start { rig, config: config.clone(), record, plugins, accept_foreign_log, lock, pool };
+    let limits = watchdog::Limits {
+        soft_millis: config.tick.soft_limit_millis,
+        hard_millis: config.tick.hard_limit_millis,
+    };
+    watchdog::start(&handle.name, &handle.status, limits)
+        .map_err(|source| thread_error(&handle.name, source))?;
     let (own, own_metrics, for_end) = (handle.clone(), metrics.clone(), handle.clone());
     let body = move || {
         // Short ticks run on this thread: they stand back behind HTTP like the pool's.
         pool::stand_back();
         let status = own.status.clone();
-        let result = open(start, own, &own_metrics).and_then(|mut host| host.run(&incoming));
+        let result = open(start, own, &own_metrics).and_then(|mut host| {
+            let result = host.run(&incoming);
+            if result.is_err() {
+                // Views are cut on demand, and readers may come later than the mirror's end.
+                host.mirror.handle().settled();
+            }
+            result
+        });
         if let Err(error) = &result {
             status.set_state(WorldState::Failed, Some(spine::chain(error)));
             // What would be acknowledged now could not be applied before the next start.
@@ -195,15 +269,16 @@ pub fn start(
         let _ = ended_tx.send(result);
     };
     let thread = std::thread::Builder::new().name(format!("world {}", handle.name)).spawn(body);
-    thread.map_err(|source| SpineError::Io {
-        what: "start a thread for",
-        path: handle.name.clone().into(),
-        source,
-    })?;
+    thread.map_err(|source| thread_error(&handle.name, source))?;
     Ok(Hosted { handle, metrics, ended })
 }
 
+fn thread_error(world: &str, source: std::io::Error) -> SpineError {
+    SpineError::Io { what: "start a thread for", path: world.into(), source }
+}
+
 struct Start {
+    rig: Rig,
     config: Arc<Config>,
     record: WorldRecord,
     plugins: &'static [Plugin],
@@ -212,82 +287,129 @@ struct Start {
     pool: Arc<Pool>,
 }
 
-/// Brings the world back and makes its host.
-fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, SpineError> {
-    let Start { config, record, plugins, accept_foreign_log, lock, pool } = start;
-    let begun = clock::now_nanos();
-    let options = Options { pool, parallel: Parallel::Auto, stopwatch: clock::stopwatch() };
-    let spine_options = SpineOptions {
+/// How worlds of a configuration are kept.
+pub(crate) fn spine_options(config: &Config, accept_foreign_log: bool, disk: Arc<dyn Disk>) -> SpineOptions {
+    SpineOptions {
         segment_bytes: config.log.segment_bytes,
         queue_len_max: config.log.queue_len_max,
-        keyframes_kept: config.keyframe.kept,
+        store: StoreOptions {
+            dense_secs: config.snapshot.dense_secs,
+            sparse_every_secs: config.snapshot.sparse_every_secs,
+            keep_secs: config.snapshot.keep_secs,
+            roll_secs: config.recovery.fallback_secs,
+            pace: pool::shared_pace(),
+            ..StoreOptions::default()
+        },
         accept_foreign_log,
-    };
+        on_panic: config.recovery.on_panic,
+        idempotency_keys_max: config.inputs.idempotency_keys_max,
+        disk,
+    }
+}
+
+/// Brings the world back and makes its host.
+fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, SpineError> {
+    let Start { rig, config, record, plugins, accept_foreign_log, lock, pool } = start;
+    let begun = clock::now_nanos();
+    let options = Options { pool, parallel: Parallel::Auto, stopwatch: clock::stopwatch() };
+    let mut spine_options = spine_options(&config, accept_foreign_log, rig.disk.clone());
+    if let Some(store) = &rig.store {
+        spine_options.store = store.clone();
+    }
     let status = handle.status.clone();
     let (mut spine, mut live) = Spine::open_observed(
         lock,
         &config.data.dir,
         &record,
         plugins,
-        options,
+        options.clone(),
         &spine_options,
         &status,
         &mut |_| {},
     )?;
     let registry = live.registry().clone();
     let queued = std::mem::take(&mut spine.queued);
+    let ledger = std::mem::take(&mut spine.ledger);
     let sequencer = Arc::new(Sequencer::new(
         spine.log.clone(),
         registry.clone(),
         status.clone(),
         spine.next,
         queued,
+        ledger,
         config.tick.pending_inputs_max,
     ));
-    let mirror = Mirror::start(&handle.name, pool::stand_back).map_err(|source| SpineError::Io {
-        what: "start a thread for",
-        path: handle.name.clone().into(),
-        source,
-    })?;
+    let views = Arc::new(Notify::new());
+    let told = views.clone();
+    let hooks = MirrorHooks {
+        on_thread: Box::new(pool::stand_back),
+        pace: Box::new(pool::pace()),
+        on_view: Box::new(move || told.notify_waiters()),
+    };
+    let mirror = Mirror::start(&handle.name, live.buffers().clone(), hooks)
+        .map_err(|source| thread_error(&handle.name, source))?;
     let systems = live.plan().nodes.iter().map(|node| node.name.clone());
     let metrics = metrics.world(&handle.name, systems);
-    let store = spine.store.take().expect("a world is opened with its store");
-    let keyframes =
-        Keyframes::start(store, &handle.name, status.clone(), metrics.clone(), spine.last_keyframe).map_err(
-            |source| SpineError::Io { what: "start a thread for", path: handle.name.clone().into(), source },
-        )?;
+    let snapshots = Snapshots::start(
+        spine.store.clone(),
+        spine.log.clone(),
+        sequencer.clone(),
+        &handle.name,
+        status.clone(),
+        metrics.clone(),
+        spine.last_snapshot,
+    )
+    .map_err(|source| thread_error(&handle.name, source))?;
     let now = live.now();
+    status.set_phase(Phase::Done);
+    let [opening, reading, restoring, replaying] = status.recovery_nanos();
     tracing::info!(
         world = handle.name,
         tick = %now,
         entities = live.entities(),
         replayed = spine.replayed,
         millis = (clock::now_nanos() - begun) / 1_000_000,
+        opening_millis = opening / 1_000_000,
+        reading_millis = reading / 1_000_000,
+        restoring_millis = restoring / 1_000_000,
+        replaying_millis = replaying / 1_000_000,
         "world is ready"
     );
     // What was brought back is covered by the log: it may be shown at once.
     // And the first view is there before anybody is told that the world is.
+    let states = HostStates::default();
+    states.captured(now, spine.host_state(&live, sequencer.position()));
     mirror.offer(live.capture());
     mirror.handle().settled();
     mirror.allow(now);
-    let publisher = Arc::new(Publisher::new(status.clone(), sequencer.clone(), now));
+    let publisher = Arc::new(Publisher::new(status.clone(), sequencer.clone(), now, rig.show_unsealed));
+    // Before anything is shown of it: a tick is named by its branch, too.
+    status.set_branch(spine.history.branches().current());
     publisher.show(now, live.entities(), &mirror);
     let running = Running {
         sequencer: sequencer.clone(),
         mirror: mirror.handle(),
+        views,
         registry,
         plan: Arc::new(live.plan().clone()),
         scenario: (spine.record.scenario.name.clone(), live.seed()),
         log: spine.log.clone(),
+        history: spine.history.clone(),
     };
     assert!(handle.running.set(running).is_ok(), "a world is opened once");
-    let mode = spine.mode;
+    let verifier = start_verifier(&config, &spine, &mirror, &status, &metrics)
+        .map_err(|source| thread_error(&handle.name, source))?;
     let timings = Timings::new(live.plan());
+    status.watched.set(live.watch(), spine.log.clone());
     let mut host = Host {
+        options,
+        verifier,
+        states,
+        checkpoint: (now, clock::now_nanos()),
         status,
         sequencer,
         mirror: Arc::new(mirror),
-        keyframes,
+        snapshots,
         metrics,
         timings,
         publisher,
@@ -297,7 +419,8 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         last_stats_nanos: 0,
         ticks_since_stats: 0,
         ticks_per_sec: 0.0,
-        mode,
+        tick_secs: 0.0,
+        rewinding: None,
         config,
         spine,
         live,
@@ -306,16 +429,41 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     Ok(host)
 }
 
+fn start_verifier(
+    config: &Config,
+    spine: &Spine,
+    mirror: &Mirror,
+    status: &Arc<WorldStatus>,
+    metrics: &WorldMetrics,
+) -> std::io::Result<Option<Verifier>> {
+    if !config.verify.enabled {
+        return Ok(None);
+    }
+    let options = VerifyOptions {
+        pause: Duration::from_secs_f64(config.verify.pause_secs),
+        ticks_max: config.verify.ticks_max,
+        memory_bytes_max: config.verify.memory_bytes_max,
+    };
+    let (history, mirror) = (spine.history.clone(), mirror.handle());
+    Verifier::start(history, mirror, status.clone(), metrics.clone(), options).map(Some)
+}
+
 /// The tick loop and what it holds.
 struct Host {
     config: Arc<Config>,
+    options: Options,
+    /// What belongs to the images that the mirror has.
+    states: HostStates,
+    /// The newest tick whose hash is in the log, and when it got there.
+    checkpoint: (Tick, u64),
     spine: Spine,
     live: LiveWorld,
-    mode: RunMode,
     status: Arc<WorldStatus>,
     sequencer: Arc<Sequencer>,
     mirror: Arc<Mirror>,
-    keyframes: Keyframes,
+    snapshots: Snapshots,
+    /// Computes ticks a second time.
+    verifier: Option<Verifier>,
     publisher: Arc<Publisher>,
     metrics: WorldMetrics,
     timings: Timings,
@@ -327,6 +475,18 @@ struct Host {
     ticks_since_stats: u64,
     /// Smoothed, for the length of the lease.
     ticks_per_sec: f64,
+    /// How long a tick takes, smoothed.
+    tick_secs: f64,
+    /// A world of the past that is being built, to go on with.
+    rewinding: Option<Rewinding>,
+}
+
+/// A rewind on its way. The world ticks on until the other one is there.
+struct Rewinding {
+    tick: Tick,
+    origin: Origin,
+    reply: Option<Reply>,
+    built: Receiver<Result<Past, SpineError>>,
 }
 
 /// The lease of ticks that may be shown, as far as it is appended.
@@ -337,6 +497,9 @@ struct Horizon {
     /// How often it was lowered.
     lowered: u64,
 }
+
+/// Each tick of a world at 20 Hz; one that runs as fast as it can is not held up by captures.
+const TICK_PERIOD_MILLIS: u64 = 45;
 
 /// A world at rest looks so often whether its log and its mirror are well.
 const REST_NANOS: u64 = 20_000_000;
@@ -373,6 +536,7 @@ impl Host {
         commands: &Receiver<Command>,
         due: u64,
     ) -> Result<Option<Result<(), SpineError>>, SpineError> {
+        self.finish_rewind()?;
         let wait = if self.wants_tick() {
             due.saturating_sub(clock::now_nanos())
         } else {
@@ -404,8 +568,8 @@ impl Host {
         let control = match what {
             Wish::Pause => Control::Pause,
             Wish::Resume => Control::Resume,
-            Wish::Step(ticks) if self.mode.paused => {
-                Control::Step { until: Tick(self.mode.step_until.max(now).0 + ticks) }
+            Wish::Step(ticks) if self.spine.mode.paused => {
+                Control::Step { until: Tick(self.spine.mode.step_until.max(now).0 + ticks) }
             }
             Wish::Step(_) => {
                 let refused = Refused::WrongState("only a paused world can be stepped".into());
@@ -413,6 +577,15 @@ impl Host {
                 return Ok(());
             }
             Wish::Rate(millihertz) => Control::Rate { millihertz },
+            Wish::Snapshot => {
+                self.snapshots.wanted();
+                reply.map(|reply| reply.send(Ok(Done { seq: 0, tick: now })));
+                return Ok(());
+            }
+            Wish::Rewind(tick) => {
+                self.begin_rewind(tick, origin, reply);
+                return Ok(());
+            }
             Wish::Stop => unreachable!("obey() ends the world"),
         };
         if let Control::Pause = control {
@@ -432,7 +605,7 @@ impl Host {
             let done = result.map(|()| Done { seq, tick: now });
             answer(&waiting, done.map_err(|error| Refused::Log(error.to_string())));
         };
-        match self.sequencer.control(control, now, &origin, acknowledge) {
+        match self.sequencer.control(control.clone(), now, &origin, acknowledge) {
             Ok(_) => {}
             Err(error @ (LogError::QueueFull { .. } | LogError::NoSpace { .. })) => {
                 answer(&reply, Err(Refused::Busy(error.to_string())));
@@ -440,34 +613,251 @@ impl Host {
             }
             Err(error) => return Err(self.log_failed(error)),
         }
-        self.mode = next_mode(Some(self.mode), control, now);
+        self.spine.mode = self.spine.mode.after(&control, now);
         self.show_mode();
         Ok(())
     }
 
     fn wants_tick(&self) -> bool {
-        !self.mode.paused || self.live.now() < self.mode.step_until
+        !self.spine.mode.paused || self.live.now() < self.spine.mode.step_until
     }
 
     fn tick(&mut self) -> Result<(), SpineError> {
+        let begun = clock::now_nanos();
         let tick = self.live.now().next();
         let inputs = self.sequencer.take(self.config.tick.inputs_max);
         // Written before the tick, synced beside it: whoever sees the tick sees a durable Seal.
         let seal = inputs.last().map(|last| Record::Seal { tick, up_to_seq: last.seq });
         let seal = seal.map(|record| self.append(record)).transpose()?.unwrap_or(0);
-        if let Err(source) = self.live.tick(&inputs) {
-            return Err(SpineError::Tick { world: self.handle_name(), source });
+        let fixes = self.spine.fixes.remove(&tick).unwrap_or_default();
+        fixes.iter().for_each(|fix| fix.apply(&mut self.live));
+        if !fixes.is_empty() {
+            self.show_mode();
+        }
+        if let Err(error) = self.live.tick(&inputs) {
+            self.get_past(tick, &inputs, fixes, error)?;
         }
         self.renew_horizon(tick)?;
         let report = self.live.report();
         self.metrics.record(report);
+        self.tick_secs += (report.wall_nanos as f64 / 1e9 - self.tick_secs) / 16.0;
         self.timings.record(report);
         self.ticks_since_stats += 1;
         self.sequencer.set_pending(self.live.pending_inputs());
         self.publisher.computed(tick, seal, report.entities, report.outcomes.clone(), &self.mirror);
-        self.capture(tick);
+        let capture_nanos = self.capture(tick)?;
         self.show_stats();
+        self.status.note_tick(TickTimes { tick, total_nanos: clock::now_nanos() - begun, capture_nanos });
         Ok(())
+    }
+
+    /// A tick failed, and the world is half changed: it comes back as it was before the tick, which is tried once more;
+    /// then without who is to blame, as the policy says. Readers see the old view meanwhile.
+    fn get_past(
+        &mut self,
+        tick: Tick,
+        inputs: &[InputEnvelope],
+        mut fixes: Vec<Fix>,
+        mut error: TickError,
+    ) -> Result<(), SpineError> {
+        let world = self.handle_name();
+        let mut tried = 0;
+        loop {
+            self.metrics.failed_ticks.inc();
+            tracing::error!(world, %tick, "{error}");
+            self.status.set_degraded(Some(format!("computing tick {tick} again: {error}")));
+            tried += 1;
+            if tried > 1 {
+                let fix = spine::judge(self.config.recovery.on_panic, &error, &self.live);
+                let Some(fix) = fix.filter(|fix| !fixes.contains(fix)) else {
+                    return Err(SpineError::Tick { world, source: error });
+                };
+                // Durable before the tick that it fixes.
+                let lsn = self.control_of_host(fix.control(), tick)?;
+                self.spine.log.wait_durable(lsn).map_err(|error| self.log_failed(error))?;
+                tracing::error!(world, "{fix} from tick {tick} on");
+                fixes.push(fix);
+            }
+            self.roll_back(tick)?;
+            fixes.iter().for_each(|fix| fix.apply(&mut self.live));
+            self.live.set_careful(true);
+            let result = self.live.tick(inputs).map(|_| ());
+            self.live.set_careful(false);
+            match result {
+                Ok(()) => break,
+                Err(again) => error = again,
+            }
+        }
+        self.status.set_degraded(None);
+        self.show_mode();
+        Ok(())
+    }
+
+    /// The world as it was before a tick, from the nearest snapshot and the log.
+    fn roll_back(&mut self, tick: Tick) -> Result<(), SpineError> {
+        let last = self.spine.log.last_lsn();
+        self.spine.log.wait_durable(last).map_err(|error| self.log_failed(error))?;
+        let (history, log) = (self.spine.history.clone(), self.spine.log.clone());
+        // The broken one goes first: two may not fit into memory.
+        let buffers = self.live.buffers().clone();
+        self.live = history.build(&self.spine.record, &self.options)?;
+        let branch = history.branches().current();
+        let status = &self.status;
+        let mut visit = |live: &LiveWorld| {
+            status.watched.set(live.watch(), log.clone());
+            if status.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let past = history.past(branch, Tick(tick.0 - 1), &self.options, &mut visit)?;
+        tracing::info!(
+            world = self.spine.world(),
+            tick = tick.0 - 1,
+            replayed = past.replayed,
+            "the world is back at the tick before"
+        );
+        self.live = past.live;
+        self.live.set_buffers(buffers);
+        self.status.watched.set(self.live.watch(), self.spine.log.clone());
+        Ok(())
+    }
+
+    /// Builds the world of a former tick on another thread; it takes this one's place at the border of two ticks.
+    fn begin_rewind(&mut self, tick: Tick, origin: Origin, reply: Option<Reply>) {
+        let refuse = |reply: Option<Reply>, why: String| {
+            // The client may have gone.
+            _ = reply.map(|reply| reply.send(Err(Refused::WrongState(why))));
+        };
+        if tick > self.live.now() {
+            return refuse(
+                reply,
+                format!("tick {tick} is still to come: the world is at {}", self.live.now()),
+            );
+        }
+        if self.rewinding.is_some() {
+            return refuse(reply, "another rewind is on its way".into());
+        }
+        let (history, log, options) =
+            (self.spine.history.clone(), self.spine.log.clone(), self.options.clone());
+        let (status, (send, built)) = (self.status.clone(), sync_channel(1));
+        // What it is built from is what the new branch needs until it has a snapshot.
+        let retention = self.snapshots.retention().clone();
+        retention.hold();
+        let build = move || {
+            pool::stand_back();
+            let mut visit = |_: &LiveWorld| {
+                if status.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            retention.settled();
+            let branch = history.branches().current();
+            // A log that has failed ends the world in other ways.
+            let _ = log.wait_durable(log.last_lsn());
+            let past = history.past(branch, tick, &options, &mut visit);
+            // The world may have ended.
+            let _ = send.send(past);
+        };
+        match std::thread::Builder::new().name("rewind".into()).spawn(build) {
+            Ok(_) => self.rewinding = Some(Rewinding { tick, origin, reply, built }),
+            Err(error) => {
+                self.snapshots.retention().release();
+                refuse(reply, format!("could not start a thread: {error}"));
+            }
+        }
+    }
+
+    /// Goes on with the world of the past once it is there. Whatever fails before the new branch is durable leaves the
+    /// world as it is.
+    fn finish_rewind(&mut self) -> Result<(), SpineError> {
+        let Some(rewinding) = &self.rewinding else { return Ok(()) };
+        let built = match rewinding.built.try_recv() {
+            Err(TryRecvError::Empty) => return Ok(()),
+            Err(TryRecvError::Disconnected) => Err("building that world panicked".to_owned()),
+            Ok(built) => built.map_err(|error| spine::chain(&error)),
+        };
+        let Some(Rewinding { tick, origin, reply, .. }) = self.rewinding.take() else { return Ok(()) };
+        let answer = |answer| {
+            // The client may have gone.
+            _ = reply.map(|reply| reply.send(answer));
+        };
+        let kept = built.and_then(|past| match past.snapshot {
+            Some(base) if !self.spine.history.snapshots().contains(&base) => {
+                Err(format!("the snapshot of tick {} is not kept any more", base.tick))
+            }
+            _ => Ok(past.live),
+        });
+        let live = match kept {
+            Ok(live) => live,
+            Err(why) => {
+                self.snapshots.retention().release();
+                tracing::warn!(world = self.spine.world(), %tick, "could not rewind: {why}");
+                answer(Err(Refused::WrongState(why)));
+                return Ok(());
+            }
+        };
+        let former = self.spine.history.branches();
+        let branch = former.0.iter().map(|info| info.branch).max().unwrap_or(0) + 1;
+        let parent = former.resolve(former.current(), tick);
+        // Nothing of the former line is shown any more that was not yet, from before the log says so (D2).
+        self.publisher.rewind(tick);
+        let mut floor_seq = 0;
+        let mut control = |last_seq| {
+            floor_seq = last_seq;
+            Control::Branch { branch, parent, tick, floor_seq }
+        };
+        let lsn =
+            self.patiently(|host| host.sequencer.branch(tick, live.taken_seq(), &origin, &mut control))?;
+        let horizon = self.append_horizon(tick)?;
+        let durable = self.spine.log.wait_durable(horizon).map_err(|error| self.log_failed(error))?;
+        // Shown now, in their order, if the log's thread has not come to it: then comes the other world.
+        self.publisher.log_durable(durable.lsn, &self.mirror);
+        self.spine.history.branches.write().0.push(BranchInfo { branch, parent, tick, floor_seq, lsn });
+        self.spine.mode = self.spine.mode.after(&Control::Branch { branch, parent, tick, floor_seq }, tick);
+        self.go_on_with(live, branch);
+        tracing::info!(world = self.spine.world(), %tick, branch, "rewound");
+        answer(Ok(Done { seq: lsn, tick }));
+        Ok(())
+    }
+
+    /// Another world takes this one's place, in all that knows it.
+    fn go_on_with(&mut self, live: LiveWorld, branch: u32) {
+        let tick = live.now();
+        // The mirror gives its buffers back to whom it has them from.
+        let buffers = self.live.buffers().clone();
+        self.live = live;
+        self.live.set_buffers(buffers);
+        self.spine.fixes.clear();
+        self.status.watched.set(self.live.watch(), self.spine.log.clone());
+        self.status.set_branch(branch);
+        self.sequencer.set_pending(self.live.pending_inputs());
+        self.states.clear();
+        self.checkpoint = (tick, clock::now_nanos());
+        // What the mirror still has in hand is of the former line.
+        self.mirror.handle().settled();
+        self.mirror.allow(tick);
+        self.capture_now(tick);
+        self.mirror.handle().settled();
+        self.publisher.show(tick, self.live.entities(), &self.mirror);
+        self.snapshots.rewound();
+        // From here on it waits for the first snapshot of the branch.
+        self.snapshots.retention().release();
+        self.show_mode();
+    }
+
+    /// Logs a control record that nobody asked for; waits for room in the log.
+    fn control_of_host(&self, control: Control, tick: Tick) -> Result<u64, SpineError> {
+        let origin = Origin { principal: "host".into(), request_id: String::new() };
+        self.patiently(|host| host.sequencer.control(control.clone(), tick, &origin, |_, _| {}))
+    }
+
+    /// Tries again while the log is full, unless the world is to end.
+    fn patiently(&self, mut append: impl FnMut(&Self) -> Result<u64, LogError>) -> Result<u64, SpineError> {
+        loop {
+            match append(self) {
+                Err(LogError::QueueFull { .. } | LogError::NoSpace { .. }) if !self.status.is_stopping() => {
+                    std::thread::sleep(spine::FULL_LOG_WAIT);
+                }
+                Err(error) => return Err(self.log_failed(error)),
+                Ok(lsn) => return Ok(lsn),
+            }
+        }
     }
 
     fn handle_name(&self) -> String {
@@ -480,26 +870,29 @@ impl Host {
         let lease = self.config.log.horizon_lease_millis as f64 / 1e3;
         let ticks = ((self.ticks_per_sec.max(1.0) * lease * 2.0).ceil() as u64).max(1);
         let left = self.horizon.tick.0.saturating_sub(tick.0);
-        let stepping = self.mode.paused;
-        if stepping && tick >= self.mode.step_until {
-            return self.append_horizon(tick);
+        let stepping = self.spine.mode.paused;
+        if stepping && tick >= self.spine.mode.step_until {
+            return self.append_horizon(tick).map(|_| ());
         }
         let elapsed = now - self.horizon.renewed_nanos;
         if tick > self.horizon.tick || (left < ticks / 2 && elapsed as f64 / 1e9 > lease / 4.0) {
             let until = Tick(tick.0 + ticks);
             // Stepping ends where it was told to, also after a crash.
-            return self.append_horizon(if stepping { until.min(self.mode.step_until) } else { until });
+            let until = if stepping { until.min(self.spine.mode.step_until) } else { until };
+            return self.append_horizon(until).map(|_| ());
         }
         Ok(())
     }
 
-    fn append_horizon(&mut self, tick: Tick) -> Result<(), SpineError> {
+    fn append_horizon(&mut self, tick: Tick) -> Result<u64, SpineError> {
         if tick < self.horizon.tick {
             // What an earlier horizon allowed is taken back before this one can be durable (D2).
             self.horizon.lowered += 1;
             self.publisher.lower_horizon(tick, self.horizon.lowered);
         }
+        self.publisher.horizon_appended(tick);
         self.horizon = Horizon { tick, renewed_nanos: clock::now_nanos(), ..self.horizon };
+        self.spine.horizon = tick;
         let (publisher, mirror) = (self.publisher.clone(), Arc::downgrade(&self.mirror));
         let lowered = self.horizon.lowered;
         let durable = move |result: Result<DurablePoint, Arc<LogError>>| {
@@ -507,7 +900,7 @@ impl Host {
                 publisher.horizon_durable(tick, lowered, &mirror);
             }
         };
-        self.append_with(&Record::Horizon { tick }, || Box::new(durable.clone())).map(|_| ())
+        self.append_with(&Record::Horizon { tick }, || Box::new(durable.clone()))
     }
 
     /// Appends a record whose durability lets ticks be shown.
@@ -533,33 +926,72 @@ impl Host {
         SpineError::Log { world: self.handle_name(), source: Arc::new(error) }
     }
 
-    /// Hands the state to the mirror when it is time, and the mirror's image to the store.
-    fn capture(&mut self, tick: Tick) {
+    /// Hands the state to the mirror when it is time, and the mirror's image to the store. Returns how long the copy took.
+    fn capture(&mut self, tick: Tick) -> Result<u64, SpineError> {
         let now = clock::now_nanos();
         let entities = self.live.entities();
         let period = match self.config.mirror.period_millis {
-            0 if entities <= 20_000 => 0,
+            0 if entities <= 20_000 => TICK_PERIOD_MILLIS,
             0 => 1_000,
             millis => millis,
         };
+        let mut capture_nanos = 0;
         if now - self.last_capture_nanos >= period * 1_000_000 {
             if self.mirror.is_ready() {
                 self.capture_now(tick);
+                capture_nanos = clock::now_nanos() - now;
+            } else if self.mirror.has_failed() {
+                return Err(SpineError::Mirror { world: self.handle_name() });
             } else {
                 self.metrics.captures_skipped.inc();
             }
         }
-        let period_secs = match self.config.keyframe.period_secs {
-            0 if entities <= 200_000 => 10,
-            0 => 30,
-            secs => secs,
-        };
-        if let Some(view) = self.mirror.handle().view() {
-            self.keyframes.offer(view, period_secs, &self.spine.log);
+        let period = self.snapshot_period(entities);
+        let mirror = self.mirror.handle();
+        if self.snapshots.is_due(now, period)
+            && !mirror.ask()
+            && let Some(view) = mirror.view()
+        {
+            self.snapshots.offer(view, &self.states);
         }
+        if let Some(shown) = mirror.shown() {
+            self.checkpoint(shown)?;
+        }
+        Ok(capture_nanos)
+    }
+
+    /// Nanoseconds between two snapshots: as configured, and at the most so many that a replay of what may come after
+    /// one takes half of the time in which the world has to be back; reading the state takes the rest.
+    fn snapshot_period(&self, entities: usize) -> u64 {
+        let by_size = match entities {
+            0..=20_000 => TICK_PERIOD_MILLIS,
+            20_001..=200_000 => 1_000,
+            _ => 5_000,
+        };
+        let millis = if self.config.snapshot.period_millis == 0 {
+            by_size
+        } else {
+            self.config.snapshot.period_millis
+        };
+        let busy = (self.ticks_per_sec * self.tick_secs).clamp(0.01, 1.0);
+        let replay_secs = self.config.recovery.target_secs / 2.0 / busy;
+        millis.saturating_mul(1_000_000).min((replay_secs * 1e9) as u64)
+    }
+
+    /// Logs the hash of a tick that may be seen, so that a recovery can tell whether it gets there.
+    fn checkpoint(&mut self, shown: Applied) -> Result<(), SpineError> {
+        let (last, logged_nanos) = self.checkpoint;
+        let now = clock::now_nanos();
+        let ticks = shown.tick.0.saturating_sub(last.0);
+        if ticks >= self.config.log.checkpoint_ticks || (ticks > 0 && now - logged_nanos >= 1_000_000_000) {
+            self.append(Record::Checkpoint { tick: shown.tick, hash: shown.hash })?;
+            self.checkpoint = (shown.tick, now);
+        }
+        Ok(())
     }
 
     fn capture_now(&mut self, tick: Tick) {
+        self.states.captured(tick, self.spine.host_state(&self.live, self.sequencer.position()));
         self.mirror.offer(self.live.capture());
         self.last_capture_nanos = clock::now_nanos();
         self.captured = tick;
@@ -571,15 +1003,24 @@ impl Host {
         if self.captured < now && self.mirror.is_ready() {
             self.capture_now(now);
         }
+        let mirror = self.mirror.handle();
+        if self.snapshots.is_wanted()
+            && !mirror.ask()
+            && let Some(view) = mirror.view()
+        {
+            self.snapshots.offer(view, &self.states);
+        }
     }
 
     fn show_mode(&mut self) {
         let rate_hz = self.config.tick.rate_hz;
         // A rate that is slower than can be told is not as fast as possible.
         let configured = if rate_hz == 0.0 { 0 } else { ((rate_hz * 1e3).round() as u64).max(1) };
-        let millihertz = self.mode.millihertz.unwrap_or(configured);
+        let millihertz = self.spine.mode.millihertz.unwrap_or(configured);
         self.status.set_millihertz(millihertz);
-        self.status.set_state(if self.mode.paused { WorldState::Paused } else { WorldState::Running }, None);
+        self.status.set_quarantined(self.live.disabled().map(str::to_owned).collect());
+        self.status
+            .set_state(if self.spine.mode.paused { WorldState::Paused } else { WorldState::Running }, None);
     }
 
     /// Publishes the figures of systems about once a second.
@@ -625,12 +1066,19 @@ impl Host {
         if lag > CATCH_UP_NANOS { now } else { next }
     }
 
-    /// Ends in order: nothing new is admitted, the log ends with a horizon at the last tick, a keyframe follows.
+    /// Ends in order: nothing new is admitted, the log ends with a horizon at the last tick, a snapshot follows.
     fn stop(&mut self) -> Result<(), SpineError> {
         self.sequencer.close();
-        self.keyframes.finish();
-        self.spine.store = self.keyframes.store.lock().take();
-        self.spine.close(&mut self.live)?;
+        self.snapshots.finish();
+        if let Some(verifier) = &mut self.verifier {
+            verifier.finish();
+        }
+        // From here on it is not a tick that takes long.
+        self.status.watched.clear();
+        // What came and was not applied is not behind the last snapshot.
+        let sequencer = self.sequencer.clone();
+        let mut keys = || sequencer.keys_to_store(true);
+        self.spine.close_at(&mut self.live, &|| sequencer.position(), &mut keys)?;
         tracing::info!(world = self.spine.world(), tick = %self.live.now(), "world stopped");
         Ok(())
     }

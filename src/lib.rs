@@ -9,16 +9,24 @@
 )]
 
 pub mod api;
+pub mod catalogue;
 pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod history;
 pub mod host;
+pub mod ledger;
 pub mod metrics;
 pub mod pool;
+pub mod questions;
+#[doc(hidden)]
+pub mod rig;
 pub mod sequencer;
 pub mod spine;
 pub mod status;
+pub mod verifier;
+pub mod watchdog;
 pub mod worlds;
 
 pub use everworld_engine as engine;

@@ -1,6 +1,9 @@
 //! Metrics in the OpenMetrics text format: base units, bounded labels, prefix `everworld_`.
 
-use crate::{host::WorldHandle, status::WorldState};
+use crate::{
+    host::{Running, WorldHandle},
+    status::WorldState,
+};
 use everworld_engine::TickReport;
 use parking_lot::Mutex;
 use prometheus_client::{
@@ -28,6 +31,8 @@ pub struct Metrics {
     pub http_duration: Family<RouteLabels, Histogram>,
     /// Requests that are being answered.
     pub http_in_flight: Gauge<i64, AtomicI64>,
+    /// Questions about the past that wait or are being answered.
+    pub history_questions: Gauge<i64, AtomicI64>,
     /// Open connections.
     pub http_connections: Gauge<i64, AtomicI64>,
     /// Refused requests and connections, by reason.
@@ -39,6 +44,9 @@ pub struct Metrics {
     inputs: Family<InputLabels, Counter>,
     snapshots: Family<SnapshotLabels, Counter>,
     captures_skipped: Family<WorldLabels, Counter>,
+    failed_ticks: Family<WorldLabels, Counter>,
+    mismatches: Family<WorldLabels, Counter>,
+    verified_ticks: Family<WorldLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -100,6 +108,7 @@ impl Metrics {
             http_requests: Family::default(),
             http_duration: Family::new_with_constructor(durations),
             http_in_flight: Gauge::default(),
+            history_questions: Gauge::default(),
             http_connections: Gauge::default(),
             http_rejected: Family::default(),
             tick_duration: Family::new_with_constructor(durations),
@@ -109,6 +118,9 @@ impl Metrics {
             inputs: Family::default(),
             snapshots: Family::default(),
             captures_skipped: Family::default(),
+            failed_ticks: Family::default(),
+            mismatches: Family::default(),
+            verified_ticks: Family::default(),
         };
         let m = &metrics;
         registry.register("http_requests", "Answered requests", m.http_requests.clone());
@@ -122,6 +134,11 @@ impl Metrics {
             "http_requests_in_flight",
             "Requests that are being answered",
             m.http_in_flight.clone(),
+        );
+        registry.register(
+            "history_questions",
+            "Questions about the past that wait or are being answered",
+            m.history_questions.clone(),
         );
         registry.register("http_connections", "Open connections", m.http_connections.clone());
         registry.register("http_rejected", "Refused requests and connections", m.http_rejected.clone());
@@ -150,6 +167,17 @@ impl Metrics {
             "Captures left out because the mirror was behind",
             m.captures_skipped.clone(),
         );
+        registry.register(
+            "failed_ticks",
+            "Ticks in which a system or an input panicked; they were computed again",
+            m.failed_ticks.clone(),
+        );
+        registry.register(
+            "state_hash_mismatches",
+            "Stretches of ticks that came out differently when they were computed again",
+            m.mismatches.clone(),
+        );
+        registry.register("verified_ticks", "Ticks that were computed again", m.verified_ticks.clone());
         registry.register_collector(Box::new(Worlds(worlds.to_vec())));
         registry.register_collector(Box::new(Process));
         *metrics.registry.lock() = registry;
@@ -177,7 +205,7 @@ impl Metrics {
         let snapshot = |outcome| {
             self.snapshots.get_or_create_owned(&SnapshotLabels {
                 world: world.to_owned(),
-                kind: "keyframe",
+                kind: "snapshot",
                 outcome,
             })
         };
@@ -186,6 +214,9 @@ impl Metrics {
             ticks: self.ticks.get_or_create_owned(&labels),
             overruns: self.tick_overruns.get_or_create_owned(&labels),
             captures_skipped: self.captures_skipped.get_or_create_owned(&labels),
+            failed_ticks: self.failed_ticks.get_or_create_owned(&labels),
+            mismatches: self.mismatches.get_or_create_owned(&labels),
+            verified_ticks: self.verified_ticks.get_or_create_owned(&labels),
             systems: systems.into_iter().map(system).collect(),
             inputs_applied: input("applied"),
             inputs_rejected: input("rejected"),
@@ -203,6 +234,9 @@ pub struct WorldMetrics {
     ticks: Counter,
     pub overruns: Counter,
     pub captures_skipped: Counter,
+    pub failed_ticks: Counter,
+    pub mismatches: Counter,
+    pub verified_ticks: Counter,
     systems: Vec<Histogram>,
     inputs_applied: Counter,
     inputs_rejected: Counter,
@@ -211,6 +245,11 @@ pub struct WorldMetrics {
 }
 
 impl WorldMetrics {
+    /// Finished ticks.
+    pub fn ticks(&self) -> u64 {
+        self.ticks.get()
+    }
+
     /// A finished tick.
     pub fn record(&self, report: &TickReport) {
         self.ticks.inc();
@@ -254,12 +293,27 @@ impl Collector for Worlds {
         self.each(&mut encoder, "snapshot_last_tick", "The newest snapshot's tick", |handle| {
             vec![(world(handle), handle.status.last_snapshot().0 as f64)]
         })?;
+        let coverage = |handle: &WorldHandle| handle.status.verification().coverage;
+        self.each(&mut encoder, "verified_ratio", "The share of ticks that were computed again", |handle| {
+            vec![(world(handle), coverage(handle))]
+        })?;
         self.each(&mut encoder, "input_queue_length", "Logged inputs that wait for a tick", |handle| {
             handle
                 .running()
                 .map(|running| (world(handle), running.sequencer.queue_len() as f64))
                 .into_iter()
                 .collect()
+        })?;
+        self.each(&mut encoder, "idempotency_keys", "Idempotency keys that are remembered", |handle| {
+            let keys = handle.running().map(|running| running.sequencer.keys().0);
+            keys.map(|keys| (world(handle), keys as f64)).into_iter().collect()
+        })?;
+        self.each(&mut encoder, "idempotency_keys_capacity", "How many can be", |handle| {
+            let keys = handle.running().map(|running| running.sequencer.keys().1);
+            keys.map(|keys| (world(handle), keys as f64)).into_iter().collect()
+        })?;
+        self.each(&mut encoder, "systems_quarantined", "Systems that are left out", |handle| {
+            vec![(world(handle), handle.status.quarantined().len() as f64)]
         })?;
         self.each(&mut encoder, "input_queue_capacity", "How many may wait", |handle| {
             handle
@@ -271,12 +325,19 @@ impl Collector for Worlds {
         self.each(
             &mut encoder,
             "mirror_lag_ticks",
-            "Ticks between the published one and the mirror's view",
+            "Ticks between the published one and the mirror",
             |handle| {
-                let view = handle.running().and_then(|running| running.mirror.view());
-                let lag = view.map(|view| handle.status.tick().0.saturating_sub(view.tick.0));
+                let shown = handle.running().and_then(|running| running.mirror.shown());
+                let lag = shown.map(|shown| handle.status.tick().0.saturating_sub(shown.tick.0));
                 lag.map(|lag| (world(handle), lag as f64)).into_iter().collect()
             },
+        )?;
+        let deduplicated = |running: &Running| running.sequencer.deduplicated() as f64;
+        self.counter_of(
+            &mut encoder,
+            "inputs_deduplicated",
+            "Inputs that came again under their key",
+            deduplicated,
         )?;
         self.counter(&mut encoder, "log_written_bytes", "Bytes written to the input log", |stats| {
             stats.bytes_written as f64
@@ -313,12 +374,22 @@ impl Worlds {
         help: &str,
         value: impl Fn(&everworld_persistence::LogStats) -> f64,
     ) -> fmt::Result {
+        self.counter_of(encoder, name, help, |running| value(&running.log.stats()))
+    }
+
+    fn counter_of(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        value: impl Fn(&Running) -> f64,
+    ) -> fmt::Result {
         let mut encoder =
             encoder.encode_descriptor(name, help, None, ConstCounter::new(0f64).metric_type())?;
         for handle in &self.0 {
             if let Some(running) = handle.running() {
                 let labels = vec![("world", handle.name.clone())];
-                ConstCounter::new(value(&running.log.stats())).encode(encoder.encode_family(&labels)?)?;
+                ConstCounter::new(value(running)).encode(encoder.encode_family(&labels)?)?;
             }
         }
         Ok(())

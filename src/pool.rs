@@ -1,7 +1,9 @@
 //! The rayon pool that all worlds tick on.
 
+use crate::clock;
 use anyhow::Context as _;
 use everworld_engine::Pool;
+use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// How far the threads of ticks stand back behind HTTP. Measured with both cores saturated: p99 of small
@@ -26,4 +28,47 @@ pub fn start(threads: usize, nice: bool) -> anyhow::Result<Arc<Pool>> {
 pub fn stand_back() {
     // Not being allowed to is no reason to stop: the server then answers somewhat later under load.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), TICK_NICE);
+}
+
+/// Lets the calling thread have the CPU only when nobody else wants it (T4). Cannot be taken back without privileges.
+pub fn idle() {
+    use thread_priority::{
+        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+        thread_native_id,
+    };
+    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    // Where the system does not let us, a high nice value is the next best.
+    if set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy).is_err() {
+        stand_back();
+    }
+}
+
+/// A pool of so many threads for bulk work (T4).
+pub fn start_idle(threads: usize) -> anyhow::Result<Arc<Pool>> {
+    let pool = Pool::start(threads, "history", |_| idle());
+    pool.map(Arc::new).context("could not start the threads of the history pool")
+}
+
+/// Works so long, then stands aside: what the tick feels of a busy neighbour is its CPU, not its data.
+const WORK_NANOS: u64 = 500_000;
+
+/// What bulk work beside a tick calls after each piece: after half a millisecond of work it sleeps twice that.
+pub fn pace() -> impl FnMut() + Send {
+    let mut begun = clock::now_nanos();
+    move || {
+        let worked = clock::now_nanos().saturating_sub(begun);
+        if worked >= WORK_NANOS {
+            // A pause between two pieces of work counts as rest.
+            if worked < 8 * WORK_NANOS {
+                std::thread::sleep(std::time::Duration::from_nanos(2 * worked));
+            }
+            begun = clock::now_nanos();
+        }
+    }
+}
+
+/// [`pace`] for who is called from behind a shared reference; one thread works at a time.
+pub fn shared_pace() -> Arc<dyn Fn() + Send + Sync> {
+    let pace = Mutex::new(pace());
+    Arc::new(move || (pace.lock())())
 }

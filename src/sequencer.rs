@@ -3,13 +3,20 @@
 //! An input is acknowledged once its log record is synced (D1). The tick takes what is logged, in the order of the
 //! numbers; its Seal comes later in the same log, so that whatever a durable Seal covers is durable too.
 
-use crate::status::WorldStatus;
+use crate::{
+    history::Logged,
+    ledger::{Changes, Durable, Entry, Ledger},
+    status::WorldStatus,
+};
 use everworld_engine::{InputEnvelope, InputError, Outcome, Registry, Tick, column::Fault};
-use everworld_persistence::{Control, InputRecord, LogError, LogHandle, Record};
+use everworld_persistence::{
+    Control, DurablePoint, IdempotencyKey, InputRecord, LogError, LogHandle, Record,
+};
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -36,6 +43,23 @@ pub struct Submitted {
     pub durable: oneshot::Receiver<Result<(), Arc<LogError>>>,
     /// Resolves once its tick is published; for who wants to wait for that.
     pub applied: Option<oneshot::Receiver<Applied>>,
+    /// It came before, under the same key, and was not taken again.
+    pub repeated: bool,
+}
+
+/// An input that somebody asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// What kind of input.
+    pub kind: &'a str,
+    /// Its JSON.
+    pub payload: &'a Value,
+    /// Not before that tick.
+    pub at_tick: Option<Tick>,
+    /// Whether the sender waits for the outcome.
+    pub wants_outcome: bool,
+    /// The sender's key: the same one again means the same input.
+    pub idempotency_key: Option<&'a str>,
 }
 
 /// An applied input.
@@ -57,6 +81,9 @@ pub enum AdmitError {
     /// The payload has faults; each names its place.
     #[error("the input has {} faults", .0.len())]
     Invalid(Vec<Fault>),
+    /// The key stands for another input.
+    #[error("the idempotency key \"{0}\" came before with another body")]
+    KeyReused(String),
     /// Too many wait for a tick, or the log's queue or disk is full: try again later (L2).
     #[error("{0}")]
     Busy(String),
@@ -73,6 +100,7 @@ pub struct Sequencer {
     pending_max: usize,
     closed: AtomicBool,
     admitted: AtomicU64,
+    deduplicated: AtomicU64,
     /// Inputs that a tick has taken and that wait in the state for their own tick.
     pending: AtomicUsize,
     inner: Mutex<Inner>,
@@ -81,8 +109,29 @@ pub struct Sequencer {
 struct Inner {
     next_seq: u64,
     next_control: u64,
-    queue: VecDeque<InputEnvelope>,
-    waiters: BTreeMap<u64, oneshot::Sender<Applied>>,
+    queue: VecDeque<Queued>,
+    waiters: BTreeMap<u64, Vec<oneshot::Sender<Applied>>>,
+    /// What rewinds of this life left to former branches: no outcome comes for them.
+    left: Vec<RangeInclusive<u64>>,
+    ledger: Ledger,
+}
+
+/// An input that waits for a tick.
+struct Queued {
+    /// A durable record before it in the log.
+    before: DurablePoint,
+    input: InputEnvelope,
+}
+
+/// Where the log goes on after the last finished tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// A durable record before all that belong to later ticks; the newest that is known.
+    pub before: DurablePoint,
+    /// The number of the first input in it.
+    pub next_seq: u64,
+    /// The number of the first control record in it.
+    pub next_control: u64,
 }
 
 impl Sequencer {
@@ -92,34 +141,44 @@ impl Sequencer {
         registry: Arc<Registry>,
         status: Arc<WorldStatus>,
         (next_seq, next_control): (u64, u64),
-        queued: Vec<InputEnvelope>,
+        queued: Vec<Logged>,
+        ledger: Ledger,
         pending_max: usize,
     ) -> Self {
         let pending = AtomicUsize::new(0);
-        let inner = Inner { next_seq, next_control, queue: queued.into(), waiters: BTreeMap::new() };
+        // Whoever opened the log knows better what is before these.
+        let before = DurablePoint::default();
+        let queue = queued.into_iter().map(|logged| Queued { before, input: logged.input }).collect();
+        let inner =
+            Inner { next_seq, next_control, queue, waiters: BTreeMap::new(), left: Vec::new(), ledger };
         let (closed, admitted) = (AtomicBool::new(false), AtomicU64::new(0));
-        Self { log, registry, status, pending_max, closed, admitted, pending, inner: Mutex::new(inner) }
+        let (deduplicated, inner) = (AtomicU64::new(0), Mutex::new(inner));
+        Self { log, registry, status, pending_max, closed, admitted, deduplicated, pending, inner }
     }
 
     /// Checks, numbers and logs an input.
     ///
     /// # Errors
     /// See [`AdmitError`]; nothing is logged then.
-    pub fn submit(
-        &self,
-        kind: &str,
-        payload: &Value,
-        at_tick: Option<Tick>,
-        wants_outcome: bool,
-        origin: &Origin,
-    ) -> Result<Submitted, AdmitError> {
+    pub fn submit(&self, asked: Asked<'_>, origin: &Origin) -> Result<Submitted, AdmitError> {
+        let Asked { kind, payload, at_tick, wants_outcome, idempotency_key } = asked;
         let known = self.registry.input(kind).ok_or_else(|| AdmitError::UnknownKind(kind.to_owned()))?;
         let payload = known.check(payload, &self.registry).map_err(AdmitError::Invalid)?;
-        let (durable_tx, durable) = oneshot::channel();
+        let key = idempotency_key.map(|key| {
+            let body_hash = body_hash(kind, at_tick, &payload);
+            IdempotencyKey { key: key.to_owned(), body_hash }
+        });
+        let durable = Durable::default();
         // Number and place in the log are given under one lock: the log has inputs in the order of their numbers.
         let mut inner = self.inner.lock();
         if self.closed.load(Relaxed) {
             return Err(AdmitError::Unavailable("the server is stopping".into()));
+        }
+        if let Some(key) = &key
+            && let Some(repeated) = inner.repeated(key, wants_outcome)?
+        {
+            self.deduplicated.fetch_add(1, Relaxed);
+            return Ok(repeated);
         }
         let waiting = inner.queue.len() + self.pending.load(Relaxed);
         if waiting >= self.pending_max {
@@ -133,31 +192,88 @@ impl Sequencer {
             principal: origin.principal.clone(),
             request_id: origin.request_id.clone(),
             payload: payload.clone(),
+            idempotency: key.clone(),
         });
-        let done = Box::new(move |result: Result<_, Arc<LogError>>| {
-            // Nobody waits any more when the client has gone.
-            let _ = durable_tx.send(result.map(|_| ()));
-        });
-        self.log.append(record, Some(done)).map_err(|error| match error {
+        let settle = durable.clone();
+        let done = Box::new(move |result: Result<_, Arc<LogError>>| settle.settle(result.map(|_| ())));
+        // Before the record has its place: so this is before it, also when it is durable itself and waits on.
+        let before = self.log.durable();
+        let lsn = self.log.append(record, Some(done)).map_err(|error| match error {
             LogError::QueueFull { .. } | LogError::NoSpace { .. } => AdmitError::Busy(error.to_string()),
             LogError::RecordTooLarge { .. } => AdmitError::Invalid(vec![Fault::new("", error.to_string())]),
             other => AdmitError::Unavailable(other.to_string()),
         })?;
         inner.next_seq += 1;
-        inner.queue.push_back(InputEnvelope { seq, kind: kind.to_owned(), at_tick, payload });
-        let applied = wants_outcome.then(|| {
-            let (sender, receiver) = oneshot::channel();
-            // Those who have gone are forgotten when the next one comes (L1).
-            inner.waiters.retain(|_, waiter| !waiter.is_closed());
-            inner.waiters.insert(seq, sender);
-            receiver
-        });
+        let input = InputEnvelope { seq, kind: kind.to_owned(), at_tick, payload };
+        inner.queue.push_back(Queued { before, input });
+        let applied = wants_outcome.then(|| inner.wait_applied(seq));
         self.admitted.fetch_add(1, Relaxed);
         let earliest_tick = at_tick.unwrap_or_default().max(self.status.tick().next());
-        Ok(Submitted { seq, earliest_tick, durable, applied })
+        let receiver = durable.wait();
+        if let Some(key) = key {
+            inner.ledger.insert(seq, Entry { key, earliest_tick, applied: None, lsn, durable });
+        }
+        Ok(Submitted { seq, earliest_tick, durable: receiver, applied, repeated: false })
     }
 
-    /// Logs a control record with a number of its own. The host calls it at the border of two ticks.
+    /// Where the log goes on after the last finished tick. The host calls it at the border of two ticks.
+    pub fn position(&self) -> Position {
+        let inner = self.inner.lock();
+        let first = inner.queue.front();
+        Position {
+            before: first.map_or_else(|| self.log.durable(), |queued| queued.before),
+            next_seq: first.map_or(inner.next_seq, |queued| queued.input.seq),
+            next_control: inner.next_control,
+        }
+    }
+
+    /// Begins a new branch of history: logs the record that `control` makes of the last number given, and leaves all
+    /// inputs after `taken` and up to it to the former branch. Returns the record's place.
+    ///
+    /// # Errors
+    /// As the log's; then nothing has changed.
+    pub fn branch(
+        &self,
+        tick: Tick,
+        taken: u64,
+        origin: &Origin,
+        control: impl FnOnce(u64) -> Control,
+    ) -> Result<u64, LogError> {
+        let mut inner = self.inner.lock();
+        let control = control(inner.next_seq - 1);
+        let seq = inner.next_control;
+        let record = Record::Control { seq, tick, principal: origin.principal.clone(), control };
+        let lsn = self.log.append(record, None)?;
+        inner.next_control += 1;
+        inner.queue.clear();
+        // Those who wait for one of them are told that none comes.
+        drop(inner.waiters.split_off(&(taken + 1)));
+        let left = taken + 1..=inner.next_seq - 1;
+        inner.left.push(left);
+        // Of what is forgotten nobody asks (L1).
+        let floor = inner.ledger.floor();
+        inner.left.retain(|left| left.contains(&floor) || *left.start() > floor);
+        Ok(lsn)
+    }
+
+    /// What a snapshot needs of the keys: what changed since the last call, or all of it, as far as it is durable.
+    pub fn keys_to_store(&self, all: bool) -> Changes {
+        let durable = self.log.durable_lsn();
+        self.inner.lock().ledger.changes(all, durable)
+    }
+
+    /// How many keys are remembered, and how many can be.
+    pub fn keys(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.ledger.len(), inner.ledger.keys_max())
+    }
+
+    /// How many inputs came again under their key, and were not taken again.
+    pub fn deduplicated(&self) -> u64 {
+        self.deduplicated.load(Relaxed)
+    }
+
+    /// Logs a control record with a number of its own; returns its place. The host calls it at the border of two ticks.
     ///
     /// # Errors
     /// As the log's.
@@ -172,16 +288,16 @@ impl Sequencer {
         // Numbered apart: the numbers of inputs are part of the state, which a pause must not change.
         let seq = inner.next_control;
         let record = Record::Control { seq, tick, principal: origin.principal.clone(), control };
-        self.log.append(record, Some(Box::new(move |result| done(seq, result.map(|_| ())))))?;
+        let lsn = self.log.append(record, Some(Box::new(move |result| done(seq, result.map(|_| ())))))?;
         inner.next_control += 1;
-        Ok(seq)
+        Ok(lsn)
     }
 
     /// Takes up to `max` logged inputs for a tick.
     pub fn take(&self, max: usize) -> Vec<InputEnvelope> {
         let mut inner = self.inner.lock();
         let count = inner.queue.len().min(max);
-        inner.queue.drain(..count).collect()
+        inner.queue.drain(..count).map(|queued| queued.input).collect()
     }
 
     /// How many logged inputs wait for a tick, in the queue or in the state.
@@ -208,9 +324,11 @@ impl Sequencer {
     pub fn resolve(&self, tick: Tick, outcomes: Vec<(u64, Result<Outcome, InputError>)>) {
         let mut inner = self.inner.lock();
         for (seq, outcome) in outcomes {
-            if let Some(waiter) = inner.waiters.remove(&seq) {
-                // Most clients do not wait for it.
-                let _ = waiter.send(Applied { tick, outcome });
+            let applied = Applied { tick, outcome };
+            inner.ledger.applied(seq, &applied);
+            for waiter in inner.waiters.remove(&seq).into_iter().flatten() {
+                // Who waited may have gone.
+                let _ = waiter.send(applied.clone());
             }
         }
     }
@@ -222,4 +340,52 @@ impl Sequencer {
         // Those who wait for an outcome are told that none comes in this life.
         inner.waiters.clear();
     }
+}
+
+impl Inner {
+    /// The input that came before under this key.
+    fn repeated(
+        &mut self,
+        key: &IdempotencyKey,
+        wants_outcome: bool,
+    ) -> Result<Option<Submitted>, AdmitError> {
+        let Some((seq, entry)) = self.ledger.find(&key.key) else { return Ok(None) };
+        if entry.key.body_hash != key.body_hash {
+            return Err(AdmitError::KeyReused(key.key.clone()));
+        }
+        let (earliest_tick, durable, known) =
+            (entry.earliest_tick, entry.durable.wait(), entry.applied.clone());
+        let applied = wants_outcome.then(|| match known {
+            Some(applied) => {
+                let (sender, receiver) = oneshot::channel();
+                // The other end is in our hands.
+                let _ = sender.send(applied);
+                receiver
+            }
+            None if self.left.iter().any(|left| left.contains(&seq)) => oneshot::channel().1,
+            None => self.wait_applied(seq),
+        });
+        Ok(Some(Submitted { seq, earliest_tick, durable, applied, repeated: true }))
+    }
+
+    fn wait_applied(&mut self, seq: u64) -> oneshot::Receiver<Applied> {
+        let (sender, receiver) = oneshot::channel();
+        // Those who have gone are forgotten when the next one comes (L1).
+        self.waiters.retain(|_, waiters| {
+            waiters.retain(|waiter| !waiter.is_closed());
+            !waiters.is_empty()
+        });
+        self.waiters.entry(seq).or_default().push(sender);
+        receiver
+    }
+}
+
+/// Tells inputs under the same key apart. It is stored: it must stay the same.
+fn body_hash(kind: &str, at_tick: Option<Tick>, payload: &[u8]) -> u64 {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    hash.update(kind.as_bytes());
+    hash.update(&[0]);
+    hash.update(&at_tick.map_or(u64::MAX, |tick| tick.0).to_le_bytes());
+    hash.update(payload);
+    hash.digest()
 }

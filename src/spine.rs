@@ -1,19 +1,30 @@
 //! The durable spine of a world: its directory, its log, its store, and how it comes back from them.
 //!
-//! Start = newest good keyframe + replay of the log up to the durable horizon (D2, D3). Inputs without a Seal were
+//! Start = newest good snapshot + replay of the log up to the durable horizon (D2, D3). Inputs without a Seal were
 //! never shown as applied; they come after. Nothing is served that does not agree with what the log says.
 
-use crate::status::WorldStatus;
-use everworld_engine::{BuildErrors, ImageError, InputEnvelope, LiveWorld, Options, Tick, TickError};
+use crate::{
+    catalogue::{self, Event, Origin},
+    history::{
+        self, BranchInfo, Branches, Fix, History, HostState, Kept, LogSource, Logged, OnPanic, RunMode,
+        Timeline,
+    },
+    ledger::{Changes, Durable, Entry, Ledger},
+    sequencer::{Applied, Position},
+    status::{Phase, WorldStatus},
+};
+use everworld_engine::{BuildErrors, Image, ImageError, LiveWorld, Options, StateHash, Tick, TickError};
 use everworld_persistence::{
-    Control, DurablePoint, KeyframeMeta, Log, LogDone, LogError, LogHandle, LogOptions, LogWriter,
-    OpenReport, RealDisk, Record, Store, StoreError, StoreOptions,
+    Control, Disk, DurablePoint, Log, LogDone, LogError, LogHandle, LogOptions, LogWriter, OpenReport,
+    RealDisk, Record, Snapshot, SnapshotMeta, Store, StoreError, StoreOptions, WriteStats,
 };
 use everworld_systems::{Plugin, ScenarioError, WorldRecord};
+use parking_lot::Mutex;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fs::{File, TryLockError},
     io,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -27,22 +38,41 @@ pub fn build_id() -> [u8; 16] {
     u128::from_str_radix(BUILD_ID_HEX, 16).expect("build.rs writes 32 hex digits").to_be_bytes()
 }
 
+/// A build id as people see it.
+pub fn hex(build_id: [u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(build_id))
+}
+
 /// How a world is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SpineOptions {
+    /// Where its files are.
+    pub disk: Arc<dyn Disk>,
     /// Bytes of a log segment.
     pub segment_bytes: u64,
     /// Records that may wait for the log's thread.
     pub queue_len_max: usize,
-    /// Keyframes that are kept.
-    pub keyframes_kept: usize,
+    /// How snapshots are kept.
+    pub store: StoreOptions,
     /// Go on with a log tail of another build.
     pub accept_foreign_log: bool,
+    /// What to do about a tick that fails twice, or hung.
+    pub on_panic: OnPanic,
+    /// Idempotency keys that are remembered.
+    pub idempotency_keys_max: usize,
 }
 
 impl Default for SpineOptions {
     fn default() -> Self {
-        Self { segment_bytes: 4 << 20, queue_len_max: 8_192, keyframes_kept: 3, accept_foreign_log: false }
+        Self {
+            disk: Arc::new(RealDisk),
+            segment_bytes: 4 << 20,
+            queue_len_max: 8_192,
+            store: StoreOptions::default(),
+            accept_foreign_log: false,
+            on_panic: OnPanic::default(),
+            idempotency_keys_max: 65_536,
+        }
     }
 }
 
@@ -121,6 +151,15 @@ pub enum SpineError {
         #[source]
         source: BuildErrors,
     },
+    /// The stored state is of a schema that this build cannot bring along.
+    #[error("world \"{world}\" was stored by another build; everworld upgrade check tells what can be done")]
+    Schema {
+        /// The world.
+        world: String,
+        /// What does not fit.
+        #[source]
+        source: ImageError,
+    },
     /// A tick of the replay, or of the run, failed.
     #[error("world \"{world}\" stopped")]
     Tick {
@@ -130,10 +169,88 @@ pub enum SpineError {
         #[source]
         source: TickError,
     },
+    /// A tick hung, and the policy is not to leave out what hung.
+    #[error(
+        "world \"{world}\" hung in tick {tick}, and recovery.on_panic = \"stop\" leaves nothing out: {what}; set it \
+         to \"quarantine\" to go on without"
+    )]
+    Hung {
+        /// The world.
+        world: String,
+        /// The tick that did not end.
+        tick: Tick,
+        /// Who did not come back.
+        what: String,
+    },
+    /// A tick that was computed again has another state than the log remembers.
+    #[error(
+        "world \"{world}\" does not come back as it was: the log says that its state at tick {tick} has the hash \
+         {expected}, computed again it has {found}"
+    )]
+    Diverged {
+        /// The world.
+        world: String,
+        /// The first tick that differs and whose hash is known.
+        tick: Tick,
+        /// What the log says.
+        expected: StateHash,
+        /// What came out.
+        found: StateHash,
+    },
+    /// A tick of the past cannot be had.
+    #[error("tick {tick} of world \"{world}\" cannot be brought back: {detail}")]
+    NotKept {
+        /// The world.
+        world: String,
+        /// The tick.
+        tick: Tick,
+        /// Why.
+        detail: String,
+    },
+    /// The mirror's thread has died: a bug, reported before.
+    #[error("the mirror of world \"{world}\" has died")]
+    Mirror {
+        /// The world.
+        world: String,
+    },
+    /// There is a world of that name.
+    #[error("there is a world \"{world}\" already")]
+    Exists {
+        /// Its name.
+        world: String,
+    },
+    /// The server's own log cannot be used.
+    #[error(
+        "could not use the server's own log, which lists the worlds; with the directory \"server\" moved aside it is \
+         made again of the worlds that are there"
+    )]
+    Catalogue {
+        /// What is wrong with it.
+        #[source]
+        source: Arc<LogError>,
+    },
+    /// The server's own log has a record that is none of its.
+    #[error("record {lsn} of the server's own log is not one that this program wrote: {detail}")]
+    StrangeCatalogue {
+        /// Its place.
+        lsn: u64,
+        /// What does not fit.
+        detail: String,
+    },
+    /// A part of a world that was there is gone.
+    #[error("{what} of world \"{world}\" is gone: there is no \"{}\"; bring it back from a backup", path.display())]
+    Lost {
+        /// The world.
+        world: String,
+        /// Which part.
+        what: &'static str,
+        /// Where it was.
+        path: PathBuf,
+    },
     /// Somebody wanted the process to end before the world was there. Nothing is lost by it.
     #[error("stopped before the world was brought back")]
     Interrupted,
-    /// No keyframe and no log from the beginning that lead to the state.
+    /// No snapshot and no log from the beginning that lead to the state.
     #[error("world \"{world}\" cannot be brought back: {detail}")]
     Unrecoverable {
         /// The world.
@@ -152,23 +269,21 @@ impl SpineError {
             | Self::Log { .. }
             | Self::Store { .. }
             | Self::Inconsistent { .. }
+            | Self::Catalogue { .. }
+            | Self::StrangeCatalogue { .. }
+            | Self::Lost { .. }
             | Self::Unrecoverable { .. } => 74,
             Self::Interrupted => 0,
-            Self::ForeignLog { .. } | Self::Tick { .. } => 1,
-            Self::Scenario { .. } | Self::Build { .. } => 78,
+            Self::Diverged { .. } => 3,
+            Self::Hung { .. } => 70,
+            Self::Exists { .. }
+            | Self::NotKept { .. }
+            | Self::ForeignLog { .. }
+            | Self::Mirror { .. }
+            | Self::Tick { .. } => 1,
+            Self::Scenario { .. } | Self::Build { .. } | Self::Schema { .. } => 78,
         }
     }
-}
-
-/// What a world does when it is not told otherwise; from the control records of its log.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RunMode {
-    /// Not ticking, but for steps.
-    pub paused: bool,
-    /// Where stepping ends.
-    pub step_until: Tick,
-    /// The rate that an operator set; without one, the configured.
-    pub millihertz: Option<u64>,
 }
 
 /// The log and the store of a world that is open.
@@ -178,36 +293,33 @@ pub struct Spine {
     world: String,
     /// The world's log.
     pub log: LogHandle,
-    /// The world's keyframes. Taken out by the thread that writes them.
-    pub store: Option<Store>,
+    /// The world's snapshots.
+    pub store: Arc<Store>,
     /// What the world was created from; whoever opens it may have asked for something else.
     pub record: WorldRecord,
+    record_json: Arc<[u8]>,
     /// What the log says the world does.
     pub mode: RunMode,
     /// Logged inputs that no tick has taken.
-    pub queued: Vec<InputEnvelope>,
+    pub queued: Vec<Logged>,
+    /// What is known of idempotency keys.
+    pub ledger: Ledger,
     /// The numbers after the last input and the last control record in the log.
     pub next: (u64, u64),
-    /// The tick of the newest keyframe.
-    pub last_keyframe: Option<Tick>,
+    /// What is left out from ticks to come on.
+    pub fixes: BTreeMap<Tick, Vec<Fix>>,
+    /// Its past.
+    pub history: History,
+    /// The tick of the newest snapshot.
+    pub last_snapshot: Option<Tick>,
     /// How many ticks were replayed.
     pub replayed: u64,
+    /// Ticks up to that one may have been shown, as far as was appended.
+    pub horizon: Tick,
+    /// A durable record before all that later ticks need.
+    point: DurablePoint,
     /// For [`Spine::tick_by_hand`]: when the last horizon was written.
     horizon_nanos: u64,
-}
-
-/// The history of a world as its log tells it.
-#[derive(Default)]
-struct History {
-    record: Option<WorldRecord>,
-    inputs: VecDeque<InputEnvelope>,
-    seals: BTreeMap<Tick, u64>,
-    horizon: Tick,
-    mode: Option<RunMode>,
-    next_seq: u64,
-    next_control: u64,
-    /// The build of the newest [`Record::Build`].
-    build_id: Option<[u8; 16]>,
 }
 
 /// Opens the lock file of a data directory.
@@ -216,7 +328,12 @@ pub fn lock(data: &Path) -> Result<File, SpineError> {
         let path = path.to_owned();
         move |source| SpineError::Io { what, path, source }
     };
-    std::fs::create_dir_all(data).map_err(failed("create", data))?;
+    if !data.is_dir() {
+        std::fs::create_dir_all(data).map_err(failed("create", data))?;
+        let parent = data.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or_else(|| Path::new("."));
+        File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed("sync", parent))?;
+    }
     let path = data.join("LOCK");
     let file = File::options()
         .create(true)
@@ -259,47 +376,135 @@ impl Spine {
         observe: &mut dyn FnMut(&LiveWorld),
     ) -> Result<(Self, LiveWorld), SpineError> {
         let dir = data.join("worlds").join(&record.world);
-        let opening = Opening { world: record.world.clone(), dir, plugins, options, spine_options, status };
-        if opening.dir.join("log").is_dir() {
-            opening.recover(lock, observe)
-        } else {
-            opening.create(lock, record)
+        let (world, plugins) = (record.world.clone(), plugins.into());
+        let opening = Opening { world, dir, plugins, options, spine_options, status };
+        let log = opening.dir.join("log");
+        if spine_options.disk.exists(&log).map_err(io_error("look for", &log))? {
+            return opening.recover(lock, observe);
         }
+        if spine_options.disk.exists(&opening.dir).map_err(io_error("look for", &opening.dir))? {
+            // A world gets its name with its log in it, and with nothing else.
+            return Err(SpineError::Lost { world: opening.world, what: "the log", path: log });
+        }
+        opening.create(lock, data, record)
     }
 
     /// A tick of a world that nobody else looks at: no seals, a horizon once a second, so that a crash loses at
     /// most that and gives back nothing that is not on the way.
     pub fn tick_by_hand(&mut self, live: &mut LiveWorld) -> Result<(), SpineError> {
-        let inputs = std::mem::take(&mut self.queued);
+        let inputs: Vec<_> = self.queued.drain(..).map(|logged| logged.input).collect();
         let tick = live.now().next();
         if let Some(last) = inputs.last() {
             self.append(Record::Seal { tick, up_to_seq: last.seq })?;
         }
+        self.apply_fixes(live, tick);
         live.tick(&inputs).map_err(|source| SpineError::Tick { world: self.world.clone(), source })?;
         let now = crate::clock::now_nanos();
         if now.saturating_sub(self.horizon_nanos) > 1_000_000_000 {
             self.horizon_nanos = now;
+            self.horizon = tick;
             self.append(Record::Horizon { tick })?;
         }
         Ok(())
     }
 
-    /// Ends in order: the horizon at the last tick, a keyframe, the log synced and closed.
+    /// Leaves out what the log says, before the tick that it fixes.
+    pub fn apply_fixes(&mut self, live: &mut LiveWorld, tick: Tick) {
+        for fix in self.fixes.remove(&tick).into_iter().flatten() {
+            fix.apply(live);
+        }
+    }
+
+    /// Makes a fix durable, before the tick that it fixes is run again.
+    pub fn log_fix(&mut self, seq: u64, tick: Tick, fix: &Fix) -> Result<(), SpineError> {
+        log_fix(&self.log, &self.world, seq, tick, fix)
+    }
+
+    /// What the host knows beside the state after the last tick: it goes into a snapshot of that state. Called at
+    /// the border of two ticks.
+    pub fn host_state(&mut self, live: &LiveWorld, position: Position) -> HostState {
+        if position.before.lsn > self.point.lsn {
+            self.point = position.before;
+        }
+        let fixes = self.fixes.iter();
+        let fixes = fixes.flat_map(|(tick, fixes)| fixes.iter().map(|fix| (*tick, fix.clone())));
+        HostState {
+            record_json: self.record_json.clone(),
+            mode: self.mode,
+            horizon: self.horizon,
+            quarantined: live.disabled().map(str::to_owned).collect(),
+            fixes: fixes.collect(),
+            branches: self.history.branches(),
+            next_seq: position.next_seq,
+            next_control: position.next_control,
+            from: self.point.into(),
+            covered: self.point.into(),
+        }
+    }
+
+    /// Ends in order: the horizon at the last tick, a snapshot, the log synced and closed.
     pub fn close(&mut self, live: &mut LiveWorld) -> Result<(), SpineError> {
+        let first = self.queued.first().map(|logged| logged.input.seq);
+        let (log, next, point) = (self.log.clone(), self.next, self.point);
+        let position = || Position {
+            before: if first.is_some() { point } else { log.durable() },
+            next_seq: first.unwrap_or(next.0),
+            next_control: next.1,
+        };
+        let mut ledger = std::mem::take(&mut self.ledger);
+        let log = self.log.clone();
+        self.close_at(live, &position, &mut || ledger.changes(false, log.durable_lsn()))
+    }
+
+    /// As [`Spine::close`], where another one has the queue and the ledger: the last snapshot must not leave behind
+    /// what they have beyond those of the opening (D1).
+    pub fn close_at(
+        &mut self,
+        live: &mut LiveWorld,
+        position: &dyn Fn() -> Position,
+        keys: &mut dyn FnMut() -> Changes,
+    ) -> Result<(), SpineError> {
         // Who ends waits for room in a full log for some seconds at the most: nothing shown is past its horizon.
-        let horizon = Record::Horizon { tick: live.now() };
-        let lsn =
-            append_patiently(&self.log, &horizon, || None, || true).map_err(|error| self.log_error(error))?;
-        let point = self.log.wait_durable(lsn).map_err(|error| self.log_error(error))?;
+        let tick = live.now();
+        let lsn = append_patiently(&self.log, &Record::Horizon { tick }, || None, || true)
+            .map_err(|error| self.log_error(error))?;
+        self.horizon = tick;
+        self.log.wait_durable(lsn).map_err(|error| self.log_error(error))?;
+        let host = self.host_state(live, position());
+        let branch = host.branches.current();
+        let newest = self.store.snapshots().kept.first().map(|meta| (meta.branch, meta.tick));
+        // What came since a snapshot of this very tick is in the log: no tick, hence nothing to compute again.
+        if newest == Some((branch, tick)) {
+            return self.log.close().map(|_| ()).map_err(|error| self.log_error(error));
+        }
         let image = live.image();
-        if let Some(store) = &mut self.store {
-            let meta = keyframe_meta(&image, live.taken_seq(), point);
-            if let Err(error) = store.write_keyframe(&meta, &image) {
-                // Nothing is lost: the log has it all, and the next start replays more of it.
-                tracing::error!(world = self.world, "could not write the last keyframe: {}", chain(&error));
-            }
+        if let Err(error) = write_snapshot(&self.store, &self.log, image, host, &keys()) {
+            // Nothing is lost: the log has it all, and the next start replays more of it.
+            tracing::error!(world = self.world, "could not write the last snapshot: {}", chain(&error));
         }
         self.log.close().map(|_| ()).map_err(|error| self.log_error(error))
+    }
+
+    /// Begins a new line of history at a former tick of a world that nobody else looks at; the world of that tick.
+    pub fn rewind(&mut self, tick: Tick, options: &Options) -> Result<LiveWorld, SpineError> {
+        let former = self.history.branches();
+        let mut visit = |_: &LiveWorld| ControlFlow::Continue(());
+        let live = self.history.past(former.current(), tick, options, &mut visit)?.live;
+        let branch = former.0.iter().map(|info| info.branch).max().unwrap_or(0) + 1;
+        let parent = former.resolve(former.current(), tick);
+        let floor_seq = self.next.0 - 1;
+        let control = Control::Branch { branch, parent, tick, floor_seq };
+        let (seq, principal) = (self.next.1, "local".to_owned());
+        let lsn = self.append(Record::Control { seq, tick, principal, control: control.clone() })?;
+        let horizon = self.append(Record::Horizon { tick })?;
+        self.log.wait_durable(horizon).map_err(|error| self.log_error(error))?;
+        self.next.1 += 1;
+        self.history.branches.write().0.push(BranchInfo { branch, parent, tick, floor_seq, lsn });
+        self.mode = self.mode.after(&control, tick);
+        self.horizon = tick;
+        self.queued.clear();
+        self.fixes.clear();
+        Ok(live)
     }
 
     /// The world's name.
@@ -316,53 +521,191 @@ impl Spine {
     }
 }
 
-/// The header of a keyframe of that image, covered by the log up to `point` (D7).
-pub fn keyframe_meta(image: &everworld_engine::Image, applied_seq: u64, point: DurablePoint) -> KeyframeMeta {
-    KeyframeMeta {
-        branch: 0,
+/// Writes a snapshot, covered by what is durable now (D7): the state, what the host knew then, and what changed in the
+/// ledger since the last one.
+pub fn write_snapshot(
+    store: &Store,
+    log: &LogHandle,
+    image: impl Into<Arc<Image>>,
+    mut host: HostState,
+    keys: &Changes,
+) -> Result<WriteStats, StoreError> {
+    host.covered = log.durable().into();
+    store.set_ledger_floor(keys.floor);
+    write_image(store, image.into(), &host, &keys.encode())
+}
+
+fn write_image(
+    store: &Store,
+    image: Arc<Image>,
+    host: &HostState,
+    ledger: &[(u64, Vec<u8>)],
+) -> Result<WriteStats, StoreError> {
+    let meta = SnapshotMeta {
+        branch: host.branches.current(),
         tick: image.tick,
         hash: image.hash,
-        applied_seq,
-        lsn: point.lsn,
-        chain: point.chain,
+        applied_seq: image.taken_seq(),
+        // The log is cut behind the oldest of these (D4).
+        lsn: host.from.lsn,
+        chain: host.from.chain,
         build_id: build_id(),
         entities: image.entities() as u64,
+        unix_millis: crate::clock::unix_millis(),
+    };
+    store.write(&Snapshot { meta, image, host: &host.encode(), ledger })
+}
+
+/// Makes the directory of a world that begins with the state of another one, in one step.
+pub(crate) fn write_fork(
+    data: &Path,
+    record: &WorldRecord,
+    live: &mut LiveWorld,
+    options: &SpineOptions,
+) -> Result<(), SpineError> {
+    let (world, disk) = (record.world.as_str(), &options.disk);
+    let worlds = data.join("worlds");
+    let dir = worlds.join(world);
+    if disk.exists(&dir).map_err(io_error("look for", &dir))? {
+        return Err(SpineError::Exists { world: world.to_owned() });
     }
+    let making = begin_directory(&**disk, &dir, world)?;
+    let in_log = |source| SpineError::Log { world: world.to_owned(), source: Arc::new(source) };
+    let (mut log, _) =
+        Log::open(disk.clone(), &making.join("log"), &log_options(world, options)).map_err(in_log)?;
+    let image = live.image();
+    // Whoever lost the snapshot and began with the record would be found out by the hash.
+    let tick = live.now();
+    let records = [
+        Record::Create { world_record: record_json(record) },
+        Record::Build { build_id: build_id() },
+        Record::Checkpoint { tick, hash: image.hash },
+        Record::Horizon { tick },
+    ];
+    records.iter().try_for_each(|record| log.append(record).map(|_| ())).map_err(in_log)?;
+    let durable = log.commit().map_err(in_log)?;
+    let host = HostState {
+        record_json: record_json(record).into(),
+        mode: RunMode::default(),
+        horizon: tick,
+        quarantined: live.disabled().map(str::to_owned).collect(),
+        fixes: Vec::new(),
+        branches: Branches::default(),
+        next_seq: live.taken_seq() + 1,
+        next_control: 1,
+        from: durable.into(),
+        covered: durable.into(),
+    };
+    let in_store = |source| SpineError::Store { world: world.to_owned(), source };
+    let (store, _) = Store::open(disk.clone(), &making, options.store.clone()).map_err(in_store)?;
+    write_image(&store, Arc::new(image), &host, &[]).map_err(in_store)?;
+    drop((store, log));
+    disk.sync_dir(&making).map_err(io_error("sync", &making))?;
+    finish_directory(&**disk, &making, &dir)
+}
+
+/// An empty directory in which a world is made, under another name than it will have.
+fn begin_directory(disk: &dyn Disk, dir: &Path, world: &str) -> Result<PathBuf, SpineError> {
+    let making = dir.with_file_name(format!(".{world}.new"));
+    let worlds = dir.parent().expect("a world's directory is in one");
+    disk.create_dir_all(worlds).map_err(io_error("create", worlds))?;
+    // Else the first world of all would be lost with the name of the directory that it is in.
+    let data = worlds.parent().expect("the worlds are in a data directory");
+    disk.sync_dir(data).map_err(io_error("sync", data))?;
+    if disk.exists(&making).map_err(io_error("look for", &making))? {
+        disk.remove_dir_all(&making).map_err(io_error("remove", &making))?;
+    }
+    disk.create_dir_all(&making).map_err(io_error("create", &making))?;
+    Ok(making)
+}
+
+/// Gives the world its name, when all of it is durable: a crash before leaves no half world.
+fn finish_directory(disk: &dyn Disk, making: &Path, dir: &Path) -> Result<(), SpineError> {
+    disk.rename(making, dir).map_err(io_error("rename", making))?;
+    let parent = dir.parent().expect("a world's directory is in one");
+    disk.sync_dir(parent).map_err(io_error("sync", parent))
+}
+
+pub(crate) fn log_options(world: &str, options: &SpineOptions) -> LogOptions {
+    LogOptions {
+        segment_bytes: options.segment_bytes,
+        clock: crate::clock::now_nanos,
+        ..LogOptions::new(world_id(world), build_id())
+    }
+}
+
+/// Held by who copies the files of a world, and tried by who removes old ones: these wait until the next time.
+pub(crate) static COPYING: Mutex<()> = Mutex::new(());
+
+/// Removes what retention no longer keeps: old snapshots, then the log before the oldest one that stays (D4, D8). Not
+/// before a new branch has a snapshot of its own: until then it needs an older one of its parent.
+pub fn prune(store: &Store, log: &LogHandle, world: &str) -> Result<(), SpineError> {
+    prune_at(store, log, world, crate::clock::unix_millis())
+}
+
+/// As [`prune`], at a time in milliseconds since 1970.
+pub fn prune_at(store: &Store, log: &LogHandle, world: &str, unix_millis: u64) -> Result<(), SpineError> {
+    let Some(_nobody_copies) = COPYING.try_lock() else { return Ok(()) };
+    let in_store = |source| SpineError::Store { world: world.to_owned(), source };
+    let pruned = store.prune(unix_millis).map_err(in_store)?;
+    // Its own record stays, too: recovery compares what it was written under.
+    let removed = log.cut_before(pruned.oldest_lsn);
+    let removed =
+        removed.map_err(|error| SpineError::Log { world: world.to_owned(), source: Arc::new(error) })?;
+    if removed > 0 || pruned.epochs_removed > 0 {
+        tracing::debug!(world, segments = removed, epochs = pruned.epochs_removed, "removed old history");
+    }
+    Ok(())
 }
 
 /// A world that is being opened.
 struct Opening<'a> {
     world: String,
     dir: PathBuf,
-    plugins: &'a [Plugin],
+    plugins: Arc<[Plugin]>,
     options: Options,
     spine_options: &'a SpineOptions,
     status: &'a WorldStatus,
 }
 
+/// A long replay says so often how far it is.
+const PROGRESS_NANOS: u64 = 5_000_000_000;
+
+/// What recovery begins with.
+struct Begun {
+    live: LiveWorld,
+    timeline: Timeline,
+    snapshot: Option<(SnapshotMeta, Arc<Image>)>,
+}
+
 impl Opening<'_> {
-    fn create(&self, lock: File, record: &WorldRecord) -> Result<(Spine, LiveWorld), SpineError> {
-        let mut live = self.build(record)?;
+    fn create(
+        &self,
+        lock: File,
+        data: &Path,
+        record: &WorldRecord,
+    ) -> Result<(Spine, LiveWorld), SpineError> {
+        let mut live = history::build(record, &self.plugins, &self.options)?;
         live.create().map_err(|source| self.tick_error(source))?;
-        // Made under another name and renamed when Create is durable: a crash in between leaves no half world.
-        let making = self.dir.with_file_name(format!(".{}.new", self.world));
-        if making.exists() {
-            std::fs::remove_dir_all(&making).map_err(io_error("remove", &making))?;
-        }
-        std::fs::create_dir_all(&making).map_err(io_error("create", &making))?;
-        let (mut log, _) = self.open_log(&making, &[])?;
-        let json = serde_json::to_vec(record).expect("a world record is plain data");
-        log.append(&Record::Create { world_record: json }).map_err(|e| self.log_error(e))?;
-        log.append(&Record::Build { build_id: build_id() }).map_err(|e| self.log_error(e))?;
-        log.commit().map_err(|e| self.log_error(e))?;
-        drop(log);
-        std::fs::rename(&making, &self.dir).map_err(io_error("rename", &making))?;
-        let parent = self.dir.parent().expect("a world's directory is in one");
-        File::open(parent).and_then(|dir| dir.sync_all()).map_err(io_error("sync", parent))?;
-        let (log, _) = self.open_log(&self.dir, &[])?;
-        let store = self.open_store()?;
-        let mode = RunMode { paused: false, step_until: Tick(0), millihertz: None };
-        Ok((self.spine(lock, log, store, record.clone(), mode, Vec::new(), (1, 1))?, live))
+        let disk = &self.spine_options.disk;
+        let begun = Event::begun(&self.world, Some(&record.scenario.name), Origin::Created);
+        catalogue::making(disk, data, begun, || {
+            let making = begin_directory(&**disk, &self.dir, &self.world)?;
+            let (mut log, _) = self.open_log(&making, Vec::new(), 1)?;
+            let create = Record::Create { world_record: record_json(record) };
+            log.append(&create).map_err(|e| self.log_error(e))?;
+            log.append(&Record::Build { build_id: build_id() }).map_err(|e| self.log_error(e))?;
+            log.commit().map_err(|e| self.log_error(e))?;
+            drop(log);
+            finish_directory(&**disk, &making, &self.dir)
+        })?;
+        let (log, _) = self.open_log(&self.dir, Vec::new(), 1)?;
+        let store = Arc::new(self.open_store()?);
+        let log = self.start_log(log)?;
+        let history = self.history(store, log.clone());
+        let begun = Begun { live, timeline: Timeline::of(record.clone()), snapshot: None };
+        let ledger = Ledger::new(self.spine_options.idempotency_keys_max, Vec::new());
+        self.spine(lock, log, history, begun, ledger.expect("no entries"), Tick(0))
     }
 
     fn recover(
@@ -370,19 +713,33 @@ impl Opening<'_> {
         lock: File,
         observe: &mut dyn FnMut(&LiveWorld),
     ) -> Result<(Spine, LiveWorld), SpineError> {
-        let store = match self.open_store() {
-            Ok(store) => Some(store),
-            Err(SpineError::Store { source: source @ StoreError::InUse { .. }, world }) => {
-                return Err(SpineError::Store { source, world });
-            }
-            Err(error) => {
-                tracing::warn!(world = self.world, "{}: replaying the whole log instead", chain(&error));
+        self.status.set_phase(Phase::Opening);
+        let store = Arc::new(self.open_store()?);
+        let snapshots = history::kept(&store, &self.world);
+        // The newest that loads, before the log: what was durable when it was written must be there (D7).
+        let newest = snapshots.iter().find_map(|snapshot| match Kept::load(&store, snapshot) {
+            Ok(kept) => Some(kept),
+            Err(detail) => {
+                self.pass_over(snapshot, &detail);
                 None
             }
-        };
-        let keyframes = self.keyframes(store.as_ref());
-        // D7: a log that lacks what a keyframe was written under has lost what was durable.
-        let (mut log, report) = self.open_log(&self.dir, &keyframes)?;
+        });
+        let point = |meta: &SnapshotMeta| DurablePoint { lsn: meta.lsn, chain: meta.chain };
+        let mut known: Vec<_> = snapshots.iter().map(point).collect();
+        known.extend(
+            newest
+                .iter()
+                .map(|kept| DurablePoint { lsn: kept.host.covered.lsn, chain: kept.host.covered.chain }),
+        );
+        let verify_from = newest.as_ref().map_or(1, |kept| kept.host.from.lsn + 1);
+        let (log, report) = self.open_log(&self.dir, known, verify_from)?;
+        if report.mark_missing {
+            tracing::warn!(
+                world = self.world,
+                path = %self.dir.join("log").join("mark").display(),
+                "the mark of the log is gone; what the log was durable up to is known from the snapshots only"
+            );
+        }
         if report.torn_bytes > 0 {
             tracing::warn!(
                 world = self.world,
@@ -390,198 +747,283 @@ impl Opening<'_> {
                 "cut a torn tail off the log; nothing of it was acknowledged"
             );
         }
-        let mut history = self.read_history(&log)?;
-        let record =
-            history.record.take().ok_or_else(|| self.inconsistent("it does not begin with Create"))?;
-        let (mut live, keyframe) = self.nearest(&record, store.as_ref(), &keyframes)?;
-        let target = history.horizon.max(history.seals.last_key_value().map_or(Tick(0), |(tick, _)| *tick));
-        if history.build_id != Some(build_id()) {
-            if live.now() < target && !self.spine_options.accept_foreign_log {
-                let hex = |id: [u8; 16]| format!("{:032x}", u128::from_be_bytes(id));
-                return Err(SpineError::ForeignLog {
-                    world: self.world.clone(),
-                    found: history.build_id.map_or_else(|| "unknown".into(), hex),
-                    own: BUILD_ID_HEX.into(),
-                });
-            }
-            log.append(&Record::Build { build_id: build_id() }).map_err(|e| self.log_error(e))?;
-            log.commit().map_err(|e| self.log_error(e))?;
+        let log = self.start_log(log)?;
+        let mut history = self.history(store, log.clone());
+        let mut ledger = self.ledger(newest.as_ref())?;
+        let (begun, from) =
+            self.replay(&log, &mut history, &snapshots, newest.as_ref(), &mut ledger, observe)?;
+        let is_upgrade = begun.timeline.build_id != Some(build_id());
+        if is_upgrade {
+            self.append(&log, Record::Build { build_id: build_id() })?;
         }
-        let from = live.now();
-        observe(&live);
-        self.replay(&mut live, &mut history, target, observe)?;
-        let mode = history.mode.unwrap_or(RunMode { paused: false, step_until: Tick(0), millihertz: None });
-        let queued = history.inputs.into_iter().collect();
-        // A store that did not open is set aside, and a fresh one begun: its damage is kept for who wants to look.
-        let store = match store {
-            Some(store) => store,
-            None => self.renew_store()?,
-        };
-        let mut spine =
-            self.spine(lock, log, store, record, mode, queued, (history.next_seq, history.next_control))?;
-        spine.last_keyframe = keyframe;
-        spine.replayed = live.now().0 - from.0;
-        Ok((spine, live))
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the fields of one struct, at its two places of origin")]
-    fn spine(
-        &self,
-        lock: File,
-        log: Log,
-        store: Store,
-        record: WorldRecord,
-        mode: RunMode,
-        queued: Vec<InputEnvelope>,
-        next: (u64, u64),
-    ) -> Result<Spine, SpineError> {
-        let log = LogWriter::start(log, self.spine_options.queue_len_max).map_err(|e| self.log_error(e))?;
-        Ok(Spine {
-            _lock: lock,
-            world: self.world.clone(),
-            log,
-            store: Some(store),
-            record,
-            mode,
-            queued,
-            next,
-            last_keyframe: None,
-            replayed: 0,
-            horizon_nanos: crate::clock::now_nanos(),
-        })
-    }
-
-    /// The readable keyframes, newest first. One that is damaged is named and passed over.
-    fn keyframes(&self, store: Option<&Store>) -> Vec<KeyframeMeta> {
-        let listed = match store.map(Store::keyframes) {
-            None => return Vec::new(),
-            Some(Ok(listed)) => listed,
-            Some(Err(error)) => {
-                tracing::warn!(world = self.world, "could not list keyframes: {}", chain(&error));
-                return Vec::new();
-            }
-        };
-        for error in &listed.damaged {
-            tracing::warn!(world = self.world, "passing over a damaged keyframe: {}", chain(error));
+        if let Some((meta, image)) = &begun.snapshot {
+            let resumed = history.store.resume(*meta, image.clone());
+            resumed.map_err(|source| SpineError::Store { world: self.world.clone(), source })?;
         }
-        listed.kept
-    }
-
-    /// Reads the whole log.
-    fn read_history(&self, log: &Log) -> Result<History, SpineError> {
-        let mut history = History { next_seq: 1, next_control: 1, ..History::default() };
-        for entry in log.records(1) {
-            let (_, record) = entry.map_err(|e| self.log_error(e))?;
-            match record {
-                Record::Create { world_record } => {
-                    let record = serde_json::from_slice(&world_record);
-                    history.record =
-                        Some(record.map_err(|error| self.inconsistent(&format!("Create: {error}")))?);
-                }
-                Record::Build { build_id } => history.build_id = Some(build_id),
-                Record::Input(input) => {
-                    history.next_seq = input.seq + 1;
-                    let (seq, kind, at_tick, payload) = (input.seq, input.kind, input.at_tick, input.payload);
-                    history.inputs.push_back(InputEnvelope { seq, kind, at_tick, payload });
-                }
-                Record::Seal { tick, up_to_seq } => {
-                    history.seals.insert(tick, up_to_seq);
-                }
-                // The newest one counts, not the highest: a pause lowers what the lease had allowed.
-                Record::Horizon { tick } => history.horizon = tick,
-                Record::Control { seq, control, tick, .. } => {
-                    history.next_control = seq + 1;
-                    history.mode = Some(next_mode(history.mode, control, tick));
-                }
-                Record::Checkpoint { .. } => {}
-            }
+        if is_upgrade || begun.timeline.migrated {
+            // What the former build wrote stays as it is.
+            history.store.begin_epoch();
         }
-        Ok(history)
+        self.spine(lock, log, history, begun, ledger, from)
     }
 
-    /// The newest keyframe that loads, restores and has the hash that it says; else the world as it was created.
-    fn nearest(
-        &self,
-        record: &WorldRecord,
-        store: Option<&Store>,
-        keyframes: &[KeyframeMeta],
-    ) -> Result<(LiveWorld, Option<Tick>), SpineError> {
-        let mut live = self.build(record)?;
-        for meta in keyframes {
-            let Some(store) = store else { break };
-            match load(&mut live, store, meta) {
-                Ok(()) => return Ok((live, Some(meta.tick))),
-                Err(detail) => {
-                    tracing::warn!(world = self.world, tick = %meta.tick, "passing over a keyframe: {detail}; replaying more of the log");
-                    live = self.build(record)?;
-                }
-            }
-        }
-        live.create().map_err(|source| self.tick_error(source))?;
-        Ok((live, None))
-    }
-
-    /// Runs to `target`, each tick with the inputs that its Seal gave it.
+    /// Brings the world to where the log says it was, past ticks that fail. Returns the tick that it began with.
     fn replay(
         &self,
-        live: &mut LiveWorld,
+        log: &LogHandle,
         history: &mut History,
-        target: Tick,
+        snapshots: &[SnapshotMeta],
+        newest: Option<&Kept>,
+        ledger: &mut Ledger,
         observe: &mut dyn FnMut(&LiveWorld),
-    ) -> Result<(), SpineError> {
-        let taken = live.taken_seq();
-        history.inputs.retain(|input| input.seq > taken);
-        while live.now() < target {
-            if self.status.is_stopping() {
-                return Err(SpineError::Interrupted);
+    ) -> Result<(Begun, Tick), SpineError> {
+        // The tick that has failed.
+        let mut failed: Option<Tick> = None;
+        loop {
+            let mut begun = self.begin(history, snapshots, newest)?;
+            let Begun { live, timeline, .. } = &mut begun;
+            let (from, branch, target) = (live.now(), timeline.branches.current(), timeline.target());
+            self.check_build(history, timeline, from < target)?;
+            if self.answer_hangs(log, live, timeline)? {
+                continue;
             }
-            let tick = live.now().next();
-            self.status.set_recovery(tick, target);
-            let up_to = history.seals.get(&tick).copied().unwrap_or(0);
-            let count = history.inputs.iter().take_while(|input| input.seq <= up_to).count();
-            let inputs: Vec<InputEnvelope> = history.inputs.drain(..count).collect();
-            live.tick(&inputs).map_err(|source| self.tick_error(source))?;
-            observe(live);
+            self.status.begin_replay(from, target);
+            self.status.watched.set(live.watch(), log.clone());
+            for logged in timeline.inputs.values() {
+                remember(ledger, logged);
+            }
+            let mut told_nanos = crate::clock::now_nanos();
+            let mut visit = |live: &LiveWorld| {
+                for (seq, outcome) in &live.report().outcomes {
+                    ledger.applied(*seq, &Applied { tick: live.now(), outcome: outcome.clone() });
+                }
+                self.status.set_recovery(live.now());
+                let now = crate::clock::now_nanos();
+                if now - told_nanos >= PROGRESS_NANOS {
+                    told_nanos = now;
+                    let eta_secs = self.status.recovery().eta_secs.unwrap_or_default().round();
+                    tracing::info!(world = self.world, tick = %live.now(), %target, eta_secs, "computing ticks again");
+                }
+                observe(live);
+                if self.status.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            let result = history.replay_past(timeline, live, branch, target, failed, &mut visit);
+            let error = match result {
+                Ok(()) => return Ok((begun, from)),
+                Err(SpineError::Tick { source, .. }) => source,
+                Err(error) => return Err(error),
+            };
+            let tick = error.tick();
+            if failed.replace(tick) != Some(tick) {
+                tracing::error!(world = self.world, %tick, "{error}: trying once more");
+                continue;
+            }
+            let fix = judge(self.spine_options.on_panic, &error, live);
+            let own = timeline.branches.resolve(branch, tick) == branch;
+            let Some(fix) = fix.filter(|_| own) else { return Err(self.tick_error(error)) };
+            tracing::error!(world = self.world, %tick, "{error}, again: {fix} from this tick on");
+            log_fix(log, &self.world, timeline.next_control, tick, &fix)?;
         }
+    }
+
+    /// The newest snapshot on the line that goes on which verifies, and what the log says after it; else the world
+    /// as it was created.
+    fn begin(
+        &self,
+        history: &History,
+        snapshots: &[SnapshotMeta],
+        newest: Option<&Kept>,
+    ) -> Result<Begun, SpineError> {
+        // The lines of history and where they have to go, once a snapshot has told.
+        let mut line: Option<(Branches, Tick)> = None;
+        for snapshot in snapshots {
+            let on_the_way = |(branches, target): &(Branches, Tick)| {
+                branches.on_the_way((snapshot.branch, snapshot.tick), (branches.current(), *target))
+            };
+            if line.as_ref().is_some_and(|line| !on_the_way(line)) {
+                continue;
+            }
+            self.status.set_phase(Phase::Reading);
+            let own;
+            let kept = match newest {
+                Some(newest) if newest.meta == *snapshot => newest,
+                _ => match Kept::load(&history.store, snapshot) {
+                    Ok(loaded) => {
+                        own = loaded;
+                        &own
+                    }
+                    Err(detail) => {
+                        self.pass_over(snapshot, &detail);
+                        continue;
+                    }
+                },
+            };
+            let mut timeline = history.timeline(kept)?;
+            let now = (timeline.branches.clone(), timeline.target());
+            if !on_the_way(&now) {
+                line = Some(now);
+                continue;
+            }
+            self.status.set_phase(Phase::Restoring);
+            match history.restore(kept, &mut timeline, &self.options) {
+                Ok(live) => {
+                    return Ok(Begun { live, timeline, snapshot: Some((kept.meta, kept.image.clone())) });
+                }
+                Err(SpineError::NotKept { detail, .. }) => self.pass_over(snapshot, &detail),
+                Err(error) => return Err(error),
+            }
+        }
+        self.status.set_phase(Phase::Reading);
+        let (live, timeline) = history.begin_anew(&self.options)?;
+        Ok(Begun { live, timeline, snapshot: None })
+    }
+
+    /// Refuses ticks of another build, unless told otherwise.
+    fn check_build(&self, history: &mut History, timeline: &Timeline, ticks: bool) -> Result<(), SpineError> {
+        if timeline.build_id == Some(build_id()) {
+            return Ok(());
+        }
+        if ticks && !self.spine_options.accept_foreign_log {
+            return Err(SpineError::ForeignLog {
+                world: self.world.clone(),
+                found: timeline.build_id.map_or_else(|| "unknown".into(), hex),
+                own: BUILD_ID_HEX.into(),
+            });
+        }
+        history.lenient = true;
         Ok(())
     }
 
-    fn build(&self, record: &WorldRecord) -> Result<LiveWorld, SpineError> {
-        let builder = record.scenario.builder(self.plugins);
-        let builder = builder.map_err(|source| SpineError::Scenario { world: self.world.clone(), source })?;
-        builder
-            .build(self.options.clone())
-            .map_err(|source| SpineError::Build { world: self.world.clone(), source })
+    /// Leaves out what hung, by policy. Returns whether anything was logged for it.
+    fn answer_hangs(
+        &self,
+        log: &LogHandle,
+        live: &LiveWorld,
+        timeline: &Timeline,
+    ) -> Result<bool, SpineError> {
+        let mut next_control = timeline.next_control;
+        for (tick, fix) in timeline.unanswered_hangs() {
+            if tick <= live.now() {
+                continue;
+            }
+            let mut systems = live.plan().nodes.iter();
+            if matches!(&fix, Fix::Quarantine(name) if !systems.any(|node| node.name == *name)) {
+                tracing::warn!(world = self.world, %tick, "the last run hung outside of any system: trying again");
+                continue;
+            }
+            if self.spine_options.on_panic == OnPanic::Stop {
+                return Err(SpineError::Hung { world: self.world.clone(), tick, what: fix.to_string() });
+            }
+            tracing::error!(world = self.world, %tick, "the last run hung: {fix} from this tick on");
+            log_fix(log, &self.world, next_control, tick, &fix)?;
+            next_control += 1;
+        }
+        Ok(next_control > timeline.next_control)
+    }
+
+    fn spine(
+        &self,
+        lock: File,
+        log: LogHandle,
+        history: History,
+        begun: Begun,
+        ledger: Ledger,
+        from: Tick,
+    ) -> Result<(Spine, LiveWorld), SpineError> {
+        let Begun { live, timeline, snapshot } = begun;
+        let mut fixes: BTreeMap<Tick, Vec<Fix>> = BTreeMap::new();
+        for (tick, fix) in timeline.fixes_after(live.now()) {
+            fixes.entry(tick).or_default().push(fix);
+        }
+        *history.branches.write() = timeline.branches.clone();
+        let inconsistent = || self.inconsistent("it does not begin with Create");
+        let record = timeline.record.clone().ok_or_else(inconsistent)?;
+        let spine = Spine {
+            _lock: lock,
+            world: self.world.clone(),
+            log,
+            store: history.store.clone(),
+            mode: timeline.mode,
+            queued: timeline.queued(live.taken_seq()),
+            ledger,
+            next: (timeline.next_seq, timeline.next_control),
+            fixes,
+            last_snapshot: snapshot.map(|(meta, _)| meta.tick),
+            replayed: live.now().0 - from.0,
+            horizon: timeline.horizon,
+            point: timeline.begin,
+            record_json: record_json(&record).into(),
+            record,
+            history,
+            horizon_nanos: crate::clock::now_nanos(),
+        };
+        Ok((spine, live))
+    }
+
+    fn history(&self, store: Arc<Store>, log: LogHandle) -> History {
+        let (world, plugins) = (self.world.clone(), self.plugins.clone());
+        let log = LogSource::Live(log);
+        History {
+            world,
+            plugins,
+            store,
+            log,
+            branches: Arc::default(),
+            lenient: false,
+            damaged: Arc::new([]),
+        }
+    }
+
+    fn ledger(&self, newest: Option<&Kept>) -> Result<Ledger, SpineError> {
+        let stored = newest.map_or_else(Vec::new, |kept| kept.ledger.clone());
+        let ledger = Ledger::new(self.spine_options.idempotency_keys_max, stored);
+        ledger.map_err(|detail| self.inconsistent(&detail))
+    }
+
+    fn pass_over(&self, snapshot: &SnapshotMeta, detail: &str) {
+        tracing::warn!(
+            world = self.world,
+            tick = %snapshot.tick,
+            "passing over a snapshot: {detail}; replaying more of the log"
+        );
     }
 
     fn open_store(&self) -> Result<Store, SpineError> {
-        let options =
-            StoreOptions { keyframes_kept: self.spine_options.keyframes_kept, ..StoreOptions::default() };
-        Store::open(&self.dir, options)
-            .map_err(|source| SpineError::Store { world: self.world.clone(), source })
+        let opened =
+            Store::open(self.spine_options.disk.clone(), &self.dir, self.spine_options.store.clone());
+        let (store, report) =
+            opened.map_err(|source| SpineError::Store { world: self.world.clone(), source })?;
+        for (path, detail) in &report.set_aside {
+            tracing::warn!(world = self.world, "set a damaged store aside as {}: {detail}", path.display());
+        }
+        Ok(store)
     }
 
-    fn renew_store(&self) -> Result<Store, SpineError> {
-        let damaged = self.dir.join("epoch-1.redb");
-        let aside =
-            (1..u32::MAX).map(|n| self.dir.join(format!("epoch-1.damaged-{n}"))).find(|path| !path.exists());
-        let aside = aside.expect("there are more numbers than files");
-        std::fs::rename(&damaged, &aside).map_err(io_error("set aside", &damaged))?;
-        tracing::warn!(world = self.world, "the damaged store is kept as {}", aside.display());
-        self.open_store()
-    }
-
-    fn open_log(&self, dir: &Path, keyframes: &[KeyframeMeta]) -> Result<(Log, OpenReport), SpineError> {
+    /// Opens the log, and verifies what comes from that record on.
+    fn open_log(
+        &self,
+        dir: &Path,
+        known_durable: Vec<DurablePoint>,
+        verify_from: u64,
+    ) -> Result<(Log, OpenReport), SpineError> {
+        // Cut behind the oldest snapshot (D4); without one, all of it is needed.
+        let oldest_needed = known_durable.iter().map(|point| point.lsn + 1).min().unwrap_or(1);
         let options = LogOptions {
-            segment_bytes: self.spine_options.segment_bytes,
-            known_durable: keyframes
-                .iter()
-                .map(|meta| DurablePoint { lsn: meta.lsn, chain: meta.chain })
-                .collect(),
-            clock: crate::clock::now_nanos,
-            ..LogOptions::new(world_id(&self.world), build_id())
+            known_durable,
+            oldest_needed,
+            verify_from,
+            ..log_options(&self.world, self.spine_options)
         };
-        Log::open(Arc::new(RealDisk), &dir.join("log"), &options).map_err(|e| self.log_error(e))
+        Log::open(self.spine_options.disk.clone(), &dir.join("log"), &options).map_err(|e| self.log_error(e))
+    }
+
+    fn start_log(&self, log: Log) -> Result<LogHandle, SpineError> {
+        LogWriter::start(log, self.spine_options.queue_len_max).map_err(|e| self.log_error(e))
+    }
+
+    fn append(&self, log: &LogHandle, record: Record) -> Result<(), SpineError> {
+        let appended = append_patiently(log, &record, || None, || self.status.is_stopping());
+        appended.and_then(|lsn| log.wait_durable(lsn)).map(|_| ()).map_err(|e| self.log_error(e))
     }
 
     fn log_error(&self, error: LogError) -> SpineError {
@@ -597,19 +1039,41 @@ impl Opening<'_> {
     }
 }
 
-/// The mode after a control record that was consumed at `tick`.
-pub fn next_mode(mode: Option<RunMode>, control: Control, tick: Tick) -> RunMode {
-    let mode = mode.unwrap_or(RunMode { paused: false, step_until: Tick(0), millihertz: None });
-    match control {
-        Control::Pause => RunMode { paused: true, step_until: tick, ..mode },
-        Control::Resume => RunMode { paused: false, ..mode },
-        Control::Step { until } => RunMode { paused: true, step_until: until, ..mode },
-        Control::Rate { millihertz } => RunMode { millihertz: Some(millihertz), ..mode },
+/// What to leave out so that a tick that failed twice gets through, if that is the policy and can be done.
+pub fn judge(on_panic: OnPanic, error: &TickError, live: &LiveWorld) -> Option<Fix> {
+    let left_out = |fix: &Fix| match fix {
+        Fix::Quarantine(system) => live.disabled().any(|disabled| disabled == system),
+        Fix::Skip(_) => false,
+    };
+    // What is left out already is not to blame; then nobody known is.
+    Fix::of(error, live).filter(|fix| on_panic == OnPanic::Quarantine && !left_out(fix))
+}
+
+/// Makes a fix durable, before the tick that it fixes is run again.
+fn log_fix(log: &LogHandle, world: &str, seq: u64, tick: Tick, fix: &Fix) -> Result<(), SpineError> {
+    let record = Record::Control { seq, tick, principal: "host".into(), control: fix.control() };
+    let appended = append_patiently(log, &record, || None, || true);
+    let durable = appended.and_then(|lsn| log.wait_durable(lsn));
+    durable.map(|_| ()).map_err(|error| SpineError::Log { world: world.to_owned(), source: Arc::new(error) })
+}
+
+/// Notes an input with a key that the log has.
+fn remember(ledger: &mut Ledger, logged: &Logged) {
+    if let Some(key) = logged.idempotency.clone() {
+        let earliest_tick = logged.input.at_tick.unwrap_or_default();
+        ledger.insert(
+            logged.input.seq,
+            Entry { key, earliest_tick, applied: None, lsn: logged.lsn, durable: Durable::already() },
+        );
     }
 }
 
+fn record_json(record: &WorldRecord) -> Vec<u8> {
+    serde_json::to_vec(record).expect("a world record is plain data")
+}
+
 /// Between two tries to append to a full log.
-const FULL_LOG_WAIT: Duration = Duration::from_millis(20);
+pub(crate) const FULL_LOG_WAIT: Duration = Duration::from_millis(20);
 /// So long a full log is waited for by who wants to end.
 const FULL_LOG_WAIT_MAX: u32 = 100;
 
@@ -641,23 +1105,12 @@ pub fn append_patiently(
     }
 }
 
-/// Makes a world be what a keyframe says.
-fn load(live: &mut LiveWorld, store: &Store, meta: &KeyframeMeta) -> Result<(), String> {
-    let image = store.load(meta.branch, meta.tick).map_err(|error| chain(&error))?;
-    live.restore(&image).map_err(|error: ImageError| chain(&error))?;
-    if live.taken_seq() != meta.applied_seq {
-        let taken = live.taken_seq();
-        return Err(format!("its state has taken {taken} inputs, its header says {}", meta.applied_seq));
-    }
-    Ok(())
-}
-
 fn io_error<'p>(what: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> SpineError + use<'p> {
     move |source| SpineError::Io { what, path: path.to_owned(), source }
 }
 
 /// The id of a world in its log's headers: FNV-1a of its name.
-fn world_id(name: &str) -> u64 {
+pub fn world_id(name: &str) -> u64 {
     name.bytes()
         .fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
 }

@@ -1,12 +1,16 @@
 //! What everyone may know of a world without asking its thread: small, published at each tick, read at any time.
 
+use crate::{verifier::Verification, watchdog::Watched};
 use everworld_engine::{Plan, Tick, TickReport};
 use hdrhistogram::Histogram;
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 /// What a world is doing.
@@ -18,6 +22,8 @@ pub enum WorldState {
     Recovering,
     /// Ticking.
     Running,
+    /// Ticking, but a tick takes longer than it should, or is being computed again because it failed.
+    Degraded,
     /// Not ticking, because somebody said so.
     Paused,
     /// Stopped for good; see the reason.
@@ -26,17 +32,48 @@ pub enum WorldState {
 
 impl WorldState {
     /// All of them, for metrics.
-    pub const ALL: [Self; 4] = [Self::Recovering, Self::Running, Self::Paused, Self::Failed];
+    pub const ALL: [Self; 5] = [Self::Recovering, Self::Running, Self::Degraded, Self::Paused, Self::Failed];
 
     /// Its name in the API and in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Recovering => "recovering",
             Self::Running => "running",
+            Self::Degraded => "degraded",
             Self::Paused => "paused",
             Self::Failed => "failed",
         }
     }
+}
+
+/// What a recovery is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Opening store and log.
+    #[default]
+    Opening,
+    /// Loading a snapshot, reading the log after it.
+    Reading,
+    /// Making the world be what the snapshot says.
+    Restoring,
+    /// Computing ticks again.
+    Replaying,
+    /// Done.
+    Done,
+}
+
+/// How far a recovery is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Recovery {
+    /// What it is doing.
+    pub phase: Phase,
+    /// The tick that it began with.
+    pub from: Tick,
+    /// The tick where it ends.
+    pub target: Tick,
+    /// How long the replay will still take, once that can be told.
+    pub eta_secs: Option<f64>,
 }
 
 /// A node of the plan over the world's life in this process.
@@ -65,8 +102,16 @@ pub struct WorldStatus {
     tick: AtomicU64,
     /// When it was published, by [`crate::clock::now_nanos`].
     published_nanos: AtomicU64,
-    /// The tick up to which a recovery replays.
-    recovery_target: AtomicU64,
+    recovery: Mutex<(Recovery, u64)>,
+    /// What the watchdog looks at.
+    pub watched: Watched,
+    /// Why a running world is not as it should be.
+    degraded: Mutex<Option<String>>,
+    /// Why it has no new snapshots.
+    unsaved: Mutex<Option<String>>,
+    quarantined: Mutex<Vec<String>>,
+    verification: Mutex<Verification>,
+    branch: AtomicU64,
     entities: AtomicU64,
     lag_nanos: AtomicU64,
     millihertz: AtomicU64,
@@ -74,9 +119,40 @@ pub struct WorldStatus {
     stopping: AtomicBool,
     state: Mutex<(WorldState, Option<String>)>,
     systems: RwLock<Arc<Vec<SystemStats>>>,
+    recent: Mutex<VecDeque<TickTimes>>,
+    /// Nanoseconds by [`Phase`], and when the present one began.
+    spent: Mutex<([u64; 5], u64)>,
 }
 
+/// How long one tick held its thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TickTimes {
+    /// Which.
+    pub tick: Tick,
+    /// All of it: inputs, systems, log records, capture.
+    pub total_nanos: u64,
+    /// Of that, copying what changed for the mirror.
+    pub capture_nanos: u64,
+}
+
+/// So many ticks are remembered (L1).
+const RECENT_MAX: usize = 4_096;
+
 impl WorldStatus {
+    /// Notes how long a tick took.
+    pub fn note_tick(&self, times: TickTimes) {
+        let mut recent = self.recent.lock();
+        if recent.len() == RECENT_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(times);
+    }
+
+    /// The remembered ticks after that one, oldest first.
+    pub fn recent_ticks(&self, after: Tick) -> Vec<TickTimes> {
+        self.recent.lock().iter().filter(|times| times.tick > after).copied().collect()
+    }
+
     /// Publishes a tick.
     pub fn publish(&self, tick: Tick, entities: usize) {
         self.entities.store(entities as u64, Relaxed);
@@ -94,6 +170,16 @@ impl WorldStatus {
         crate::clock::now_nanos().saturating_sub(self.published_nanos.load(Relaxed))
     }
 
+    /// The line of history that the published tick belongs to.
+    pub fn branch(&self) -> u32 {
+        self.branch.load(Relaxed) as u32
+    }
+
+    /// Sets the line of history.
+    pub fn set_branch(&self, branch: u32) {
+        self.branch.store(u64::from(branch), Relaxed);
+    }
+
     /// How many entities there are.
     pub fn entities(&self) -> u64 {
         self.entities.load(Relaxed)
@@ -101,7 +187,42 @@ impl WorldStatus {
 
     /// What the world is doing, and why if it failed.
     pub fn state(&self) -> (WorldState, Option<String>) {
-        self.state.lock().clone()
+        let state = self.state.lock().clone();
+        let degraded = self.degraded.lock().clone();
+        match degraded.or_else(|| self.unsaved.lock().clone()) {
+            Some(why) if state.0 == WorldState::Running => (WorldState::Degraded, Some(why)),
+            _ => state,
+        }
+    }
+
+    /// Says why a running world is not as it should be, or that it is again.
+    pub fn set_degraded(&self, why: Option<String>) {
+        *self.degraded.lock() = why;
+    }
+
+    /// Says why no snapshots are written, or that they are again.
+    pub fn set_unsaved(&self, why: Option<String>) {
+        *self.unsaved.lock() = why;
+    }
+
+    /// The systems that are left out.
+    pub fn quarantined(&self) -> Vec<String> {
+        self.quarantined.lock().clone()
+    }
+
+    /// Sets the systems that are left out.
+    pub fn set_quarantined(&self, systems: Vec<String>) {
+        *self.quarantined.lock() = systems;
+    }
+
+    /// How far ticks were computed a second time, and what came out.
+    pub fn verification(&self) -> Verification {
+        self.verification.lock().clone()
+    }
+
+    /// Changes that.
+    pub fn with_verification(&self, change: impl FnOnce(&mut Verification)) {
+        change(&mut self.verification.lock());
     }
 
     /// Sets what the world is doing.
@@ -131,13 +252,53 @@ impl WorldStatus {
 
     /// The tick up to which a recovery replays.
     pub fn recovery_target(&self) -> Tick {
-        Tick(self.recovery_target.load(Relaxed))
+        self.recovery.lock().0.target
     }
 
-    /// Sets how far a recovery is and has to go.
-    pub fn set_recovery(&self, tick: Tick, target: Tick) {
+    /// How far a recovery is.
+    pub fn recovery(&self) -> Recovery {
+        let (mut recovery, began_nanos) = *self.recovery.lock();
+        let (done, left) =
+            (self.tick().0.saturating_sub(recovery.from.0), recovery.target.0.saturating_sub(self.tick().0));
+        if recovery.phase == Phase::Replaying && done > 0 {
+            let secs = crate::clock::now_nanos().saturating_sub(began_nanos) as f64 / 1e9;
+            recovery.eta_secs = Some(secs / done as f64 * left as f64);
+        }
+        recovery
+    }
+
+    /// Says what a recovery is doing.
+    pub fn set_phase(&self, phase: Phase) {
+        let mut recovery = self.recovery.lock();
+        self.spend(recovery.0.phase);
+        recovery.0.phase = phase;
+    }
+
+    fn spend(&self, phase: Phase) {
+        let now = crate::clock::now_nanos();
+        let mut spent = self.spent.lock();
+        let since = if spent.1 == 0 { now } else { spent.1 };
+        spent.0[phase as usize] += now - since;
+        spent.1 = now;
+    }
+
+    /// Nanoseconds that a recovery spent opening, reading, restoring and replaying.
+    pub fn recovery_nanos(&self) -> [u64; 4] {
+        let spent = self.spent.lock().0;
+        [spent[0], spent[1], spent[2], spent[3]]
+    }
+
+    /// A replay begins.
+    pub fn begin_replay(&self, from: Tick, target: Tick) {
+        let recovery = Recovery { phase: Phase::Replaying, from, target, eta_secs: None };
+        self.spend(self.recovery.lock().0.phase);
+        *self.recovery.lock() = (recovery, crate::clock::now_nanos());
+        self.set_recovery(from);
+    }
+
+    /// Sets how far a replay is.
+    pub fn set_recovery(&self, tick: Tick) {
         self.tick.store(tick.0, Relaxed);
-        self.recovery_target.store(target.0, Relaxed);
     }
 
     /// True once somebody wants the world to end: a replay, or a wait for disk space, ends early.
@@ -150,12 +311,12 @@ impl WorldStatus {
         self.stopping.store(true, Relaxed);
     }
 
-    /// The tick of the newest keyframe on disk.
+    /// The tick of the newest snapshot on disk.
     pub fn last_snapshot(&self) -> Tick {
         Tick(self.last_snapshot.load(Relaxed))
     }
 
-    /// Sets the tick of the newest keyframe on disk.
+    /// Sets the tick of the newest snapshot on disk.
     pub fn set_last_snapshot(&self, tick: Tick) {
         self.last_snapshot.store(tick.0, Relaxed);
     }

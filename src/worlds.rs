@@ -6,6 +6,24 @@ use everworld_engine::{LiveWorld, Options};
 use everworld_systems::{Plugin, Scenario, ScenarioError, WorldRecord};
 use std::path::Path;
 
+/// Whether a world may have that name: it is one of a directory, and part of paths.
+pub fn is_legal_name(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    (1..=64).contains(&name.len()) && name.chars().all(legal)
+}
+
+/// The worlds in a data directory, by name.
+pub fn on_disk(data: &Path) -> Vec<String> {
+    let dir = data.join("worlds");
+    let entries = std::fs::read_dir(&dir).into_iter().flatten();
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    // Those with a dot are not made to their end.
+    let mut names: Vec<String> =
+        names.filter(|name| !name.starts_with('.') && dir.join(name).join("log").is_dir()).collect();
+    names.sort();
+    names
+}
+
 /// Loads the scenario that is named: the file at that path, or the built-in one of that name.
 ///
 /// # Errors
@@ -70,7 +88,7 @@ impl Durable {
         self.spine.tick_by_hand(&mut self.live)
     }
 
-    /// Writes a keyframe of the last tick and closes the log.
+    /// Writes a snapshot of the last tick and closes the log.
     pub fn close(mut self) -> Result<(), SpineError> {
         self.spine.close(&mut self.live)
     }

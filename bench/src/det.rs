@@ -1,97 +1,115 @@
 //! `det`: one hash per seed, whatever the threads, the order of registration, or the order of rows.
 
 use crate::{
-    Outcome,
+    Outcome, harness,
+    harness::Inputs,
     report::{Bound, Report, Row},
 };
 use clap::Args;
-use everworld::{clock, worlds};
-use everworld_engine::{LiveWorld, Options, Parallel, Pool, StateHash};
-use std::{collections::BTreeSet, sync::Arc};
+use everworld::Plugin;
+use everworld_engine::{StateHash, WorldBuilder};
+use std::collections::BTreeSet;
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct DetArgs {
-    /// The scenario
-    #[arg(long, default_value = "town")]
-    scenario: String,
+    /// The scenarios
+    #[arg(long, alias = "scenario", value_delimiter = ',', default_value = "town,churn")]
+    pub(crate) scenarios: Vec<String>,
     /// Thread counts
     #[arg(long, value_delimiter = ',', default_value = "1,2,4,8")]
-    threads: Vec<usize>,
+    pub(crate) threads: Vec<usize>,
     /// Seeds
-    #[arg(long, default_value_t = 10)]
-    seeds: u64,
-    /// NPCs at the start
-    #[arg(long, default_value_t = 20_000)]
-    npcs: u64,
-    /// Ticks
-    #[arg(long, default_value_t = 300)]
-    ticks: u64,
-    /// Permuted registration orders per seed
     #[arg(long, default_value_t = 3)]
-    shuffle_systems: u64,
+    pub(crate) seeds: u64,
+    /// NPCs at the start
+    #[arg(long, default_value_t = 2_000)]
+    pub(crate) npcs: u64,
+    /// Ticks
+    #[arg(long, default_value_t = 200)]
+    pub(crate) ticks: u64,
+    /// Permuted registration orders, spread over the seeds
+    #[arg(long, default_value_t = 9)]
+    pub(crate) shuffle_systems: u64,
     /// Runs with the rows shuffled between ticks, every so many ticks; 0 for none
     #[arg(long, default_value_t = 10)]
-    shuffle_rows_every: u64,
+    pub(crate) shuffle_rows_every: u64,
 }
 
 pub(crate) fn run(args: &DetArgs) -> Outcome {
     let mut rows = Vec::new();
-    let mut of_seeds = BTreeSet::new();
-    for seed in 1..=args.seeds {
-        let mut hashes = BTreeSet::new();
-        let mut runs = 0;
-        for &threads in &args.threads {
-            hashes.insert(play(args, seed, threads, None, false)?);
-            runs += 1;
+    for name in &args.scenarios {
+        let plugin = harness::plugin(name)?;
+        let mut of_seeds = BTreeSet::new();
+        for seed in 1..=args.seeds {
+            let (hashes, runs) = hashes(args, plugin, seed, |_| {})?;
+            let first = hashes.first().copied().unwrap_or_default();
+            rows.push(Row::bounded(
+                &format!("{name} seed {seed}: {first}"),
+                &format!("{runs} runs"),
+                hashes.len() as f64,
+                "hashes",
+                Bound::AtMost(1.0),
+            ));
+            of_seeds.extend(hashes);
         }
-        for permutation in 1..=args.shuffle_systems {
-            hashes.insert(play(args, seed, 2, Some(permutation), false)?);
-            runs += 1;
-        }
-        if args.shuffle_rows_every > 0 {
-            hashes.insert(play(args, seed, 2, None, true)?);
-            runs += 1;
-        }
-        let first = hashes.first().copied().unwrap_or_default();
         rows.push(Row::bounded(
-            &format!("{} seed {seed}: {first}", args.scenario),
-            &format!("{runs} runs"),
-            hashes.len() as f64,
+            &format!("{name}, hashes over seeds"),
+            "all",
+            of_seeds.len() as f64,
             "hashes",
-            Bound::AtMost(1.0),
+            Bound::AtLeast(args.seeds as f64),
         ));
-        of_seeds.extend(hashes);
     }
-    let seeds = args.seeds as f64;
-    rows.push(Row::bounded(
-        "hashes over seeds",
-        "all",
-        of_seeds.len() as f64,
-        "hashes",
-        Bound::AtLeast(seeds),
-    ));
     Ok(Report::new("det", rows, None))
+}
+
+/// The hashes of all runs of a seed, and how many runs there were. One hash is right.
+pub(crate) fn hashes(
+    args: &DetArgs,
+    plugin: &Plugin,
+    seed: u64,
+    tamper: impl Fn(&mut WorldBuilder),
+) -> anyhow::Result<(BTreeSet<StateHash>, u64)> {
+    let mut hashes = BTreeSet::new();
+    let mut runs = 0;
+    let mut play = |threads, permutation, shuffle| -> anyhow::Result<()> {
+        hashes.insert(play(args, plugin, (args.npcs, seed), (threads, permutation, shuffle), &tamper)?);
+        runs += 1;
+        Ok(())
+    };
+    for &threads in &args.threads {
+        play(threads, None, false)?;
+    }
+    // Each permutation at another number of threads.
+    for permutation in
+        (1..=args.shuffle_systems).filter(|number| number % args.seeds.max(1) == seed % args.seeds.max(1))
+    {
+        let threads = args.threads.get(permutation as usize % args.threads.len().max(1)).copied();
+        play(threads.unwrap_or(2), Some(permutation), false)?;
+    }
+    if args.shuffle_rows_every > 0 {
+        play(2, None, true)?;
+    }
+    Ok((hashes, runs))
 }
 
 fn play(
     args: &DetArgs,
-    seed: u64,
-    threads: usize,
-    permutation: Option<u64>,
-    shuffle: bool,
+    plugin: &Plugin,
+    size: (u64, u64),
+    (threads, permutation, shuffle): (usize, Option<u64>, bool),
+    tamper: impl Fn(&mut WorldBuilder),
 ) -> anyhow::Result<StateHash> {
-    let sets = [format!("seed={seed}"), format!("population={}", args.npcs)];
-    let scenario = worlds::load_scenario(&args.scenario, everworld::PLUGINS, &sets)?;
-    let mut builder = scenario.builder(everworld::PLUGINS)?;
-    if let Some(permutation) = permutation {
-        builder.permute_registration(permutation);
-    }
-    let pool = Arc::new(Pool::start(threads, "tick", |_| {})?);
-    let mut live: LiveWorld =
-        builder.build(Options { pool, parallel: Parallel::Always, stopwatch: clock::stopwatch() })?;
+    let mut live = harness::world_of(plugin, size, threads, |builder| {
+        tamper(builder);
+        if let Some(permutation) = permutation {
+            builder.permute_registration(permutation);
+        }
+    })?;
     live.create()?;
+    let mut inputs = Inputs::new(plugin.name, size.1);
     for tick in 1..=args.ticks {
-        live.tick(&[])?;
+        live.tick(&inputs.of(live.now().next()))?;
         if shuffle && tick % args.shuffle_rows_every == 0 {
             let image = live.image().shuffled(tick);
             live.restore(&image)?;

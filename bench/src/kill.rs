@@ -197,8 +197,8 @@ fn live_and_die(
         .args(["serve", "--data"])
         .arg(data)
         .args(["--set", "http.bind=127.0.0.1:0", "--set", "logging.format=json", "--set", "tick.rate_hz=100"])
-        .args(["--set", "keyframe.period_secs=1", "--set", &format!("world.population={}", args.npcs)])
-        .args(["--set", "log.segment_bytes=65536", "--set", "http.linger_millis=0"])
+        .args(["--set", "snapshot.period_millis=1000", "--set", &format!("world.population={}", args.npcs)])
+        .args(["--set", "log.segment_bytes=65536", "--set", "recovery.linger_secs=0"])
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()?;
@@ -330,9 +330,11 @@ fn bring_back(
     }
     copy_dir(data, copy)?;
     if !keyframes {
-        let store = copy.join("worlds/town/epoch-1.redb");
-        if store.exists() {
-            fs::remove_file(store)?;
+        for entry in fs::read_dir(copy.join("worlds/town"))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "redb") {
+                fs::remove_file(path)?;
+            }
         }
     }
     let scenario = worlds::load_scenario("town", everworld::PLUGINS, &[format!("population={}", args.npcs)])?;

@@ -8,14 +8,28 @@
     reason = "benchmarks read clocks and start processes; no tick does"
 )]
 
+mod ack;
 mod baseline;
+mod bitrot;
+mod canaries;
 mod canary;
+mod capture;
 mod columns;
+mod crash;
 mod det;
+mod harness;
+mod heavy;
+mod iofault;
 mod kill;
 mod measure;
+mod persist;
+mod recover;
+mod reliability;
 mod report;
+mod scenarios;
 mod schedule;
+mod serving;
+mod sizes;
 
 use clap::{Parser, Subcommand};
 use report::Report;
@@ -38,8 +52,39 @@ enum Name {
     Schedule,
     /// Rows with change marks beside raw arrays and bevy's par_iter
     Columns,
+    /// How long the tick stands still for a capture
+    Capture(capture::CaptureArgs),
+    /// What the tick feels of persistence
+    Persist(persist::PersistArgs),
+    /// Durable acknowledgements over HTTP beside bare syncs
+    Ack(ack::AckArgs),
+    /// What the town costs on disk
+    Sizes(sizes::SizesArgs),
+    /// How soon a killed server is back, and what memory it needs
+    Recover(recover::RecoverArgs),
     /// One hash: threads, seeds, registration orders, shuffled rows
     Det(det::DetArgs),
+    /// Restored at every tick: one hash with a world that is left alone
+    Heavy(heavy::HeavyArgs),
+    /// Kills, losses of power, crashes while coming back from a crash
+    Crash(crash::CrashArgs),
+    /// Each write and each sync fails, once and for good
+    Iofault(iofault::IofaultArgs),
+    /// Bits of a world's files are turned over
+    Bitrot(bitrot::BitrotArgs),
+    /// A process to be killed
+    #[command(hide = true)]
+    CrashChild(crash::ChildArgs),
+    /// All harnesses, as docs/RELIABILITY.md
+    Reliability(reliability::ReliabilityArgs),
+    /// The log of an image that `crash --keep` kept
+    #[command(hide = true)]
+    Look {
+        /// The image
+        dir: std::path::PathBuf,
+    },
+    /// Planted bugs that the harnesses must catch
+    Canaries,
     /// The server itself, for the harnesses: `server serve ...`
     #[command(hide = true)]
     Server {
@@ -58,13 +103,41 @@ fn main() -> ExitCode {
             let args = std::iter::once("everworld".into()).chain(args.iter().cloned());
             return everworld::cli::main(args, everworld::PLUGINS);
         }
+        Name::Look { dir } => return ended(crash::look(dir)),
+        Name::Reliability(args) => {
+            return match reliability::run(args) {
+                Ok(ok) => ExitCode::from(u8::from(!ok)),
+                Err(error) => ended(Err(error)),
+            };
+        }
+        Name::CrashChild(args) => return ended(crash::child(args)),
         Name::Schedule => schedule::run(),
         Name::Columns => columns::run(),
+        Name::Capture(args) => capture::run(args),
+        Name::Persist(args) => persist::run(args),
+        Name::Sizes(args) => sizes::run(args),
+        Name::Ack(args) => ack::run(args),
+        Name::Recover(args) => recover::run(args),
         Name::Det(args) => det::run(args),
+        Name::Heavy(args) => heavy::run(args),
+        Name::Crash(args) => crash::run(args),
+        Name::Iofault(args) => iofault::run(args),
+        Name::Bitrot(args) => bitrot::run(args),
+        Name::Canaries => canaries::run(),
         Name::Kill(args) => kill::run(args),
     };
     match result.and_then(|report| report.print(cli.json)) {
         Ok(ok) => ExitCode::from(u8::from(!ok)),
+        Err(error) => {
+            eprintln!("everworld-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("everworld-bench: {error:#}");
             ExitCode::FAILURE

@@ -86,6 +86,16 @@ impl Row {
         Self { bound: Some(bound), ..Self::plain(case, mode, value, unit) }
     }
 
+    /// The bound and whether it is kept; empty without one.
+    pub(crate) fn verdict(&self) -> String {
+        let (sign, bound) = match self.bound {
+            None => return String::new(),
+            Some(Bound::AtMost(most)) => ("<=", most),
+            Some(Bound::AtLeast(least)) => (">=", least),
+        };
+        format!("{sign} {bound} {}", if self.is_met() { "met" } else { "MISSED" })
+    }
+
     fn is_met(&self) -> bool {
         let value = self.ratio.unwrap_or(self.value);
         match self.bound {
@@ -115,25 +125,34 @@ impl Report {
             for row in &self.rows {
                 let optional =
                     |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.3}"));
-                let verdict = match row.bound {
-                    None => String::new(),
-                    Some(bound) => {
-                        let (sign, bound) = match bound {
-                            Bound::AtMost(most) => ("<=", most),
-                            Bound::AtLeast(least) => (">=", least),
-                        };
-                        format!("  {sign} {bound} {}", if row.is_met() { "met" } else { "MISSED" })
-                    }
-                };
+                let verdict = row.verdict();
                 let Row { case, mode, value, unit, .. } = row;
                 let (baseline, ratio) = (optional(row.baseline), optional(row.ratio));
-                println!("{case:<34} {mode:<22} {value:>12.3} {unit:<10} {baseline:>12} {ratio:>8}{verdict}");
+                println!(
+                    "{case:<34} {mode:<22} {value:>12.3} {unit:<10} {baseline:>12} {ratio:>8}  {verdict}"
+                );
             }
             if let Some(void) = &self.void {
                 println!("VOID: {void}");
             }
         }
-        Ok(self.void.is_none() && self.rows.iter().all(Row::is_met))
+        Ok(self.is_met())
+    }
+
+    /// True when every bound is kept and the run counts.
+    pub(crate) fn is_met(&self) -> bool {
+        self.void.is_none() && self.rows.iter().all(Row::is_met)
+    }
+
+    /// The figures.
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// What it ran on.
+    pub(crate) fn machine_line(&self) -> String {
+        let Machine { cpu, cores, rustc, load } = &self.machine;
+        format!("{cpu}, {cores} cores, load {load}, {rustc}")
     }
 }
 

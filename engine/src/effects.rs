@@ -4,7 +4,10 @@
 //! system, Uid of the one who asked, sequence) and applies; Uids are given there. So neither threads nor
 //! row order decide who is born first (W3).
 
-use crate::{column::Column, ids::Uid, marks::Marks, registry::Registry, resource, system::CurrentSystem};
+use crate::{
+    column::Column, explain, ids::Uid, marks::Marks, registry::Registry, resource, system::CurrentSystem,
+    uid_map::UidMap,
+};
 use bevy_ecs::{
     archetype::{Archetype, ArchetypeEntity},
     bundle::Bundle,
@@ -124,63 +127,32 @@ resource! {
 }
 
 /// Where the entity of a Uid is. Derived: rebuilt from the Uid column.
-///
-/// Pages of 1,024 that are dropped when empty, since Uids are dense and never come again.
 #[derive(Resource, Default)]
-pub struct UidIndex {
-    pages: Vec<Option<Box<Page>>>,
-    count: usize,
-}
-
-struct Page {
-    used: usize,
-    entities: [Option<Entity>; PAGE],
-}
-
-const PAGE: usize = 1_024;
+pub struct UidIndex(UidMap<Entity>);
 
 impl UidIndex {
     /// The entity of that Uid, for [`Query::get`].
     #[inline]
     pub fn get(&self, uid: Uid) -> Option<Entity> {
-        let value = uid.get() as usize;
-        self.pages.get(value / PAGE)?.as_ref()?.entities[value % PAGE]
+        self.0.get(uid)
     }
 
     /// How many entities there are.
     pub fn len(&self) -> usize {
-        self.count
+        self.0.len()
     }
 
     /// True when there is nobody.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.len() == 0
     }
 
     pub(crate) fn insert(&mut self, uid: Uid, entity: Entity) {
-        let value = uid.get() as usize;
-        if self.pages.len() <= value / PAGE {
-            self.pages.resize_with(value / PAGE + 1, || None);
-        }
-        let page = self.pages[value / PAGE]
-            .get_or_insert_with(|| Box::new(Page { used: 0, entities: [None; PAGE] }));
-        if page.entities[value % PAGE].replace(entity).is_none() {
-            page.used += 1;
-            self.count += 1;
-        }
+        self.0.insert(uid, entity);
     }
 
     fn remove(&mut self, uid: Uid) -> Option<Entity> {
-        let value = uid.get() as usize;
-        let slot = self.pages.get_mut(value / PAGE)?;
-        let page = slot.as_mut()?;
-        let entity = page.entities[value % PAGE].take()?;
-        page.used -= 1;
-        self.count -= 1;
-        if page.used == 0 {
-            *slot = None;
-        }
-        Some(entity)
+        self.0.remove(uid)
     }
 
     fn clear(&mut self) {
@@ -209,7 +181,24 @@ pub(crate) fn spawn(world: &mut World, columns: impl FnOnce(&mut EntityWorldMut<
 /// Removes an entity; false when it is not there.
 pub(crate) fn despawn(world: &mut World, uid: Uid) -> bool {
     let entity = world.resource_mut::<UidIndex>().remove(uid);
-    entity.is_some_and(|entity| world.despawn(entity))
+    entity.is_some_and(|entity| restructure(world, entity, |world| world.despawn(entity)))
+}
+
+/// Does something to an entity that may move it, and touches it and whoever takes the row that it leaves: marks belong
+/// to rows, and do not follow who is moved.
+pub(crate) fn restructure<R>(world: &mut World, entity: Entity, change: impl FnOnce(&mut World) -> R) -> R {
+    let table = |world: &World| world.entities().get_spawned(entity).map(|place| place.table_id).ok();
+    let before = table(world);
+    let rows = before.and_then(|table| world.storages().tables.get(table));
+    let last = rows.and_then(|table| table.entities().last().copied());
+    let result = change(world);
+    let has_moved = table(world) != before;
+    let mut marks = world.resource_mut::<Marks>();
+    marks.touch(entity);
+    if let Some(last) = last.filter(|last| has_moved && *last != entity) {
+        marks.touch(last);
+    }
+    result
 }
 
 /// Applies the queues of some systems in the order given.
@@ -220,14 +209,17 @@ pub(crate) fn apply(world: &mut World, slots: &[Arc<Slot<Effect>>]) {
             changed = true;
             match effect {
                 Effect::Spawn(columns) => {
-                    spawn(world, columns);
+                    let uid = spawn(world, columns);
+                    explain!(uid, "{} has asked for its birth", slot.system);
                 }
                 Effect::Despawn(uid) => {
+                    explain!(uid, "{} has asked for its end", slot.system);
                     despawn(world, uid);
                 }
                 Effect::Change(uid, change) => {
+                    explain!(uid, "{} has asked for other columns", slot.system);
                     if let Some(entity) = world.resource::<UidIndex>().get(uid) {
-                        change(&mut world.entity_mut(entity));
+                        restructure(world, entity, |world| change(&mut world.entity_mut(entity)));
                     }
                 }
             }
@@ -291,6 +283,7 @@ pub(crate) fn settle_structure(world: &mut World) {
         }
     }
     world.resource_scope(|world, mut marks: Mut<'_, Marks>| {
+        marks.structure_changed = true;
         let mut entities = 0;
         for table in world.storages().tables.iter() {
             if !table.has_column(uid) {
@@ -311,6 +304,13 @@ pub(crate) fn settle_structure(world: &mut World) {
             world.resource::<UidIndex>().len(),
             "entities were spawned or removed past the engine: use Effects or an input, not the world"
         );
+        marks.follow_moves(world, uid);
+        for entity in marks.take_touched() {
+            // One that is gone leaves a row that another has, or none: the capture sees that by the Uid.
+            if let Ok(location) = world.entities().get_spawned(entity) {
+                marks.mark_entity(location.table_id, location.table_row.index());
+            }
+        }
     });
 }
 

@@ -64,7 +64,11 @@ pub(crate) fn hash_plain_rows(uids: &[u64], salt: u64, rows: &[u8], row_bytes: u
     match row_bytes {
         4 => sum!(4),
         8 => sum!(8),
+        12 => sum!(12),
         16 => sum!(16),
+        20 => sum!(20),
+        24 => sum!(24),
+        32 => sum!(32),
         other => sum!(other),
     }
 }

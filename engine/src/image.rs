@@ -8,10 +8,11 @@ use crate::{
     ids::{Tick, Uid},
     input::TakenInputs,
     random::Draws,
+    schema::StoredField,
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 /// Rows of a chunk, the unit of a partition in the mirror and on disk. Measured: 4,096 cost the store 50 % more,
 /// 65,536 save 3 %.
@@ -58,6 +59,8 @@ pub struct ColumnSchema {
     /// For a plain column the widths of its numbers (1, 2, 4 or 8 bytes) in the order of the row's bytes;
     /// for a slow column `None`.
     pub lanes: Option<Vec<u8>>,
+    /// Its fields by name, so that another build can bring its rows along. No part of the hash.
+    pub fields: Vec<StoredField>,
 }
 
 impl ColumnSchema {
@@ -91,6 +94,9 @@ pub struct ResourceImage {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
+    /// The image is of another schema and cannot be brought along, see [`crate::migrate_image`].
+    #[error("the stored state does not fit this build: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Misfits(Vec<crate::migrate::Misfit>),
     /// The image has a column that the world does not know.
     #[error("unknown column \"{0}\"")]
     UnknownColumn(String),
@@ -131,12 +137,30 @@ pub enum ImageError {
 }
 
 impl Chunk {
+    /// The bytes of its rows.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Plain(bytes) => bytes.len(),
+            Self::Slow(values) => values.iter().map(Vec::len).sum(),
+        }
+    }
+
     /// How many rows it has.
     pub fn rows(&self, row_bytes: usize) -> usize {
         match self {
             Self::Plain(bytes) => bytes.len().checked_div(row_bytes).unwrap_or(0),
             Self::Slow(values) => values.len(),
         }
+    }
+}
+
+/// The Uids in a chunk of the Uid column.
+pub(crate) fn uids_of(chunk: &Chunk) -> Cow<'_, [u64]> {
+    match chunk {
+        // A buffer of bytes need not be aligned for numbers, though it nearly always is.
+        Chunk::Plain(bytes) => bytemuck::try_cast_slice(bytes)
+            .map_or_else(|_| Cow::Owned(bytemuck::pod_collect_to_vec(bytes)), Cow::Borrowed),
+        Chunk::Slow(_) => Cow::Borrowed(&[]),
     }
 }
 
@@ -147,12 +171,22 @@ impl TableImage {
     }
 
     /// The Uids of the rows of a chunk.
-    fn chunk_uids(&self, chunk: usize) -> Vec<u64> {
-        let uids = self.column(Uid::NAME).map(|column| &*column.chunks[chunk]);
-        match uids {
-            Some(Chunk::Plain(bytes)) => bytemuck::pod_collect_to_vec(bytes),
-            _ => Vec::new(),
-        }
+    pub(crate) fn chunk_uids(&self, chunk: usize) -> Cow<'_, [u64]> {
+        self.column(Uid::NAME).map_or(Cow::Borrowed(&[]), |column| uids_of(&column.chunks[chunk]))
+    }
+
+    /// The Uids of all rows, in their order.
+    pub fn uids(&self) -> impl Iterator<Item = Uid> {
+        let chunks = 0..self.rows.div_ceil(CHUNK_ROWS);
+        chunks.flat_map(|chunk| self.chunk_uids(chunk).into_owned()).map(Uid::new)
+    }
+
+    /// The Uid of a row.
+    pub fn uid(&self, row: usize) -> Option<Uid> {
+        let chunk = self.column(Uid::NAME)?.chunks.get(row / CHUNK_ROWS)?;
+        let Chunk::Plain(bytes) = &**chunk else { return None };
+        let at = row % CHUNK_ROWS * 8;
+        Some(Uid::new(bytemuck::pod_read_unaligned(bytes.get(at..at + 8)?)))
     }
 
     /// Checks that every column has one row per entity, in chunks of the right size.
@@ -197,12 +231,7 @@ impl Image {
     /// The bytes of rows and resources, as they lie in memory.
     pub fn bytes(&self) -> usize {
         let chunks = self.tables.iter().flat_map(|table| &table.columns).flat_map(|column| &column.chunks);
-        let rows: usize = chunks
-            .map(|chunk| match &**chunk {
-                Chunk::Plain(bytes) => bytes.len(),
-                Chunk::Slow(values) => values.iter().map(Vec::len).sum(),
-            })
-            .sum();
+        let rows: usize = chunks.map(|chunk| chunk.bytes()).sum();
         rows + self.resources.iter().map(|resource| resource.bytes.len()).sum::<usize>()
     }
 
@@ -253,7 +282,7 @@ impl Image {
             for column in &table.columns {
                 let schema = &column.schema;
                 let salt = column_salt(&schema.name, schema.version);
-                let sum_chunk = |(chunk, uids): (&Arc<Chunk>, &Vec<u64>)| match &**chunk {
+                let sum_chunk = |(chunk, uids): (&Arc<Chunk>, &Cow<'_, [u64]>)| match &**chunk {
                     Chunk::Plain(rows) => hash_plain_rows(uids, salt, rows, schema.row_bytes().unwrap_or(0)),
                     Chunk::Slow(values) => {
                         let rows = uids.iter().zip(values);

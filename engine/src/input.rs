@@ -7,10 +7,13 @@
 use crate::{
     column::Fault,
     effects::{self, SharedRegistry, UidIndex},
+    explain,
     ids::{Tick, Uid},
+    marks::Marks,
     registry::Registry,
     resource,
     state::{StateResource, TickTime},
+    watch::Watch,
 };
 use bevy_ecs::{
     bundle::{Bundle, NoBundleEffect},
@@ -18,7 +21,7 @@ use bevy_ecs::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// A kind of input. The type is its JSON payload.
 pub trait Input: Serialize + DeserializeOwned + 'static {
@@ -70,6 +73,9 @@ pub enum InputError {
     /// The world as it is does not allow it.
     #[error("{0}")]
     Rejected(String),
+    /// It made the world panic, twice, and was left out.
+    #[error("skipped: applying it made the world panic")]
+    Skipped,
 }
 
 /// A registered kind of input.
@@ -173,13 +179,14 @@ impl InputWorld<'_> {
         uid: Uid,
     ) -> Option<Mut<'_, T>> {
         let entity = self.world.resource::<UidIndex>().get(uid)?;
+        self.world.resource_mut::<Marks>().touch(entity);
         self.world.get_mut::<T>(entity)
     }
 
     /// Adds a component to an entity, or overwrites it; false when the entity is not there.
     pub fn insert(&mut self, uid: Uid, column: impl Component) -> bool {
         let Some(entity) = self.world.resource::<UidIndex>().get(uid) else { return false };
-        self.world.entity_mut(entity).insert(column);
+        effects::restructure(self.world, entity, |world| _ = world.entity_mut(entity).insert(column));
         true
     }
 
@@ -210,12 +217,21 @@ resource! {
     }
 }
 
+/// How inputs are applied.
+pub(crate) struct HowToApply<'h> {
+    pub(crate) watch: &'h Watch,
+    pub(crate) skipped: &'h BTreeSet<u64>,
+    /// Look at the structure after each input instead of once: a breach then has its culprit.
+    pub(crate) settle_each: bool,
+}
+
 /// Applies the inputs of a tick: those that waited for it, then the new ones, each in the order of its number.
-/// Returns what became of each.
+/// Returns what became of each. Those in `how.skipped` are left out.
 pub(crate) fn apply_all(
     world: &mut World,
     tick: Tick,
     inputs: &[InputEnvelope],
+    how: &HowToApply<'_>,
 ) -> Vec<(u64, Result<Outcome, InputError>)> {
     let mut taken = world.resource_mut::<TakenInputs>();
     let waiting = std::mem::take(&mut taken.pending);
@@ -236,10 +252,19 @@ pub(crate) fn apply_all(
     let outcomes: Vec<_> = now
         .into_iter()
         .map(|input| {
+            how.watch.input(input.seq);
+            if how.skipped.contains(&input.seq) {
+                return (input.seq, Err(InputError::Skipped));
+            }
+            let before = explain::look(world);
             let outcome = match registry.input(&input.kind) {
                 Some(kind) => (kind.apply)(&input.payload, &mut InputWorld { world }),
-                None => Err(InputError::UnknownKind(input.kind)),
+                None => Err(InputError::UnknownKind(input.kind.clone())),
             };
+            if how.settle_each {
+                effects::settle_structure(world);
+            }
+            explain::input_applied(world, before, &input, &outcome);
             (input.seq, outcome)
         })
         .collect();

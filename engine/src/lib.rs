@@ -11,8 +11,10 @@
 // For the macros, which name this crate by the path that its users see.
 extern crate self as everworld_engine;
 
+mod capture;
 pub mod column;
 mod effects;
+pub mod explain;
 pub mod fold;
 mod hash;
 mod ids;
@@ -20,6 +22,7 @@ mod image;
 pub mod input;
 mod marks;
 pub mod math;
+pub mod migrate;
 mod mirror;
 mod param;
 mod plan;
@@ -29,36 +32,46 @@ mod raw;
 mod registry;
 mod report;
 mod rows;
+mod sabotage;
+mod schema;
 mod state;
 mod system;
 mod timers;
+mod uid_map;
+mod watch;
 mod world;
 
 pub use bevy_ecs as ecs;
+pub use capture::{Buffers, Capture};
 pub use column::{Column, Layout, SlowColumn};
 pub use effects::{Effects, UidIndex};
 pub use hash::StateHash;
 pub use ids::{Tick, Uid};
 pub use image::{CHUNK_ROWS, Chunk, ColumnImage, ColumnSchema, Image, ImageError, ResourceImage, TableImage};
 pub use input::{Input, InputEnvelope, InputError, InputKind, Outcome};
-pub use mirror::{Mirror, MirrorHandle};
+pub use migrate::{Migration, MigrationReport, migrate_image};
+pub use mirror::{Applied, Mirror, MirrorHandle, MirrorHooks};
 pub use plan::{BuildError, Edge, EdgeReason, NodeKind, Plan, PlanNode};
 pub use pool::Pool;
 pub use random::Random;
 pub use registry::{ColumnInfo, Registry, ResourceInfo};
 pub use report::{CPU_SAMPLE_TICKS, Stopwatch, SystemReport, TickReport};
 pub use rows::{Marked, Rows, Write};
+#[doc(hidden)]
+pub use sabotage::Sabotage;
+pub use schema::{StoredField, StoredShape, stored_fields};
 pub use state::{StateResource, TickTime};
 pub use system::{Class, Phase, Priority, SystemConfig, system};
 pub use timers::{Due, Timers};
-pub use world::{BuildErrors, Capture, LiveWorld, Options, Parallel, TickError, WorldBuilder};
+pub use watch::{Doing, InTick, Watch};
+pub use world::{BuildErrors, EnableError, LiveWorld, Options, Parallel, TickError, WorldBuilder};
 
 /// What a file with components, systems or a plugin usually needs.
 pub mod prelude {
     pub use crate::{
         Column, Due, Effects, Input, InputError, LiveWorld, Marked, Outcome, Phase, Priority, Random, Rows,
-        StateResource, TickTime, Timers, Uid, UidIndex, WorldBuilder, Write, component, math, resource,
-        slow_component, system,
+        StateResource, TickTime, Timers, Uid, UidIndex, WorldBuilder, Write, component, explain, math,
+        resource, slow_component, system,
     };
     pub use bevy_ecs::prelude::{Query, Res, ResMut, With, Without};
 }

@@ -1,10 +1,14 @@
-//! Which rows were written since the last capture: a bit per row of each plain column.
+//! Which rows were written since the last capture: a bit per row of each column.
 //!
-//! Set by [`Marked`](crate::Marked) slices without any lock: a slice is the only writer of its rows, and slices
+//! Births and deaths are not here: a capture finds them by comparing the Uids of a table with those that it saw the
+//! last time. Marks do not follow who is moved, and who is moved may come back to a row that it had: whoever structural
+//! change moves, or changes in place, is *touched*, and all its columns are marked where it stands once structure has
+//! settled. Rows are marked
+//! by [`Marked`](crate::Marked) slices without any lock: a slice is the only writer of its rows, and slices
 //! are cut at multiples of 64 rows, so that no two of them share a word. Grown only where structure changes.
 
-use crate::image::CHUNK_ROWS;
-use bevy_ecs::{component::ComponentId, prelude::Resource, storage::TableId};
+use crate::{capture::see_moves, ids::Uid, image::CHUNK_ROWS, raw};
+use bevy_ecs::{component::ComponentId, entity::Entity, prelude::Resource, storage::TableId, world::World};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The marks of all tables.
@@ -12,7 +16,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub(crate) struct Marks {
     /// By table, then by component.
     tables: Vec<Vec<Option<TableMarks>>>,
+    /// Entities whose columns changed one by one, until structure settles.
+    touched: Vec<Entity>,
+    /// Where systems move entities past the engine: the Uids of each table when structure settled for the last time.
+    followed: Option<Vec<Vec<u64>>>,
+    /// Rows may have come, gone or moved since the last capture.
+    pub(crate) structure_changed: bool,
 }
+
+/// Words of marks of a chunk.
+pub(crate) const CHUNK_WORDS: usize = CHUNK_ROWS / 64;
 
 /// The marks of one column in one table: a word per 64 rows.
 #[derive(Default)]
@@ -54,11 +67,59 @@ impl Marks {
         words.map(|word| u64::from(word.load(Relaxed).count_ones())).sum()
     }
 
-    /// Forgets all marks: what a capture does once it has taken what they point to.
-    pub(crate) fn clear(&mut self) {
-        for marks in self.tables.iter_mut().flatten().flatten() {
-            marks.words.iter_mut().for_each(|word| *word.get_mut() = 0);
+    /// Takes the marks of a chunk: adds them to `bits` and forgets them.
+    pub(crate) fn take(
+        &self,
+        table: TableId,
+        component: ComponentId,
+        chunk: usize,
+        bits: &mut [u64; CHUNK_WORDS],
+    ) {
+        let columns = self.tables.get(table.as_usize());
+        let marks = columns.and_then(|columns| columns.get(component.index())).and_then(Option::as_ref);
+        let words = marks.and_then(|marks| marks.words.get(chunk * CHUNK_WORDS..)).unwrap_or_default();
+        for (bits, word) in bits.iter_mut().zip(words) {
+            // No system runs while a capture does.
+            let marked = word.load(Relaxed);
+            if marked != 0 {
+                *bits |= marked;
+                word.store(0, Relaxed);
+            }
         }
+    }
+
+    /// From now on moves are found at every settling: what exclusive systems do touches nobody.
+    pub(crate) fn follow_all_moves(&mut self) {
+        self.followed = Some(Vec::new());
+    }
+
+    /// Marks the rows that have other Uids than when structure settled for the last time.
+    pub(crate) fn follow_moves(&mut self, world: &World, uid: ComponentId) {
+        let Some(mut followed) = self.followed.take() else { return };
+        followed.resize_with(world.storages().tables.len(), Vec::new);
+        for (i, table) in world.storages().tables.iter().enumerate() {
+            if table.has_column(uid) && table.entity_count() > 0 {
+                let uids = bytemuck::cast_slice(raw::column_bytes::<Uid>(table, uid));
+                see_moves(&mut followed[i], uids, |row| self.mark_entity(TableId::from_usize(i), row));
+            } else {
+                followed[i].clear();
+            }
+        }
+        self.followed = Some(followed);
+    }
+
+    /// Notes that columns of an entity changed, wherever it ends up.
+    pub(crate) fn touch(&mut self, entity: Entity) {
+        self.touched.push(entity);
+    }
+
+    pub(crate) fn take_touched(&mut self) -> Vec<Entity> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Marks all columns of a row.
+    pub(crate) fn mark_entity(&self, table: TableId, row: usize) {
+        self.tables[table.as_usize()].iter().flatten().for_each(|marks| marks.mark(row));
     }
 }
 

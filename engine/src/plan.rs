@@ -5,7 +5,7 @@
 //! is left (W1); then the transitive reduction drops what other edges imply.
 
 use crate::system::{Class, Priority};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{cmp::Reverse, collections::BinaryHeap, fmt, fmt::Write as _};
 
 /// What runs in a tick, in which order, and why.
@@ -50,7 +50,7 @@ pub struct PlanNode {
 }
 
 /// What a node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeKind {
     /// A system with declared access.
@@ -141,6 +141,14 @@ pub enum BuildError {
     /// Dependencies in a circle.
     #[error("dependency cycle: {}", .0.join(" -> "))]
     Cycle(Vec<String>),
+    /// What is declared about former versions of a column or resource does not fit together.
+    #[error("migrations of \"{what}\": {detail}")]
+    Migration {
+        /// The column or resource.
+        what: String,
+        /// What does not fit.
+        detail: String,
+    },
     /// A parameter that would keep state outside the world or depend on threads.
     #[error("system \"{system}\" cannot be run deterministically: {reason}")]
     Parameter {

@@ -4,10 +4,10 @@
 //! two nodes whose access is incompatible are joined by a path of edges, hence never run at the same time.
 #![allow(unsafe_code, reason = "the one module of this crate that may; each block says why it is sound")]
 
-use crate::{column::Column, effects, plan::NodeKind, report::Stopwatch};
+use crate::{column::Column, effects, plan::NodeKind, report::Stopwatch, watch::Watch};
 use bevy_ecs::ptr::OwningPtr;
 use bevy_ecs::{
-    change_detection::CheckChangeTicks,
+    change_detection::{CheckChangeTicks, Tick as ChangeTick},
     component::ComponentId,
     prelude::*,
     storage::Table,
@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use std::{
     any::Any,
     cell::UnsafeCell,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr::NonNull,
     sync::atomic::{
@@ -31,6 +32,7 @@ pub(crate) struct Executor {
     nodes: Vec<Node>,
     /// Nodes that became ready and that nobody runs yet. Each is pushed once per tick.
     queue: Vec<AtomicU32>,
+    watch: Watch,
 }
 
 pub(crate) struct Node {
@@ -38,6 +40,7 @@ pub(crate) struct Node {
     kind: NodeKind,
     every: u64,
     offset: u64,
+    enabled: bool,
     predecessors: u32,
     successors: Vec<u32>,
     waiting: AtomicU32,
@@ -79,6 +82,7 @@ impl Node {
             kind,
             every,
             offset,
+            enabled: true,
             predecessors: 0,
             successors: Vec::new(),
             waiting: AtomicU32::new(0),
@@ -89,7 +93,7 @@ impl Node {
 
     #[inline]
     pub(crate) fn is_due(&self, tick: u64) -> bool {
-        self.every == 1 || tick % self.every == self.offset
+        self.enabled && (self.every == 1 || tick % self.every == self.offset)
     }
 
     /// Notes how long it took since `start`; returns the time now.
@@ -130,18 +134,31 @@ impl Node {
 
 impl Executor {
     /// Nodes in total order, all initialised for one world; edges as (from, to), from < to.
-    pub(crate) fn new(mut nodes: Vec<Node>, edges: impl IntoIterator<Item = (usize, usize)>) -> Self {
+    pub(crate) fn new(
+        mut nodes: Vec<Node>,
+        edges: impl IntoIterator<Item = (usize, usize)>,
+        watch: Watch,
+    ) -> Self {
         for (from, to) in edges {
             assert!(from < to, "edges follow the total order");
             nodes[from].successors.push(to as u32);
             nodes[to].predecessors += 1;
         }
         let queue = nodes.iter().map(|_| AtomicU32::new(EMPTY)).collect();
-        Self { nodes, queue }
+        Self { nodes, queue, watch }
     }
 
     pub(crate) fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// A disabled node is passed over; those after it run as if it had.
+    pub(crate) fn set_enabled(&mut self, node: usize, enabled: bool) {
+        self.nodes[node].enabled = enabled;
+    }
+
+    pub(crate) fn is_enabled(&self, node: usize) -> bool {
+        self.nodes[node].enabled
     }
 
     pub(crate) fn check_change_ticks(&mut self, check: CheckChangeTicks) {
@@ -160,8 +177,10 @@ impl Executor {
                     continue;
                 }
                 let cpu = how.sample_cpu.then(|| (how.stopwatch.thread_cpu_nanos)());
+                let entered = self.watch.enter(i);
                 // SAFETY: one thread runs one node at a time.
                 unsafe { node.run(cell) }?;
+                self.watch.leave(entered);
                 if how.measure {
                     // The end of one is the start of the next: one look at the clock each.
                     last = node.note(how, last, cpu);
@@ -171,6 +190,23 @@ impl Executor {
         }));
         let message = match result {
             Ok(Ok(())) => return Ok(()),
+            Ok(Err(message)) => message,
+            Err(panic) => panic_message(&*panic),
+        };
+        Err(Failure { node: at, message })
+    }
+
+    /// One node on this thread; false when it is not due. What an explained tick is made of.
+    pub(crate) fn run_one(&mut self, world: &mut World, at: usize, how: HowToRun) -> Result<bool, Failure> {
+        let node = &self.nodes[at];
+        if !node.is_due(how.tick) {
+            return Ok(false);
+        }
+        let cell = world.as_unsafe_world_cell();
+        // SAFETY: the world is borrowed for this one node, and nothing else runs.
+        let result = catch_unwind(AssertUnwindSafe(|| unsafe { node.run(cell) }));
+        let message = match result {
+            Ok(Ok(())) => return Ok(true),
             Ok(Err(message)) => message,
             Err(panic) => panic_message(&*panic),
         };
@@ -194,6 +230,7 @@ impl Executor {
         let run = Run {
             nodes: &self.nodes,
             queue: &self.queue,
+            watch: &self.watch,
             head: AtomicUsize::new(0),
             tail: AtomicUsize::new(0),
             active: AtomicUsize::new(1),
@@ -221,6 +258,7 @@ impl Executor {
 struct Run<'r> {
     nodes: &'r [Node],
     queue: &'r [AtomicU32],
+    watch: &'r Watch,
     head: AtomicUsize,
     tail: AtomicUsize,
     /// Threads that are in `work`, or invited to it.
@@ -258,10 +296,12 @@ impl Run<'_> {
         let node = &self.nodes[i as usize];
         if node.is_due(self.how.tick) && !self.failed.load(Relaxed) {
             let cpu = self.how.sample_cpu.then(|| (self.how.stopwatch.thread_cpu_nanos)());
+            let entered = self.watch.enter(i as usize);
             // SAFETY: all predecessors have finished: `waiting` counts them down with AcqRel, and whoever
             // reached 0 handed the node on. Every node with incompatible access is an ancestor or a
             // descendant (plan::edges), so that none of them is running. A node is handed on once.
             let result = catch_unwind(AssertUnwindSafe(|| unsafe { node.run(self.world) }));
+            self.watch.leave(entered);
             if self.how.measure {
                 time = node.note(self.how, time, cpu);
             }
@@ -360,6 +400,27 @@ pub(crate) fn column_bytes<T: Column>(table: &Table, id: ComponentId) -> &[u8] {
     // no system runs while one exists outside the executor, so that nobody writes these cells.
     let rows = unsafe { &*(std::ptr::from_ref(rows) as *const [T]) };
     bytemuck::cast_slice(rows)
+}
+
+/// The rows of a range whose column was changed after `last`, as bevy's change ticks say.
+///
+/// # Panics
+/// When the table does not have the column.
+pub(crate) fn changed_rows(
+    table: &Table,
+    id: ComponentId,
+    rows: Range<usize>,
+    last: ChangeTick,
+    this: ChangeTick,
+) -> impl Iterator<Item = usize> {
+    let ticks = table.get_changed_ticks_slice_for(id).expect("the caller has seen the column in the table");
+    let first = rows.start;
+    let changed = move |(i, tick): (usize, &UnsafeCell<ChangeTick>)| {
+        // SAFETY: as in `column_bytes`: nobody writes while a shared reference to the table exists outside the
+        // executor.
+        unsafe { *tick.get() }.is_newer_than(last, this).then_some(first + i)
+    };
+    ticks[rows].iter().enumerate().filter_map(changed)
 }
 
 /// Spawns one entity for each row of some plain columns, all of them at once per entity.

@@ -4,12 +4,13 @@
 
 use crate::{
     column::{
-        Column, Fault, FieldInfo, Layout, SlowColumn, field_paths, lanes, merge_json_into_row, row_schema,
+        Column, Fault, FieldInfo, Layout, SlowColumn, field_paths, merge_json_into_row, row_schema,
         row_to_json,
     },
     hash::column_salt,
-    image::{ColumnSchema, ImageError},
+    image::{ColumnSchema, ImageError, ResourceImage},
     input::InputKind,
+    migrate::Evolution,
     plan::BuildError,
     raw,
     state::StateResource,
@@ -25,6 +26,7 @@ pub struct Registry {
     pub(crate) resources: Vec<ResourceInfo>,
     pub(crate) inputs: Vec<InputKind>,
     pub(crate) prototypes: BTreeMap<String, Vec<(usize, Vec<u8>)>>,
+    pub(crate) evolution: Evolution,
 }
 
 /// A registered column.
@@ -43,6 +45,7 @@ pub struct ColumnInfo {
     pub(crate) id: ComponentId,
     pub(crate) insert: fn(&mut EntityWorldMut<'_>, &[u8]) -> Result<(), String>,
     pub(crate) default_row: fn() -> Vec<u8>,
+    pub(crate) row_of: fn(&World, Entity) -> Option<Vec<u8>>,
     pub(crate) rows: RowsOf,
     json: JsonOf,
 }
@@ -51,8 +54,8 @@ pub struct ColumnInfo {
 pub(crate) enum RowsOf {
     /// All of them as bytes.
     Plain(for<'w> fn(&'w Table, ComponentId) -> &'w [u8]),
-    /// One postcard value each.
-    Slow(fn(&World, &Table) -> Vec<Vec<u8>>),
+    /// A postcard value of an entity that has the column.
+    Slow(fn(&World, Entity) -> Vec<u8>),
 }
 
 /// JSON of slow columns; plain ones go by their fields.
@@ -70,6 +73,8 @@ pub struct ResourceInfo {
     pub(crate) id: ComponentId,
     pub(crate) save: fn(&World) -> Vec<u8>,
     pub(crate) load: fn(&mut World, &[u8]) -> Result<(), ImageError>,
+    /// Its first value, for a state that is older than the resource.
+    pub(crate) first: Vec<u8>,
     /// Its value as JSON.
     pub to_json: fn(&[u8]) -> Value,
 }
@@ -105,19 +110,30 @@ impl Registry {
         self.prototypes.keys().map(String::as_str)
     }
 
+    /// The resources as they are now, by name.
+    pub(crate) fn save_resources(&self, world: &World) -> Vec<ResourceImage> {
+        let save = |resource: &ResourceInfo| ResourceImage {
+            name: resource.name.into(),
+            version: resource.version,
+            bytes: (resource.save)(world),
+        };
+        let mut resources: Vec<_> = self.resources.iter().map(save).collect();
+        resources.sort_by(|a, b| a.name.cmp(&b.name));
+        resources
+    }
+
     pub(crate) fn by_id(&self, id: ComponentId) -> Option<&ColumnInfo> {
         self.columns.iter().find(|column| column.id == id)
     }
 
     pub(crate) fn add_column<T: Column>(&mut self, world: &mut World) -> Result<(), BuildError> {
         let layout = Layout::Plain { row_bytes: size_of::<T>(), fields: T::FIELDS };
-        let widths = lanes(T::FIELDS).iter().map(|lane| lane.width as u8).collect();
         self.push_column(ColumnInfo {
             name: T::NAME,
             version: T::VERSION,
             doc: T::DOC,
             layout,
-            schema: Arc::new(ColumnSchema { name: T::NAME.into(), version: T::VERSION, lanes: Some(widths) }),
+            schema: Arc::new(ColumnSchema::plain(T::NAME, T::VERSION, T::FIELDS)),
             salt: column_salt(T::NAME, T::VERSION),
             id: world.register_component::<T>(),
             insert: |entity, row| {
@@ -126,6 +142,7 @@ impl Registry {
                 Ok(())
             },
             default_row: || bytemuck::bytes_of(&T::default()).to_vec(),
+            row_of: |world, entity| world.get::<T>(entity).map(|row| bytemuck::bytes_of(row).to_vec()),
             rows: RowsOf::Plain(raw::column_bytes::<T>),
             json: JsonOf::Fields(T::FIELDS),
         })
@@ -137,7 +154,7 @@ impl Registry {
             version: T::VERSION,
             doc: T::DOC,
             layout: Layout::Slow,
-            schema: Arc::new(ColumnSchema { name: T::NAME.into(), version: T::VERSION, lanes: None }),
+            schema: Arc::new(ColumnSchema::slow(T::NAME, T::VERSION, T::FIELDS)),
             salt: column_salt(T::NAME, T::VERSION),
             id: world.register_component::<T>(),
             insert: |entity, value| {
@@ -146,10 +163,8 @@ impl Registry {
                 Ok(())
             },
             default_row: || encode(&T::default()),
-            rows: RowsOf::Slow(|world, table| {
-                let value = |entity: &Entity| world.get::<T>(*entity).map(encode).unwrap_or_default();
-                table.entities().iter().map(value).collect()
-            }),
+            rows: RowsOf::Slow(|world, entity| world.get::<T>(entity).map(encode).unwrap_or_default()),
+            row_of: |world, entity| world.get::<T>(entity).map(encode),
             json: JsonOf::Serde {
                 to: |bytes| to_json::<T>(bytes),
                 from: |value| {
@@ -176,11 +191,13 @@ impl Registry {
         if self.resources.iter().any(|known| known.name == R::NAME || known.id == id) {
             return Err(BuildError::DuplicateName("resource", R::NAME.into()));
         }
+        let first = encode(&value);
         world.insert_resource(value);
         self.resources.push(ResourceInfo {
             name: R::NAME,
             version: R::VERSION,
             id,
+            first,
             save: |world| encode(world.resource::<R>()),
             load: |world, bytes| {
                 let value = postcard::from_bytes::<R>(bytes).map_err(|error| ImageError::Decode {

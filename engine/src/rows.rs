@@ -7,6 +7,7 @@ use crate::{
     column::Column,
     fold::OrderFree,
     marks::{Marks, TableMarks},
+    system::CurrentSystem,
 };
 use bevy_ecs::{
     change_detection::ContiguousMut,
@@ -18,7 +19,7 @@ use bevy_ecs::{
     system::SystemParam,
 };
 use rayon::prelude::*;
-use std::{marker::PhantomData, sync::OnceLock};
+use std::{collections::BTreeMap, marker::PhantomData, sync::OnceLock};
 
 /// Rows of one task: small enough to spread well, a multiple of 64 so that tasks share no word of marks.
 const TASK_ROWS: usize = 2_048;
@@ -152,6 +153,8 @@ pub trait RowData: Send + Sync + 'static {
     #[doc(hidden)]
     fn register(world: &mut World, ids: &mut Vec<ComponentId>);
     #[doc(hidden)]
+    fn register_writes(world: &mut World, ids: &mut Vec<ComponentId>);
+    #[doc(hidden)]
     fn wrap<'c>(
         rows: <Self::Query as ContiguousQueryData>::Contiguous<'c, '_>,
         table: &TablePlace<'c>,
@@ -172,6 +175,11 @@ pub struct TablePlace<'c> {
     ids: &'c [ComponentId],
 }
 
+/// Which columns a system writes through [`Rows`], once per parameter: those writes leave marks, all others leave
+/// change ticks. Complete once the systems are initialised.
+#[derive(Resource, Default)]
+pub(crate) struct RowsWrites(pub(crate) BTreeMap<String, Vec<ComponentId>>);
+
 /// The component ids of the columns of `D`, in their order; looked up once per system.
 struct ColumnIds<D>(OnceLock<Vec<ComponentId>>, PhantomData<D>);
 
@@ -179,6 +187,10 @@ impl<D: RowData> FromWorld for ColumnIds<D> {
     fn from_world(world: &mut World) -> Self {
         let mut ids = Vec::new();
         D::register(world, &mut ids);
+        let mut writes = Vec::new();
+        D::register_writes(world, &mut writes);
+        let system = world.resource::<CurrentSystem>().name.clone();
+        world.resource_mut::<RowsWrites>().0.entry(system).or_default().extend(writes);
         Self(ids.into(), PhantomData)
     }
 }
@@ -191,6 +203,7 @@ impl<T: Column> RowData for &'static T {
     fn register(world: &mut World, ids: &mut Vec<ComponentId>) {
         ids.push(world.register_component::<T>());
     }
+    fn register_writes(_: &mut World, _: &mut Vec<ComponentId>) {}
     fn wrap<'c>(rows: &'c [T], _: &TablePlace<'c>, _: usize) -> &'c [T] {
         rows
     }
@@ -205,6 +218,9 @@ impl<T: Column> RowData for Write<T> {
     const IDS: usize = 1;
 
     fn register(world: &mut World, ids: &mut Vec<ComponentId>) {
+        ids.push(world.register_component::<T>());
+    }
+    fn register_writes(world: &mut World, ids: &mut Vec<ComponentId>) {
         ids.push(world.register_component::<T>());
     }
     fn wrap<'c>(rows: ContiguousMut<'c, T>, table: &TablePlace<'c>, position: usize) -> Marked<'c, T> {
@@ -230,6 +246,9 @@ macro_rules! row_data_tuple {
 
             fn register(world: &mut World, ids: &mut Vec<ComponentId>) {
                 $($T::register(world, ids);)+
+            }
+            fn register_writes(world: &mut World, ids: &mut Vec<ComponentId>) {
+                $($T::register_writes(world, ids);)+
             }
             fn wrap<'c>(
                 ($($t,)+): <Self::Query as ContiguousQueryData>::Contiguous<'c, '_>,

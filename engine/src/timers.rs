@@ -5,6 +5,7 @@
 
 use crate::{
     effects::Slot,
+    explain,
     ids::{Tick, Uid},
     resource,
     state::TickTime,
@@ -75,6 +76,7 @@ pub(crate) fn take_due(world: &mut World, tick: Tick) {
     let mut queue = world.resource_mut::<TimerQueue>();
     let mut due = queue.by_tick.remove(&tick.0).unwrap_or_default();
     due.sort_unstable();
+    explain::timers_due(world, &due);
     world.resource_mut::<DueTimers>().0 = due;
 }
 
@@ -83,6 +85,7 @@ pub(crate) fn apply(queue: &mut TimerQueue, slots: &[Arc<Slot<(Tick, u32)>>]) {
     let mut touched = BTreeSet::new();
     for slot in slots {
         for (uid, (at, kind)) in slot.take() {
+            explain!(uid, "{} set a timer of kind {kind} for tick {at}", slot.system);
             queue.by_tick.entry(at.0).or_default().push((uid, kind));
             touched.insert(at.0);
         }

@@ -1,22 +1,28 @@
 //! The builder that takes a world's parts, and the world that ticks.
 
 use crate::{
+    capture::{Buffers, Capture, Capturing},
     column::{Column, SlowColumn},
     effects::{self, BuiltArchetypes, Effect, SharedRegistry, Slot, StructureSlots, UidCounter, UidIndex},
+    explain,
     hash::{StateHash, hash_plain_rows, hash_resource, hash_row, hash_state},
     ids::{Tick, Uid},
-    image::{CHUNK_ROWS, Chunk, ColumnImage, Image, ImageError, ResourceImage, TableImage},
-    input::{self, Input, InputEnvelope, InputKind, InputWorld, SpawnEntities, TakenInputs},
+    image::{CHUNK_ROWS, Chunk, ColumnImage, Image, ImageError, TableImage},
+    input::{self, HowToApply, Input, InputEnvelope, InputKind, InputWorld, SpawnEntities, TakenInputs},
     marks::Marks,
+    migrate::Migration,
     param,
-    plan::{BuildError, EdgeReason, NodeKind, Plan, PlanNode, Unplaced, edges, total_order},
+    plan::{BuildError, Edge, EdgeReason, NodeKind, Plan, PlanNode, Unplaced, edges, total_order},
     pool::Pool,
     raw::{Executor, HowToRun, Node, panic_message, spawn_rows},
     registry::{ColumnInfo, Registry, RowsOf},
     report::{CPU_SAMPLE_NANOS, CPU_SAMPLE_TICKS, Stopwatch, SystemReport, TINY_SAMPLE_NANOS, TickReport},
+    rows::RowsWrites,
+    sabotage::Sabotage,
     state::{StateResource, TickTime},
     system::{Class, CurrentSystem, Phase, Priority, SystemConfig},
     timers::{self, DueTimers, TimerQueue, TimerSlots},
+    watch::Watch,
 };
 use bevy_ecs::{
     component::ComponentId, observer::Observer, prelude::*, query::AccessConflicts, storage::Table,
@@ -42,6 +48,7 @@ pub struct WorldBuilder {
     systems: Vec<SystemConfig>,
     setup: Vec<Box<dyn Fn(&mut InputWorld<'_>) + Send + Sync>>,
     faults: Vec<BuildError>,
+    sabotage: Vec<Sabotage>,
 }
 
 /// All faults of a build.
@@ -90,6 +97,14 @@ pub struct LiveWorld {
     setup: Vec<Box<dyn Fn(&mut InputWorld<'_>) + Send + Sync>>,
     plan: Plan,
     executor: Executor,
+    watch: Watch,
+    /// The user's own among `rebuild`: a disabled system no longer rebuilds what it did.
+    rebuild_own: Vec<fn(&mut World)>,
+    /// True when a system is disabled.
+    cut: bool,
+    /// Inputs that are left out.
+    skipped: BTreeSet<u64>,
+    careful: bool,
     /// What the systems of a tick take, smoothed.
     estimate_nanos: u64,
     /// When systems were measured for the last time.
@@ -104,6 +119,7 @@ pub struct LiveWorld {
     structure: Vec<Arc<Slot<Effect>>>,
     timers: Vec<Arc<Slot<(Tick, u32)>>>,
     options: Options,
+    capturing: Capturing,
     report: TickReport,
     poisoned: Option<TickError>,
 }
@@ -123,29 +139,40 @@ pub enum TickError {
         message: String,
     },
     /// An input or the set-up of a new world panicked.
-    #[error("applying the inputs of tick {tick} failed: {message}")]
+    #[error("applying the inputs of tick {tick} failed{}: {message}", culprit(*seq))]
     Inputs {
         /// In which tick.
         tick: Tick,
+        /// Which input, if it was one.
+        seq: Option<u64>,
         /// The panic's words.
         message: String,
     },
 }
 
-/// A copy of the state whose hash is still to be computed: what the tick thread hands to the mirror.
-pub struct Capture(Image);
-
-impl Capture {
-    /// The tick that it was taken of.
+impl TickError {
+    /// The tick that failed.
     pub fn tick(&self) -> Tick {
-        self.0.tick
+        match self {
+            Self::System { tick, .. } | Self::Inputs { tick, .. } => *tick,
+        }
     }
+}
 
-    /// Computes the hash.
-    pub fn into_image(mut self) -> Image {
-        self.0.hash = self.0.compute_hash();
-        self.0
-    }
+fn culprit(seq: Option<u64>) -> String {
+    seq.map_or_else(String::new, |seq| format!(" at input {seq}"))
+}
+
+/// Why a system cannot be disabled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnableError {
+    /// There is none of that name.
+    #[error("the world has no system \"{0}\"")]
+    Unknown(String),
+    /// The engine needs it.
+    #[error("\"{0}\" is a node of the engine, not a system")]
+    Engine(String),
 }
 
 impl WorldBuilder {
@@ -160,11 +187,13 @@ impl WorldBuilder {
             systems: Vec::new(),
             setup: Vec::new(),
             faults: Vec::new(),
+            sabotage: Vec::new(),
         };
         builder.world.init_resource::<CurrentSystem>();
         builder.world.init_resource::<StructureSlots>();
         builder.world.init_resource::<TimerSlots>();
         builder.world.init_resource::<Marks>();
+        builder.world.init_resource::<RowsWrites>();
         builder.world.init_resource::<BuiltArchetypes>();
         builder.derive_as::<UidIndex>("uid_index");
         builder.derive_as::<DueTimers>("due_timers");
@@ -188,6 +217,24 @@ impl WorldBuilder {
     pub fn slow_column<T: SlowColumn>(&mut self) -> &mut Self {
         let result = self.registry.add_slow_column::<T>(&mut self.world);
         self.note(result)
+    }
+
+    /// How rows or a value of a former version become those of the next, see [`crate::migrate`].
+    pub fn migrate(&mut self, migration: Migration) -> &mut Self {
+        self.registry.evolution.migrations.push(migration);
+        self
+    }
+
+    /// A column or resource that former builds called otherwise.
+    pub fn was(&mut self, name: &str, former: &str) -> &mut Self {
+        self.registry.evolution.renamed.push((name.into(), former.into()));
+        self
+    }
+
+    /// A column or resource that former builds had: what is stored of it is left behind.
+    pub fn retired(&mut self, name: &str) -> &mut Self {
+        self.registry.evolution.retired.push(name.into());
+        self
     }
 
     /// A resource that is state, with its first value.
@@ -282,6 +329,12 @@ impl WorldBuilder {
         self
     }
 
+    /// Breaks something on purpose, for the canaries of the harness.
+    #[doc(hidden)]
+    pub fn sabotage(&mut self, sabotage: Sabotage) {
+        self.sabotage.push(sabotage);
+    }
+
     fn note(&mut self, result: Result<(), BuildError>) -> &mut Self {
         self.faults.extend(result.err());
         self
@@ -293,13 +346,19 @@ impl WorldBuilder {
     /// All faults, each naming its systems.
     pub fn build(mut self, options: Options) -> Result<LiveWorld, BuildErrors> {
         let mut faults = std::mem::take(&mut self.faults);
-        let planned = Planner::new(&mut self, &mut faults).and_then(|planner| planner.place(&mut faults));
+        faults.extend(self.registry.evolution_faults());
+        let planner = Planner::new(&mut self, &mut faults);
+        let by_ticks = planner.as_ref().map(|planner| planner.written_by_ticks(&self)).unwrap_or_default();
+        let planned = planner.and_then(|planner| planner.place(&mut faults));
         if self.world.component_id::<Observer>().is_some() {
             faults.push(BuildError::Observers);
         }
         let Some((plan, nodes)) = planned.filter(|_| faults.is_empty()) else {
             return Err(BuildErrors(faults));
         };
+        if plan.nodes.iter().any(|node| node.kind == NodeKind::Exclusive) {
+            self.world.resource_mut::<Marks>().follow_all_moves();
+        }
         let registry = Arc::new(self.registry);
         self.world.insert_resource(SharedRegistry(registry.clone()));
         let archetypes = self.world.archetypes().len();
@@ -308,7 +367,20 @@ impl WorldBuilder {
             TickReport { systems: vec![SystemReport::default(); nodes.len()], ..TickReport::default() };
         let structure = std::mem::take(&mut self.world.resource_mut::<StructureSlots>().0);
         let timers = std::mem::take(&mut self.world.resource_mut::<TimerSlots>().0);
-        let executor = Executor::new(nodes, plan.edges.iter().map(|edge| (edge.from, edge.to)));
+        let names = plan.nodes.iter().map(|node| node.name.clone()).collect();
+        let watch = Watch::new(names, options.pool.threads());
+        let is_lost = |edge: &&Edge| {
+            let (from, to) = (plan.nodes[edge.from].name.as_str(), plan.nodes[edge.to].name.as_str());
+            self.sabotage
+                .iter()
+                .any(|sabotage| matches!(sabotage, Sabotage::LoseEdge(a, b) if (*a, *b) == (from, to)))
+        };
+        let edges = plan.edges.iter().filter(|edge| !is_lost(edge)).map(|edge| (edge.from, edge.to));
+        let executor = Executor::new(nodes, edges, watch.clone());
+        let mut capturing = Capturing::new(by_ticks);
+        capturing.spawns_forgotten = self.sabotage.contains(&Sabotage::ForgetSpawns);
+        // The first two are the engine's: see WorldBuilder::new().
+        let rebuild_own = self.rebuild[2..].to_vec();
         Ok(LiveWorld {
             world: self.world,
             registry,
@@ -316,6 +388,11 @@ impl WorldBuilder {
             setup: self.setup,
             plan,
             executor,
+            watch,
+            rebuild_own,
+            cut: false,
+            skipped: BTreeSet::new(),
+            careful: false,
             estimate_nanos: u64::MAX,
             measured_nanos: 0,
             cpu_sampled: (0, 0),
@@ -324,6 +401,7 @@ impl WorldBuilder {
             structure,
             timers,
             options,
+            capturing,
             report,
             poisoned: None,
         })
@@ -527,6 +605,31 @@ impl Planner {
         self.nodes.push(Planned { node, phase, access, system, after });
     }
 
+    /// The columns that something writes otherwise than through [`crate::Rows`].
+    fn written_by_ticks(&self, builder: &WorldBuilder) -> BTreeSet<ComponentId> {
+        let by_marks = &builder.world.resource::<RowsWrites>().0;
+        let mut found = BTreeSet::new();
+        for planned in self.nodes.iter().filter(|planned| planned.node.kind != NodeKind::Structure) {
+            let SystemAccess::Shared(set) = &planned.access else {
+                // It may write anything; what the engine itself changes is marked.
+                found.extend(builder.registry.columns.iter().map(|column| column.id));
+                continue;
+            };
+            let marking = by_marks.get(&planned.node.name).map_or(&[][..], Vec::as_slice);
+            for column in &builder.registry.columns {
+                // Each query of a system is an access of its own, those inside `Rows` as well.
+                let writing = set.filtered_accesses().iter().filter(|filtered| {
+                    let writes = filtered.access().writes();
+                    writes.as_finite_set().is_none_or(|writes| writes.contains(column.id))
+                });
+                if writing.count() > marking.iter().filter(|id| **id == column.id).count() {
+                    found.insert(column.id);
+                }
+            }
+        }
+        found
+    }
+
     fn place(mut self, faults: &mut Vec<BuildError>) -> Option<(Plan, Vec<Node>)> {
         let unplaced: Vec<_> = self
             .nodes
@@ -583,6 +686,33 @@ impl Planner {
         })
     }
 }
+
+/// Uids are unique, and below the next that will be given.
+fn check_uids(image: &Image) -> Result<(), ImageError> {
+    let malformed = |text: String| Err(ImageError::Malformed(text));
+    let counter =
+        image.resource(UidCounter::NAME).map(|stored| postcard::from_bytes::<UidCounter>(&stored.bytes));
+    let Some(Ok(UidCounter { next })) = counter else {
+        return malformed("the next Uid is not readable".into());
+    };
+    if next > UID_MAX {
+        return malformed(format!("the next Uid is {next}, {UID_MAX} is the highest"));
+    }
+    let mut uids: Vec<Uid> = image.tables.iter().flat_map(TableImage::uids).collect();
+    uids.sort_unstable();
+    if let Some([twice, ..]) = uids.windows(2).find(|pair| pair[0] == pair[1]) {
+        return malformed(format!("two entities have the Uid {twice}"));
+    }
+    match (uids.first(), uids.last()) {
+        (Some(first), Some(last)) if first.get() == 0 || last.get() >= next => {
+            malformed(format!("an entity has a Uid that was never given, {first} or {last} of {next}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// More entities than any world has seen; what finds them by Uid grows with the highest one.
+const UID_MAX: u64 = 1 << 36;
 
 fn check_declarations(configs: &[SystemConfig], phases: &[Phase], faults: &mut Vec<BuildError>) {
     for (i, config) in configs.iter().enumerate() {
@@ -698,6 +828,43 @@ impl LiveWorld {
         self.poisoned.as_ref()
     }
 
+    /// What the world is doing, for another thread.
+    pub fn watch(&self) -> Watch {
+        self.watch.clone()
+    }
+
+    /// Lets a system run, or not. Not part of the state: who replays disables at the same tick.
+    ///
+    /// # Errors
+    /// When there is no such system, or it is one of the engine's own nodes.
+    pub fn set_enabled(&mut self, system: &str, enabled: bool) -> Result<(), EnableError> {
+        let node = self.plan.nodes.iter().position(|node| node.name == system);
+        let node = node.ok_or_else(|| EnableError::Unknown(system.to_owned()))?;
+        if matches!(self.plan.nodes[node].kind, NodeKind::Structure | NodeKind::Timers) {
+            return Err(EnableError::Engine(system.to_owned()));
+        }
+        self.executor.set_enabled(node, enabled);
+        let cut = self.disabled().count() > 0;
+        self.cut = cut;
+        Ok(())
+    }
+
+    /// The systems that do not run, in the total order.
+    pub fn disabled(&self) -> impl Iterator<Item = &str> {
+        let nodes = self.plan.nodes.iter().enumerate();
+        nodes.filter(|(i, _)| !self.executor.is_enabled(*i)).map(|(_, node)| node.name.as_str())
+    }
+
+    /// Leaves an input out when its tick comes: its outcome is [`InputError::Skipped`](crate::InputError).
+    pub fn skip_input(&mut self, seq: u64) {
+        self.skipped.insert(seq);
+    }
+
+    /// Looks closer at each step, so that the next failure names its culprit; slower, with the same results.
+    pub fn set_careful(&mut self, careful: bool) {
+        self.careful = careful;
+    }
+
     /// Runs the set-up of a new world: tick 0.
     ///
     /// # Errors
@@ -709,7 +876,7 @@ impl LiveWorld {
             effects::settle_structure(&mut self.world);
         }));
         self.setup = setup;
-        result.map_err(|panic| self.poison_inputs(Tick(0), panic_message(&*panic)))
+        result.map_err(|panic| self.poison_inputs(Tick(0), None, panic_message(&*panic)))
     }
 
     /// Computes the next tick with these inputs.
@@ -724,12 +891,26 @@ impl LiveWorld {
         let start = wall();
         let tick = self.now.next();
         self.now = tick;
+        self.watch.begin(tick, start);
         self.world.resource_mut::<TickTime>().tick = tick;
         self.report.outcomes.clear();
+        if self.cut {
+            // What a disabled system rebuilt is empty, also when it was not before: a restore makes it so (W4).
+            self.rebuild_own.iter().for_each(|rebuild| rebuild(&mut self.world));
+        }
         if self.has_pending || !inputs.is_empty() {
-            let applied = catch_unwind(AssertUnwindSafe(|| input::apply_all(&mut self.world, tick, inputs)));
-            self.report.outcomes =
-                applied.map_err(|panic| self.poison_inputs(tick, panic_message(&*panic)))?;
+            let how = HowToApply { watch: &self.watch, skipped: &self.skipped, settle_each: self.careful };
+            let world = &mut self.world;
+            let applied = catch_unwind(AssertUnwindSafe(|| input::apply_all(world, tick, inputs, &how)));
+            self.report.outcomes = applied
+                .map_err(|panic| self.poison_inputs(tick, self.watch.last_input(), panic_message(&*panic)))?;
+            self.watch.input(0);
+            if !self.skipped.is_empty() {
+                // Their numbers do not come again.
+                for (seq, _) in &self.report.outcomes {
+                    self.skipped.remove(seq);
+                }
+            }
             self.has_pending = !self.world.resource::<TakenInputs>().pending.is_empty();
         }
         if !self.timers.is_empty() {
@@ -740,10 +921,12 @@ impl LiveWorld {
         self.run_systems(tick, applied)?;
         self.world.clear_trackers();
         if let Some(check) = self.world.check_change_ticks() {
+            self.capturing.ticks_clamped();
             self.executor.check_change_ticks(check);
         }
         self.report.tick = tick;
         self.report.entities = self.entities();
+        self.watch.end();
         let end = wall();
         self.report.wall_nanos = end.wrapping_sub(start);
         // An eighth of the way to the newest: one slow tick does not turn it, a trend does.
@@ -753,10 +936,30 @@ impl LiveWorld {
         Ok(&self.report)
     }
 
+    /// As [`LiveWorld::tick`], node after node, with what each did to one entity and why; up to where it failed, if it
+    /// did. The state comes out the same.
+    pub fn tick_explained(
+        &mut self,
+        inputs: &[InputEnvelope],
+        uid: Uid,
+    ) -> (Vec<explain::Step>, Result<(), TickError>) {
+        let tick = self.now.next();
+        explain::watch(uid, || self.tick(inputs).map(|_| ())).unwrap_or_else(|error| {
+            (Vec::new(), Err(TickError::Inputs { tick, seq: None, message: error.to_string() }))
+        })
+    }
+
+    /// An entity as it is now.
+    pub fn entity(&self, uid: Uid) -> Option<explain::EntityRow> {
+        explain::row_of(&self.world, uid)
+    }
+
     fn run_systems(&mut self, tick: Tick, started: u64) -> Result<(), TickError> {
         let threads = self.options.pool.threads();
         let is_tiny = self.estimate_nanos < SERIAL_NANOS;
         let serial = match self.options.parallel {
+            // The first failure in the total order, whatever the threads do.
+            _ if self.careful => true,
             Parallel::Always => false,
             Parallel::Never => true,
             Parallel::Auto => threads == 1 || is_tiny,
@@ -773,7 +976,9 @@ impl LiveWorld {
         }
         let how = HowToRun { tick: tick.0, stopwatch: self.options.stopwatch, measure, sample_cpu };
         let (executor, world) = (&mut self.executor, &mut self.world);
-        let result = if serial {
+        let result = if explain::is_explained() {
+            explain::run_nodes(executor, world, &self.plan, how)
+        } else if serial {
             executor.run_serial(world, how)
         } else if self.options.pool.is_here() {
             executor.run_parallel(world, how, threads)
@@ -793,27 +998,50 @@ impl LiveWorld {
         Ok(())
     }
 
-    fn poison_inputs(&mut self, tick: Tick, message: String) -> TickError {
-        self.poison(TickError::Inputs { tick, message })
+    fn poison_inputs(&mut self, tick: Tick, seq: Option<u64>, message: String) -> TickError {
+        self.poison(TickError::Inputs { tick, seq, message })
     }
 
     fn poison(&mut self, error: TickError) -> TickError {
+        self.watch.end();
         self.poisoned = Some(error.clone());
         error
     }
 
-    /// Copies the whole state. Forgets the marks: all that they point to is in the copy.
+    /// Copies what changed since the last capture; the first one takes everything. Forgets the marks: all that they
+    /// point to is in the capture, which belongs to the mirror.
     pub fn capture(&mut self) -> Capture {
-        let pool = self.options.pool.clone();
-        let image = pool.install(|| self.copy_state());
-        self.world.resource_mut::<Marks>().clear();
-        Capture(image)
+        let (capturing, world) = (&mut self.capturing, &mut self.world);
+        let (registry, now) = (&self.registry, self.now);
+        if self.options.pool.is_here() {
+            capturing.take(world, registry, now)
+        } else {
+            self.options.pool.install(|| capturing.take(world, registry, now))
+        }
     }
 
-    /// The state as an image with its hash.
-    pub fn image(&mut self) -> Image {
-        let capture = self.capture();
-        self.options.pool.install(|| capture.into_image())
+    /// The next capture takes everything: what another mirror begins with.
+    pub fn recapture(&mut self) {
+        self.capturing.forget();
+    }
+
+    /// Takes over the buffers of a world whose mirror goes on with this one.
+    pub fn set_buffers(&mut self, buffers: Arc<Buffers>) {
+        self.capturing.buffers = buffers;
+    }
+
+    /// The buffers that captures are copied into.
+    pub fn buffers(&self) -> &Arc<Buffers> {
+        &self.capturing.buffers
+    }
+
+    /// The whole state as an image with its hash: a copy that has nothing to do with captures.
+    pub fn image(&self) -> Image {
+        self.options.pool.install(|| {
+            let mut image = self.copy_state();
+            image.hash = image.compute_hash();
+            image
+        })
     }
 
     /// The hash of the state, without a copy of it.
@@ -831,9 +1059,9 @@ impl LiveWorld {
                                 .map(|(uids, rows)| hash_plain_rows(uids, column.salt, rows, row_bytes))
                                 .reduce(|| 0, u64::wrapping_add)
                         }
-                        RowsOf::Slow(values) => {
-                            uids.iter().zip(values(&self.world, table)).fold(0u64, |sum, (uid, value)| {
-                                sum.wrapping_add(hash_row(*uid, column.salt, &value))
+                        RowsOf::Slow(value) => {
+                            uids.iter().zip(table.entities()).fold(0u64, |sum, (uid, entity)| {
+                                sum.wrapping_add(hash_row(*uid, column.salt, &value(&self.world, *entity)))
                             })
                         }
                     };
@@ -873,28 +1101,18 @@ impl LiveWorld {
                         let chunks = bytes(table, column.id).par_chunks(CHUNK_ROWS * row_bytes);
                         chunks.map(|rows| Arc::new(Chunk::Plain(rows.to_vec()))).collect()
                     }
-                    RowsOf::Slow(values) => {
-                        let values = values(&self.world, table);
-                        values
-                            .chunks(CHUNK_ROWS)
-                            .map(|values| Arc::new(Chunk::Slow(values.to_vec())))
-                            .collect()
+                    RowsOf::Slow(value) => {
+                        let values = |entities: &[Entity]| {
+                            entities.iter().map(|entity| value(&self.world, *entity)).collect()
+                        };
+                        let chunks = table.entities().chunks(CHUNK_ROWS);
+                        chunks.map(|entities| Arc::new(Chunk::Slow(values(entities)))).collect()
                     }
                 },
             };
             TableImage { rows: uids.len(), columns: columns.into_iter().map(copy).collect() }
         });
-        let mut resources: Vec<_> = self
-            .registry
-            .resources
-            .iter()
-            .map(|resource| ResourceImage {
-                name: resource.name.into(),
-                version: resource.version,
-                bytes: (resource.save)(&self.world),
-            })
-            .collect();
-        resources.sort_by(|a, b| a.name.cmp(&b.name));
+        let resources = self.registry.save_resources(&self.world);
         Image { tick: self.now(), hash: StateHash::default(), tables: tables.collect(), resources }
     }
 
@@ -904,13 +1122,18 @@ impl LiveWorld {
     /// When the image is not a state of this world, or its hash is not that of what came out. The world is
     /// then empty or wrong, and poisoned.
     pub fn restore(&mut self, image: &Image) -> Result<(), ImageError> {
-        self.poisoned =
-            Some(TickError::Inputs { tick: image.tick, message: "the restore did not finish".into() });
+        self.poisoned = Some(TickError::Inputs {
+            tick: image.tick,
+            seq: None,
+            message: "the restore did not finish".into(),
+        });
         self.check_image(image)?;
+        check_uids(image)?;
         // What systems asked for before one of them failed was never part of a state.
         self.structure.iter().for_each(|slot| drop(slot.take()));
         self.timers.iter().for_each(|slot| drop(slot.take()));
         effects::clear(&mut self.world);
+        self.capturing.forget();
         self.rebuild.iter().for_each(|rebuild| rebuild(&mut self.world));
         image.tables.iter().try_for_each(|table| self.restore_table(table))?;
         for resource in &self.registry.resources {
@@ -937,7 +1160,7 @@ impl LiveWorld {
                 let schema = &*column.schema;
                 let known = self.registry.column(&schema.name);
                 let known = known.ok_or_else(|| ImageError::UnknownColumn(schema.name.clone()))?;
-                if *known.schema != *schema {
+                if !known.schema.reads(schema) {
                     let (name, stored, known) = (schema.name.clone(), schema.version, known.version);
                     return Err(ImageError::ColumnDiffers { name, stored, known });
                 }

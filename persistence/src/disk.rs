@@ -1,4 +1,4 @@
-//! The file operations that the log needs, as a trait, so that tests can make each of them fail or forget.
+//! The file operations that log and store need, as a trait, so that tests can make each of them fail or forget.
 //!
 //! Deliberately small: whole buffers at explicit offsets, no cursor, no buffering, no retries (D6).
 
@@ -15,10 +15,18 @@ pub trait Disk: Send + Sync {
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// Gives a file another name, in one step.
+    /// Opens an existing file for reading only.
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.open(path)
+    }
+    /// Gives a file or a directory another name, in one step.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory with all that is in it.
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
+    /// Whether there is a file or a directory of that name.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
     /// The names of the entries of a directory, in no particular order; those that are not UTF-8 are left out.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Creates a directory and those above it.
@@ -28,7 +36,7 @@ pub trait Disk: Send + Sync {
 }
 
 /// An open file of a [`Disk`].
-pub trait DiskFile: Send {
+pub trait DiskFile: Send + Sync {
     /// Fills the whole buffer from that offset.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes the whole buffer at that offset.
@@ -60,12 +68,24 @@ impl Disk for RealDisk {
         Ok(Box::new(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(File::open(path)?))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        fs::remove_dir_all(dir)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

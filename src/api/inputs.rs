@@ -1,12 +1,15 @@
 //! Inputs of any kind, and what every write answers.
 
 use super::{App, entities::read_json, problem::Problem};
-use crate::sequencer::{Origin, Submitted};
+use crate::{
+    host::WorldHandle,
+    sequencer::{Asked, Origin, Submitted},
+};
 use axum::{
     Json,
     body::Bytes,
     extract::{Path, Query, State, rejection::QueryRejection},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };
 use everworld_engine::{Tick, column::Fault};
@@ -32,6 +35,21 @@ pub(super) struct WriteQuery {
 }
 
 impl WriteQuery {
+    /// The tick that it asks for, unless that is further ahead than is kept in mind.
+    pub(super) fn at_tick(&self, app: &App, world: &WorldHandle) -> Result<Option<Tick>, Problem> {
+        let (now, max) = (world.status.tick(), app.config.inputs.ahead_ticks_max);
+        match self.at_tick {
+            Some(at) if at.saturating_sub(now.0) > max => Err(Problem::invalid(vec![Fault::new(
+                "?at_tick",
+                format!(
+                    "expected at most {} (the world is at tick {now}, inputs.ahead_ticks_max is {max}), found {at}",
+                    now.0.saturating_add(max)
+                ),
+            )])),
+            at => Ok(at.map(Tick)),
+        }
+    }
+
     pub(super) fn wants_outcome(&self) -> bool {
         self.ack == Ack::Applied
     }
@@ -53,11 +71,17 @@ pub(super) async fn post(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
-    let (_, running) = app.running(&world)?;
+    let (handle, running) = app.running(&world)?;
     let NewInput { kind, payload } = read_json(&body)?;
     let origin = app.origin(&headers);
-    let submitted =
-        running.sequencer.submit(&kind, &payload, query.at_tick.map(Tick), query.wants_outcome(), &origin);
+    let asked = Asked {
+        kind: &kind,
+        payload: &payload,
+        at_tick: query.at_tick(&app, handle)?,
+        wants_outcome: query.wants_outcome(),
+        idempotency_key: App::idempotency_key(&headers)?,
+    };
+    let submitted = running.sequencer.submit(asked, &origin);
     let submitted = submitted.map_err(|error| match error {
         crate::sequencer::AdmitError::Invalid(faults) => {
             let within = |fault: Fault| Fault::new(format!("/payload{}", fault.pointer), fault.detail);
@@ -80,15 +104,21 @@ pub(super) async fn acknowledge(submitted: Submitted, origin: Origin) -> Result<
     });
     if let Some(applied) = submitted.applied {
         let applied = applied.await;
-        let applied =
-            applied.map_err(|_| Problem::unavailable("the world stopped before the input was applied"))?;
+        let applied = applied.map_err(|_| {
+            Problem::unavailable("the world stopped, or was rewound, before the input was applied")
+        })?;
         answer["tick"] = applied.tick.0.into();
         match applied.outcome {
             Ok(outcome) => answer["created"] = json!(outcome.created),
             Err(error) => answer["rejected"] = error.to_string().into(),
         }
     }
-    Ok((StatusCode::ACCEPTED, [("x-request-id", origin.request_id)], Json(answer)).into_response())
+    let mut response =
+        (StatusCode::ACCEPTED, [("x-request-id", origin.request_id)], Json(answer)).into_response();
+    if submitted.repeated {
+        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+    }
+    Ok(response)
 }
 
 pub(super) async fn kinds(

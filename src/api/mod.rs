@@ -3,8 +3,10 @@
 //! Handlers read the mirror and published state only (T2); a write is an input. Whatever is asked, the tick does
 //! not wait for it. [`routes::ROUTES`] is the one list of routes.
 
+mod bulk;
 mod entities;
 mod inputs;
+mod past;
 mod problem;
 mod process;
 mod routes;
@@ -21,6 +23,7 @@ use crate::{
     host::{Running, WorldHandle},
     metrics::Metrics,
     sequencer::Origin,
+    spine::SpineOptions,
 };
 use axum::http::HeaderMap;
 use problem::Problem;
@@ -35,6 +38,7 @@ pub(crate) struct App {
     pub(crate) worlds: Vec<WorldHandle>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) draining: AtomicBool,
+    pub(crate) bulk: bulk::Bulk,
     requests: AtomicU64,
 }
 
@@ -59,12 +63,32 @@ impl App {
         Ok((world, running))
     }
 
+    /// The sender's idempotency key, if it gives one.
+    pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+        let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+        let legal =
+            |key: &&str| !key.is_empty() && key.len() <= 128 && key.chars().all(|c| c.is_ascii_graphic());
+        let key = key.to_str().ok().filter(legal);
+        key.map(Some)
+            .ok_or_else(|| Problem::malformed("Idempotency-Key: expected 1 to 128 visible ASCII characters"))
+    }
+
+    /// A number that no other request has.
+    fn next_request(&self) -> u64 {
+        self.requests.fetch_add(1, Relaxed)
+    }
+
+    /// How worlds are kept that are made or read beside the hosted ones.
+    fn spine_options(&self) -> SpineOptions {
+        crate::host::spine_options(&self.config, false, Arc::new(everworld_persistence::RealDisk))
+    }
+
     /// Who asks. The request's id is the client's, or one of ours.
     fn origin(&self, headers: &HeaderMap) -> Origin {
         let given = headers.get("x-request-id").and_then(|id| id.to_str().ok());
         let legal = |id: &&str| !id.is_empty() && id.len() <= 128 && id.chars().all(|c| c.is_ascii_graphic());
         let request_id = given.filter(legal).map(str::to_owned);
-        let request_id = request_id.unwrap_or_else(|| format!("r{}", self.requests.fetch_add(1, Relaxed)));
+        let request_id = request_id.unwrap_or_else(|| format!("r{}", self.next_request()));
         Origin { principal: "local".into(), request_id }
     }
 }

@@ -1,6 +1,11 @@
 //! Errors as `application/problem+json` (RFC 9457), from one list of kinds.
 
-use crate::{host::Refused, sequencer::AdmitError};
+use crate::{
+    host::Refused,
+    questions::AskError,
+    sequencer::AdmitError,
+    spine::{SpineError, chain},
+};
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -44,6 +49,14 @@ impl Problem {
 
     pub(crate) fn wrong_state(detail: impl Into<String>) -> Self {
         Self::new("wrong-state", "Not possible in this state", StatusCode::CONFLICT, detail)
+    }
+
+    pub(crate) fn gone(detail: impl Into<String>) -> Self {
+        Self::new("gone", "Not kept any more", StatusCode::GONE, detail)
+    }
+
+    pub(crate) fn failed(detail: impl Into<String>) -> Self {
+        Self::new("failed", "Failed", StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
     pub(crate) fn invalid(errors: Vec<Fault>) -> Self {
@@ -92,7 +105,36 @@ impl From<AdmitError> for Problem {
         match error {
             AdmitError::Invalid(faults) => Self::invalid(faults),
             AdmitError::UnknownKind(_) => Self::invalid(vec![Fault::new("/kind", error.to_string())]),
+            AdmitError::KeyReused(_) => Self::new(
+                "key-reused",
+                "Idempotency key reused",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                error.to_string(),
+            ),
             AdmitError::Busy(_) | AdmitError::Unavailable(_) => Self::unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Wrong(detail) => Self::malformed(detail),
+            AskError::Unknown(detail) => Self::not_found(detail),
+            AskError::Gone(detail) => Self::gone(detail),
+            AskError::World(error) => error.into(),
+        }
+    }
+}
+
+impl From<SpineError> for Problem {
+    fn from(error: SpineError) -> Self {
+        let detail = chain(&error);
+        match error {
+            SpineError::NotKept { .. } => Self::gone(detail),
+            SpineError::Exists { .. } => Self::wrong_state(detail),
+            SpineError::Interrupted => Self::unavailable("the server is stopping"),
+            _ => Self::failed(detail),
         }
     }
 }

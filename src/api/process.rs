@@ -31,11 +31,12 @@ pub(super) async fn readyz(State(app): State<Arc<App>>, RawQuery(query): RawQuer
                 "reason": reason,
                 "tick": world.status.tick(),
                 "recovery_target_tick": world.status.recovery_target(),
+                "recovery": world.status.recovery(),
                 "tick_age_ms": world.status.age_nanos() / 1_000_000,
             })
         })
         .collect();
-    let usable = |state| matches!(state, WorldState::Running | WorldState::Paused);
+    let usable = |state| matches!(state, WorldState::Running | WorldState::Degraded | WorldState::Paused);
     let draining = app.draining.load(Relaxed);
     let ready = !draining && app.worlds.iter().all(|world| usable(world.status.state().0));
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -1,6 +1,6 @@
 //! The one list of routes: dispatch, and what each of them is for.
 
-use super::{App, entities, inputs, process, systems, ticks, worlds};
+use super::{App, bulk, entities, inputs, past, process, systems, ticks, worlds};
 use axum::{
     Router,
     routing::{MethodRouter, get, post},
@@ -16,6 +16,8 @@ pub enum Role {
     Viewer,
     /// Who may change worlds.
     Operator,
+    /// Who may undo what others did, and copy everything.
+    Admin,
 }
 
 /// A route.
@@ -63,7 +65,21 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/worlds/{w}/entities", Role::Operator, "Create one entity, or {\"entities\": [...]} as one batch", || post(entities::create)),
     route("POST", "/v1/worlds/{w}/inputs", Role::Operator, "Any input: {\"kind\": ..., \"payload\": ...}", || post(inputs::post)),
     route("GET", "/v1/worlds/{w}/inputs/kinds", Role::Viewer, "The kinds of input that the world knows", || get(inputs::kinds)),
-    route("GET", "/v1/worlds/{w}/entities/{uid}", Role::Viewer, "An entity with its components", || get(entities::one)),
+    route("GET", "/v1/worlds/{w}/entities/{uid}", Role::Viewer, "An entity with its components; ?at_tick= as it was", || get(entities::one)),
+    route("GET", "/v1/worlds/{w}/entities/{uid}/history", Role::Viewer, "An entity over time: ?from=&to=, at the kept snapshots or with exact=true at each tick", || get(past::entity_history)),
+    route("GET", "/v1/worlds/{w}/entities/{uid}/why", Role::Viewer, "What each system did to an entity in a tick, and why: ?tick=", || get(past::why)),
+    route("GET", "/v1/worlds/{w}/inspect", Role::Viewer, "A tick: ?at=, and of it ?uid= or ?where=needs.hunger>0.8&limit=", || get(past::inspect)),
+    route("GET", "/v1/worlds/{w}/branches", Role::Viewer, "The lines of history", || get(past::branches)),
+    route("GET", "/v1/worlds/{w}/diff", Role::Viewer, "What differs: ?from=&to=&other_world=, ticks as 1200 or 0/1200 with the branch", || get(past::diff)),
+    route("POST", "/v1/worlds/{w}/verify", Role::Operator, "Compute kept ticks again and compare every hash: {\"from\", \"to\", \"threads\"}", || post(past::verify)),
+    route("GET", "/v1/worlds/{w}/snapshots", Role::Viewer, "The kept snapshots, newest first", || get(past::snapshots)),
+    route("POST", "/v1/worlds/{w}/snapshots", Role::Operator, "Take a snapshot now", || post(past::create_snapshot)),
+    route("GET", "/v1/worlds/{w}/snapshots/{id}/download", Role::Viewer, "A snapshot as a file", || get(past::download)),
+    route("POST", "/v1/worlds/{w}/snapshots/{id}/restore", Role::Admin, "Go on from a snapshot on a new branch; needs ?confirm={w}", || post(past::restore_snapshot)),
+    route("POST", "/v1/worlds/{w}/rewind", Role::Admin, "Go on from a former tick on a new branch: {\"tick\": n}; needs ?confirm={w}", || post(past::rewind)),
+    route("POST", "/v1/worlds/{w}/fork", Role::Operator, "A new world of a former tick, beside this one: {\"at_tick\", \"name\"}", || post(past::fork)),
+    route("POST", "/v1/backup", Role::Admin, "Copy all hosted worlds into a directory of the server's machine: {\"to\": \"/dir\"}", || post(past::back_up)),
+    route("GET", "/v1/history/{id}", Role::Viewer, "What became of history work that took long", || get(bulk::job)),
 ];
 
 /// The router of all routes.

@@ -2,7 +2,7 @@
 //!
 //! hyper-util instead of `axum::serve`: that one installs no timer, so that a slow sender would hold a socket for ever.
 
-use super::{App, problem::Problem, routes};
+use super::{App, bulk::Bulk, problem::Problem, routes};
 use crate::{cli::Failed, config::Config, host::Hosted, metrics::Metrics, spine::SpineError};
 use anyhow::Context as _;
 use axum::{
@@ -68,6 +68,8 @@ impl Server {
             worlds: vec![world.handle.clone()],
             metrics: world.metrics.clone(),
             draining: AtomicBool::new(false),
+            bulk: Bulk::start(&config.history, &world.metrics)
+                .context("could not start the history threads")?,
             requests: AtomicU64::new(1),
         });
         let (stop, stopped) = oneshot::channel();
@@ -78,11 +80,12 @@ impl Server {
             () = signals.any() => None,
         };
         app.draining.store(true, Relaxed);
+        app.bulk.stop();
         let ended = if let Some(ended) = ended {
             if let Ok(Err(error)) = &ended {
                 tracing::error!("{}", crate::spine::chain(error));
                 // Who looks finds the last view, and the reason on /readyz?verbose.
-                let linger = Duration::from_millis(app.config.http.linger_millis);
+                let linger = Duration::from_secs_f64(app.config.recovery.linger_secs);
                 let _ = tokio::time::timeout(linger, signals.any()).await;
             }
             ended

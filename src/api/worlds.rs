@@ -1,11 +1,12 @@
 //! Worlds: what they are and how they are.
 
 use super::{App, problem::Problem};
-use crate::host::WorldHandle;
+use crate::{catalogue, host::WorldHandle};
 use axum::{
     Json,
     extract::{Path, State},
 };
+use everworld_persistence::{Disk, RealDisk};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -16,11 +17,14 @@ pub(super) fn summary(world: &WorldHandle) -> Value {
     let mut summary = json!({
         "world": world.name,
         "state": state,
+        "branch": status.branch(),
         "tick": status.tick(),
         "rate_hz": rate_hz,
         "entities": status.entities(),
         "lag_ms": status.lag_nanos() as f64 / 1e6,
         "last_snapshot": status.last_snapshot(),
+        "quarantined": status.quarantined(),
+        "verification": status.verification(),
     });
     if let Some(reason) = reason {
         summary["reason"] = reason.into();
@@ -29,19 +33,29 @@ pub(super) fn summary(world: &WorldHandle) -> Value {
         summary["scenario"] = running.scenario.0.as_str().into();
         summary["seed"] = running.scenario.1.into();
         summary["inputs_waiting"] = running.sequencer.queue_len().into();
-        // The hash belongs to the mirror's view, which may be some ticks old: it comes with its tick.
-        if let Some(view) = running.mirror.view() {
-            summary["state_hash"] = view.hash.to_string().into();
-            summary["state_hash_tick"] = view.tick.0.into();
-            summary["memory_bytes"] = view.bytes().into();
+        // The hash belongs to the mirror, which may be some ticks behind: it comes with its tick.
+        if let Some(shown) = running.mirror.shown() {
+            summary["state_hash"] = shown.hash.to_string().into();
+            summary["state_hash_tick"] = shown.tick.0.into();
+            summary["memory_bytes"] = shown.bytes.into();
         }
     }
     summary
 }
 
-pub(super) async fn list(State(app): State<Arc<App>>) -> Json<Value> {
-    let items: Vec<Value> = app.worlds.iter().map(summary).collect();
-    Json(json!({"items": items, "next": null}))
+/// The hosted worlds, and those that are only in the data directory.
+pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
+    let mut items: Vec<Value> = app.worlds.iter().map(summary).collect();
+    let data = app.config.data.dir.clone();
+    let stored = move || catalogue::stored(&(Arc::new(RealDisk) as Arc<dyn Disk>), &data);
+    let stored = tokio::task::spawn_blocking(stored).await;
+    let stored = stored.map_err(|_| Problem::failed("listing the worlds panicked"))?;
+    for (name, stored) in stored? {
+        if app.worlds.iter().all(|world| world.name != name) {
+            items.push(stored.to_json(&name));
+        }
+    }
+    Ok(Json(json!({"items": items, "next": null})))
 }
 
 pub(super) async fn one(
@@ -68,7 +82,7 @@ pub(super) async fn resources(
     Path(world): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let (_, running) = app.running(&world)?;
-    let view = running.mirror.view().ok_or_else(|| Problem::unavailable("there is no view yet"))?;
+    let view = running.view().await.ok_or_else(|| Problem::unavailable("there is no view yet"))?;
     let one = |resource: &everworld_engine::ResourceInfo| {
         let value = view.resource(resource.name).map(|stored| (resource.to_json)(&stored.bytes));
         json!({"name": resource.name, "version": resource.version, "value": value})

@@ -14,7 +14,18 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
     (74, "storage fault: a write or sync failed, or data is damaged"),
     (75, "the data directory is in use by another process"),
     (78, "bad configuration or scenario; nothing was started"),
+    (141, "nobody reads the output any more"),
 ];
+
+/// As a shell names the end by SIGPIPE.
+pub(super) const BROKEN_PIPE: u8 = 141;
+
+/// Whether a panic is that of `println!` when nobody reads any more. The standard library gives no other sign of it;
+/// a test holds its words.
+pub(super) fn is_broken_pipe(panic: &(dyn std::any::Any + Send)) -> bool {
+    let text = panic.downcast_ref::<String>().map_or("", String::as_str);
+    text.starts_with("failed printing to stdout") && text.contains("Broken pipe")
+}
 
 /// An error and the exit code that it ends with.
 #[derive(Debug)]

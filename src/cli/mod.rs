@@ -1,10 +1,22 @@
 //! The command line: one file per command.
 
+mod backup;
 mod config_command;
+mod diff;
 pub mod exit;
+mod inspect;
+mod past;
 mod plan;
+mod rewind;
 mod run;
 mod serve;
+mod snapshot;
+mod source;
+mod timeline;
+pub mod upgrade;
+mod verify;
+mod why;
+mod worlds;
 
 pub use exit::Failed;
 
@@ -25,6 +37,19 @@ enum Command {
     Serve(serve::ServeArgs),
     Run(run::RunArgs),
     Plan(plan::PlanArgs),
+    Inspect(inspect::InspectArgs),
+    Why(why::WhyArgs),
+    History(timeline::HistoryArgs),
+    Diff(diff::DiffArgs),
+    Verify(verify::VerifyArgs),
+    Snapshot(snapshot::SnapshotArgs),
+    Branches(timeline::BranchesArgs),
+    Rewind(rewind::RewindArgs),
+    Fork(rewind::ForkArgs),
+    Backup(backup::BackupArgs),
+    Restore(backup::RestoreArgs),
+    Worlds(worlds::WorldsArgs),
+    Upgrade(upgrade::UpgradeArgs),
     Config(config_command::ConfigArgs),
     /// Print the completion script for a shell
     Completions {
@@ -40,10 +65,14 @@ fn exit_codes() -> String {
 }
 
 /// A library's panic on damaged bytes is caught and told as an error: the hook would tell it a second time, as a
-/// crash that it is not.
+/// crash that it is not. And `println!` panics when nobody reads any more: `everworld ... | head` ends as other
+/// programs do.
 fn quiet_guarded_panics() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        if exit::is_broken_pipe(panic.payload()) {
+            std::process::exit(i32::from(exit::BROKEN_PIPE));
+        }
         if !everworld_persistence::panic_is_guarded() {
             report(panic);
         }
@@ -65,6 +94,19 @@ pub fn main(args: impl IntoIterator<Item = OsString>, plugins: &'static [Plugin]
         Command::Serve(args) => serve::run(args, plugins),
         Command::Run(args) => run::run(args, plugins),
         Command::Plan(args) => plan::run(args, plugins),
+        Command::Worlds(args) => worlds::run(args, plugins),
+        Command::Upgrade(args) => upgrade::run(args, plugins),
+        Command::Inspect(args) => inspect::run(args, plugins),
+        Command::Why(args) => why::run(args, plugins),
+        Command::History(args) => timeline::history(args, plugins),
+        Command::Diff(args) => diff::run(args, plugins),
+        Command::Verify(args) => verify::run(args, plugins),
+        Command::Snapshot(args) => snapshot::run(args, plugins),
+        Command::Branches(args) => timeline::branches(args, plugins),
+        Command::Rewind(args) => rewind::rewind(args, plugins),
+        Command::Fork(args) => rewind::fork(args, plugins),
+        Command::Backup(args) => backup::backup(args, plugins),
+        Command::Restore(args) => backup::restore(args, plugins),
         Command::Config(args) => config_command::run(args, plugins),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "everworld", &mut std::io::stdout());

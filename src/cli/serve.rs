@@ -1,11 +1,20 @@
 //! `everworld serve`: hosts a world and answers over HTTP until it is told to stop.
 
 use super::{Failed, config_command::Layers, exit};
-use crate::{api, host, spine, worlds};
+use crate::{
+    api,
+    catalogue::{self, Catalogue},
+    host,
+    spine::{self, SpineError},
+    status::{Phase, WorldState, WorldStatus},
+    worlds,
+};
 use anyhow::Context as _;
 use clap::Args;
+use everworld_persistence::{Disk, RealDisk};
 use everworld_systems::{Plugin, WorldRecord};
-use std::{io::IsTerminal as _, path::PathBuf, sync::Arc};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
 use tracing_subscriber::EnvFilter;
 
 /// Host a world and answer over HTTP until told to stop
@@ -16,14 +25,18 @@ pub struct ServeArgs {
     /// The data directory, instead of data.dir
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// The world to host, of those in the data directory, instead of world.name
+    #[arg(long, value_name = "W")]
+    world: Option<String>,
     /// Go on with a log that another build has written, although it may replay differently
     #[arg(long)]
     accept_foreign_log: bool,
 }
 
 pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Failed> {
-    let flags: Vec<(&str, String)> =
+    let mut flags: Vec<(&str, String)> =
         args.data.iter().map(|data| ("data.dir", data.to_string_lossy().into_owned())).collect();
+    flags.extend(args.world.iter().map(|world| ("world.name", world.clone())));
     let config = Arc::new(args.layers.load(&flags)?.config);
     if !config.http.bind.ip().is_loopback() {
         return Err(exit::config(anyhow::anyhow!(
@@ -38,9 +51,35 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
     // A scenario that does not build is found before anything is opened.
     scenario.builder(plugins).map_err(exit::config)?;
     start_logging(&config);
-    let record = WorldRecord { world: scenario.name.clone(), scenario };
+    let world = match config.world.name.as_deref() {
+        None => scenario.name.clone(),
+        Some(name) if worlds::is_legal_name(name) => name.to_owned(),
+        Some(name) => {
+            return Err(exit::config(anyhow::anyhow!(
+                "world.name: \"{name}\" is no name for a world: expected 1 to 64 of a-z, 0-9, - and _"
+            )));
+        }
+    };
+    let record = WorldRecord { world, scenario };
     // Before the address: two servers on one directory are told so, whatever they listen on.
     let lock = spine::lock(&config.data.dir)?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let reconciled = Catalogue::open(&disk, &config.data.dir)?.reconcile()?;
+    if reconciled.missing.contains(&record.world) {
+        // Else a new one would begin in its place.
+        let path = config.data.dir.join("worlds").join(&record.world);
+        return Err(SpineError::Lost { world: record.world, what: "the directory", path }.into());
+    }
+    if let Some(name) = &args.world {
+        let worlds = catalogue::stored(&disk, &config.data.dir)?;
+        if !worlds.contains_key(name) {
+            let names: Vec<_> = worlds.into_keys().collect();
+            return Err(exit::usage(&format!(
+                "--world: there is no \"{name}\"; this data directory has: {}",
+                names.join(", ")
+            )));
+        }
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("http")
@@ -52,8 +91,33 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
         let server = api::Server::bind(&config)?;
         tracing::info!(address = %server.address(), data = %config.data.dir.display(), "listening");
         let world = host::start(&config, lock, record, plugins, accept_foreign_log)?;
+        show_recovery(&world.handle.status);
         server.run(config, world).await
     })
+}
+
+/// A bar for people, for as long as a world is being brought back. The log and `/readyz?verbose` say the same.
+fn show_recovery(status: &Arc<WorldStatus>) {
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
+    let status = status.clone();
+    let style = ProgressStyle::with_template("bringing the world back {bar:30} tick {pos}/{len}  {eta} left");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    let show = move || {
+        let bar = ProgressBar::new(0).with_style(style);
+        while status.state().0 == WorldState::Recovering {
+            let recovery = status.recovery();
+            if recovery.phase == Phase::Replaying {
+                bar.set_length(recovery.target.0 - recovery.from.0);
+                bar.set_position(status.tick().0.saturating_sub(recovery.from.0));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        bar.finish_and_clear();
+    };
+    // Without a thread there is no bar.
+    let _ = std::thread::Builder::new().name("progress".into()).spawn(show);
 }
 
 fn start_logging(config: &crate::config::Config) {

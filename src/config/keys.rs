@@ -9,6 +9,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use toml::de::DeValue;
 
 use super::value::{LogFilter, LogFormat, Setting};
+use crate::history::OnPanic;
 
 /// When a key takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,8 +175,6 @@ keys! {
         headers_max: usize where 1..=1024 = 64, Host;
         /// Time that open requests have to end when the server stops.
         drain_timeout_millis: u64 where 0..=3_600_000 = 3000, Host;
-        /// Time that a failed world's last view and reason are still served before the process ends.
-        linger_millis: u64 where 0..=3_600_000 = 5000, Host;
         /// Connections that the kernel holds until they are accepted.
         backlog: u32 where 1..=65_535 = 4096, Host;
     }
@@ -184,6 +183,9 @@ keys! {
     world: WorldConfig {
         /// The name of a built-in scenario, or the path of a scenario file.
         scenario: String = "town", World;
+        /// The world to host, of those in the data directory, a fork for instance; "" = the one that is named like the
+        /// scenario.
+        name: Option<String> = "", Host;
         /// The seed of all chance; "" = the scenario's.
         seed: Option<u64> where 0..=18_446_744_073_709_551_615 = "", World;
         /// How many NPCs to begin with; "" = the scenario's.
@@ -198,6 +200,19 @@ keys! {
         inputs_max: usize where 1..=1_048_576 = 4096, Host;
         /// Logged inputs that may wait for a tick; above: 503.
         pending_inputs_max: usize where 1..=16_777_216 = 65_536, Host;
+        /// A tick that takes longer makes the world degraded, visibly; 0 = no such limit.
+        soft_limit_millis: u64 where 0..=86_400_000 = 5000, Host;
+        /// A tick that takes longer ends the process with exit 70, and what hung is left out after the restart
+        /// (recovery.on_panic); 0 = no such limit.
+        hard_limit_millis: u64 where 0..=86_400_000 = 60_000, Host;
+    }
+
+    /// Inputs from outside.
+    inputs: InputsConfig {
+        /// Idempotency keys that are remembered, the newest; 0 = none.
+        idempotency_keys_max: usize where 0..=16_777_216 = 65_536, Host;
+        /// How many ticks ahead an input may ask for; further: 422.
+        ahead_ticks_max: u64 where 0..=1_000_000_000_000 = 10_000_000, Host;
     }
 
     /// Threads. Their number never changes a result.
@@ -214,6 +229,35 @@ keys! {
         queue_len_max: usize where 1..=1_048_576 = 8192, Host;
         /// How far ahead the log allows ticks to be shown, and so how often an idle world writes.
         horizon_lease_millis: u64 where 10..=60_000 = 1000, Host;
+        /// A hash of the state goes into the log once a second, and sooner after so many ticks.
+        checkpoint_ticks: u64 where 1..=1_000_000_000 = 100_000, Host;
+    }
+
+    /// What happens when a world fails.
+    recovery: RecoveryConfig {
+        /// A tick that panics twice, or that hung: "quarantine" leaves out the system or the input that is to blame, from
+        /// that tick on; "stop" ends the world.
+        on_panic: OnPanic = "quarantine", Host;
+        /// A world is to be back after so long: the time between two snapshots keeps to it.
+        target_secs: f64 where 0.5..=86_400.0 = 5.0, Host;
+        /// And after so long when the newest epoch of snapshots is damaged, from the one before and a longer replay: no epoch
+        /// goes on for longer, and a replay takes no longer than the ticks once did.
+        fallback_secs: u64 where 10..=86_400 = 600, Host;
+        /// Time that a failed world's last view and reason are still served before the process ends.
+        linger_secs: f64 where 0.0..=3600.0 = 3.0, Host;
+    }
+
+    /// Ticks that are computed a second time beside the world, when the CPU has nothing else to do.
+    verify: VerifyConfig {
+        /// Compare what comes out with the hashes that were recorded; a difference is a metric, a line in the log, and
+        /// `verification` of the world.
+        enabled: bool = true, Host;
+        /// Time between two stretches of ticks.
+        pause_secs: f64 where 0.0..=86_400.0 = 10.0, Host;
+        /// Ticks of one stretch, or up to the next recorded hash.
+        ticks_max: u64 where 1..=1_000_000_000 = 200, Host;
+        /// A second world takes about twice the bytes of the first; one that needs more than this is not verified.
+        memory_bytes_max: u64 where 0..=18_446_744_073_709_551_615 = 536_870_912, Host;
     }
 
     /// The copy of the world that all readers read.
@@ -223,11 +267,24 @@ keys! {
     }
 
     /// Snapshots from which a world comes back.
-    keyframe: KeyframeConfig {
-        /// Time between two keyframes; 0 = by size: 10 s up to 200,000 entities, 30 s above.
-        period_secs: u64 where 0..=86_400 = 0, Host;
-        /// Keyframes kept, the newest.
-        kept: usize where 2..=64 = 3, Host;
+    snapshot: SnapshotConfig {
+        /// Time between two snapshots; 0 = by size: every tick up to 20,000 entities, each second up to 200,000, 5 s above.
+        /// Shorter where a replay would take longer than recovery.target_secs.
+        period_millis: u64 where 0..=86_400_000 = 0, Host;
+        /// Of so many seconds every snapshot is kept.
+        dense_secs: u64 where 0..=31_536_000 = 600, Host;
+        /// Of older ones whole states are kept, so many seconds apart.
+        sparse_every_secs: u64 where 1..=31_536_000 = 600, Host;
+        /// Those are kept for so many seconds, and the log back to the oldest of them.
+        keep_secs: u64 where 0..=3_153_600_000 = 86_400, Host;
+    }
+
+    /// Work on the past: former ticks, differences, verifying, forks. It takes the CPU that nobody else wants.
+    history: HistoryConfig {
+        /// Threads.
+        workers: usize where 1..=64 = 1, Host;
+        /// Questions that may wait for them; above: 503.
+        queue_len_max: usize where 1..=65_536 = 16, Host;
     }
 
     /// What the server says about itself, on standard error.

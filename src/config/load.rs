@@ -409,7 +409,7 @@ mod tests {
                 "[tick]\nrate_hz = inf",
                 "[threads]\nworkers = 257",
                 "[log]\nsegment_bytes = 65_535",
-                "[keyframe]\nkept = 1",
+                "[snapshot]\nkept = 1",
             ],
             expect![[r#"
                 s.toml:2: http.connections_max: expected a whole number from 1 to 65536, found 0
@@ -421,7 +421,7 @@ mod tests {
                 s.toml:2: tick.rate_hz: expected a number from 0 to 1000, found inf
                 s.toml:2: threads.workers: expected a whole number from 0 to 256, found 257
                 s.toml:2: log.segment_bytes: expected a whole number from 65536 to 1073741824, found 65535
-                s.toml:2: keyframe.kept: expected a whole number from 2 to 64, found 1
+                s.toml:2: snapshot.kept: unknown key
             "#]],
         );
     }

@@ -13,8 +13,8 @@ mod load;
 mod render;
 
 pub use keys::{
-    Config, DataConfig, HttpConfig, KEYS, Key, KeyframeConfig, LogConfig, LoggingConfig, MirrorConfig, Scope,
-    ThreadsConfig, TickConfig, WorldConfig,
+    Config, DataConfig, HistoryConfig, HttpConfig, KEYS, Key, LogConfig, LoggingConfig, MirrorConfig, Scope,
+    SnapshotConfig, ThreadsConfig, TickConfig, WorldConfig,
 };
 pub use load::{ConfigFault, ConfigFaults, Loaded, Source, Sourced};
 pub use render::default_file;

@@ -2,6 +2,7 @@
 
 use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, path::PathBuf};
 
+use crate::history::OnPanic;
 use serde_json::Value;
 use toml::de::{DeInteger, DeValue};
 use tracing_subscriber::EnvFilter;
@@ -67,6 +68,22 @@ whole_number!(u32);
 whole_number!(u64);
 whole_number!(usize);
 
+impl Setting for bool {
+    type Limit = ();
+
+    fn expected((): &()) -> String {
+        "true or false".to_owned()
+    }
+
+    fn read(value: &DeValue<'_>, (): &()) -> Option<Self> {
+        value.as_bool()
+    }
+
+    fn to_json(&self) -> Value {
+        (*self).into()
+    }
+}
+
 impl Setting for Option<u64> {
     type Limit = RangeInclusive<u64>;
 
@@ -117,6 +134,22 @@ impl Setting for String {
 
     fn to_json(&self) -> Value {
         self.as_str().into()
+    }
+}
+
+impl Setting for Option<String> {
+    type Limit = ();
+
+    fn expected((): &()) -> String {
+        "text".to_owned()
+    }
+
+    fn read(value: &DeValue<'_>, (): &()) -> Option<Self> {
+        value.as_str().map(|text| Some(text.to_owned()).filter(|text| !text.is_empty()))
+    }
+
+    fn to_json(&self) -> Value {
+        self.as_deref().into()
     }
 }
 
@@ -211,6 +244,23 @@ impl Setting for LogFormat {
 
     fn to_json(&self) -> Value {
         Self::NAMES.iter().find(|(_, format)| format == self).map(|(name, _)| *name).into()
+    }
+}
+
+impl Setting for OnPanic {
+    type Limit = ();
+
+    fn expected((): &()) -> String {
+        "\"quarantine\" or \"stop\"".to_owned()
+    }
+
+    fn read(value: &DeValue<'_>, (): &()) -> Option<Self> {
+        let text = value.as_str()?;
+        Self::NAMES.iter().find(|(name, _)| *name == text).map(|(_, policy)| *policy)
+    }
+
+    fn to_json(&self) -> Value {
+        Self::NAMES.iter().find(|(_, policy)| policy == self).map(|(name, _)| *name).into()
     }
 }
 

@@ -9,6 +9,8 @@ use std::{collections::VecDeque, sync::Arc};
 pub(super) struct Publisher {
     status: Arc<WorldStatus>,
     sequencer: Arc<Sequencer>,
+    /// See [`Rig`](crate::rig::Rig).
+    show_unsealed: bool,
     inner: Mutex<Inner>,
 }
 
@@ -18,6 +20,10 @@ struct Inner {
     waiting: VecDeque<Computed>,
     durable_lsn: u64,
     durable_horizon: Tick,
+    /// The newest horizon that was appended, durable or not.
+    appended_horizon: Tick,
+    /// The next one that will be durable.
+    awaited_horizon: Tick,
     lowered: u64,
 }
 
@@ -29,9 +35,21 @@ struct Computed {
 }
 
 impl Publisher {
-    pub(super) fn new(status: Arc<WorldStatus>, sequencer: Arc<Sequencer>, durable_horizon: Tick) -> Self {
-        let inner = Inner { waiting: VecDeque::new(), durable_lsn: 0, durable_horizon, lowered: 0 };
-        Self { status, sequencer, inner: Mutex::new(inner) }
+    pub(super) fn new(
+        status: Arc<WorldStatus>,
+        sequencer: Arc<Sequencer>,
+        durable_horizon: Tick,
+        show_unsealed: bool,
+    ) -> Self {
+        let inner = Inner {
+            waiting: VecDeque::new(),
+            durable_lsn: 0,
+            durable_horizon,
+            appended_horizon: durable_horizon,
+            awaited_horizon: durable_horizon,
+            lowered: 0,
+        };
+        Self { status, sequencer, show_unsealed, inner: Mutex::new(inner) }
     }
 
     /// Shows a tick that is known to be covered.
@@ -50,21 +68,7 @@ impl Publisher {
         mirror: &Mirror,
     ) {
         let mut inner = self.inner.lock();
-        let horizon = inner.durable_horizon;
-        match inner.waiting.back_mut() {
-            // Both beyond the horizon and without inputs: the later one says it all. One at or below the horizon
-            // stays by itself, as it can be shown before.
-            Some(last)
-                if last.seal == 0
-                    && seal == 0
-                    && outcomes.is_empty()
-                    && last.outcomes.is_empty()
-                    && last.tick > horizon =>
-            {
-                *last = Computed { tick, seal, entities, outcomes };
-            }
-            _ => inner.waiting.push_back(Computed { tick, seal, entities, outcomes }),
-        }
+        inner.add(Computed { tick, seal, entities, outcomes });
         self.advance(&mut inner, mirror);
     }
 
@@ -74,11 +78,16 @@ impl Publisher {
         self.advance(&mut inner, mirror);
     }
 
+    /// A horizon is appended.
+    pub(super) fn horizon_appended(&self, tick: Tick) {
+        self.inner.lock().horizon_appended(tick);
+    }
+
     /// A horizon is durable that was appended when the horizon had been lowered `lowered` times.
     pub(super) fn horizon_durable(&self, tick: Tick, lowered: u64, mirror: &Mirror) {
         let mut inner = self.inner.lock();
         if lowered == inner.lowered {
-            inner.durable_horizon = tick;
+            inner.horizon_durable(tick);
             self.advance(&mut inner, mirror);
         }
     }
@@ -87,12 +96,20 @@ impl Publisher {
     pub(super) fn lower_horizon(&self, tick: Tick, lowered: u64) {
         let mut inner = self.inner.lock();
         inner.durable_horizon = inner.durable_horizon.min(tick);
+        inner.awaited_horizon = inner.awaited_horizon.min(tick);
         inner.lowered = lowered;
+    }
+
+    /// Another line of history begins at a tick that may be shown: what was computed on the former one after it never
+    /// is. What came before is of both.
+    pub(super) fn rewind(&self, tick: Tick) {
+        self.inner.lock().rewind(tick);
     }
 
     fn advance(&self, inner: &mut Inner, mirror: &Mirror) {
         while let Some(next) = inner.waiting.front() {
-            if next.seal > inner.durable_lsn || next.tick > inner.durable_horizon {
+            let is_sealed = next.seal <= inner.durable_lsn || self.show_unsealed;
+            if !is_sealed || next.tick > inner.durable_horizon {
                 return;
             }
             let Some(Computed { tick, entities, outcomes, .. }) = inner.waiting.pop_front() else { return };
@@ -101,5 +118,88 @@ impl Publisher {
                 self.sequencer.resolve(tick, outcomes);
             }
         }
+    }
+}
+
+impl Inner {
+    fn add(&mut self, computed: Computed) {
+        let is_plain = |computed: &Computed| computed.seal == 0 && computed.outcomes.is_empty();
+        let (durable, awaited) = (self.durable_horizon, self.awaited_horizon);
+        match self.waiting.back_mut() {
+            // Both beyond the horizon and without inputs: the later one says it all. One at or below the horizon
+            // stays by itself, as it can be shown before; so does the last one below the next horizon, or nothing
+            // would be shown while a sync takes longer than a lease.
+            Some(last)
+                if is_plain(last)
+                    && is_plain(&computed)
+                    && last.tick > durable
+                    && (computed.tick <= awaited || last.tick > awaited) =>
+            {
+                *last = computed;
+            }
+            _ => self.waiting.push_back(computed),
+        }
+    }
+
+    fn horizon_appended(&mut self, tick: Tick) {
+        self.appended_horizon = tick;
+        if self.awaited_horizon <= self.durable_horizon {
+            self.awaited_horizon = tick;
+        }
+    }
+
+    fn horizon_durable(&mut self, tick: Tick) {
+        self.durable_horizon = tick;
+        if self.awaited_horizon <= tick {
+            self.awaited_horizon = self.appended_horizon;
+        }
+    }
+
+    fn rewind(&mut self, tick: Tick) {
+        self.waiting.retain(|computed| computed.tick <= tick);
+        (self.durable_horizon, self.appended_horizon, self.awaited_horizon) = (tick, tick, tick);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inner() -> Inner {
+        let tick = Tick(0);
+        Inner {
+            waiting: VecDeque::new(),
+            durable_lsn: 0,
+            durable_horizon: tick,
+            appended_horizon: tick,
+            awaited_horizon: tick,
+            lowered: 0,
+        }
+    }
+
+    fn computed(tick: u64, seal: u64) -> Computed {
+        Computed { tick: Tick(tick), seal, entities: 0, outcomes: Vec::new() }
+    }
+
+    #[test]
+    fn something_is_shown_when_a_sync_takes_longer_than_a_lease() {
+        let mut inner = inner();
+        for tick in 1..=40 {
+            if tick % 10 == 1 {
+                inner.horizon_appended(Tick(tick + 9));
+            }
+            inner.add(computed(tick, 0));
+        }
+        assert_eq!(inner.waiting.iter().map(|it| it.tick.0).collect::<Vec<_>>(), [10, 40], "and no more");
+        inner.horizon_durable(Tick(10));
+        assert_eq!(inner.awaited_horizon, Tick(40));
+    }
+
+    #[test]
+    fn a_rewind_keeps_what_both_lines_share() {
+        let mut inner = inner();
+        (1..=6).for_each(|tick| inner.add(computed(tick, tick)));
+        inner.rewind(Tick(4));
+        assert_eq!(inner.waiting.iter().map(|it| it.tick.0).collect::<Vec<_>>(), [1, 2, 3, 4]);
     }
 }

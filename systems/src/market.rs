@@ -19,8 +19,12 @@ pub(crate) fn trade(
             let buys =
                 (time.tick.0 + uids[i].get()).is_multiple_of(BUY_EVERY) && goals[i].action == Action::Trade;
             if buys && purses[i].coins > 0 && is_there(&goals[i], &positions[i]) {
+                explain!(uids[i], "buys something for a coin at the market");
                 purses.row_mut(i).coins -= 1;
                 spent += 1;
+            } else if buys {
+                let why = if purses[i].coins == 0 { "has no coins" } else { "has not reached the market" };
+                explain!(uids[i], "would buy something now, but {why}");
             }
         }
         spent

@@ -45,12 +45,20 @@ pub(crate) fn decide(
     mut people: Rows<Person, Without<Visit>>,
 ) {
     people.for_each(|(uids, mut goals, needs, traits, positions, homes, works, purses)| {
+        let watched = explain::row(uids);
         for i in 0..goals.len() {
             let need = &needs[i];
             let due = (time.tick.0 + uids[i].get()).is_multiple_of(DECIDE_EVERY);
             let alarm =
                 need.hunger.max(need.fatigue) >= ALARM && time.tick.0.saturating_sub(goals[i].since) > 1;
             if !due && !alarm {
+                if watched == Some(i) {
+                    let wait = DECIDE_EVERY - (time.tick.0 + uids[i].get()) % DECIDE_EVERY;
+                    explain!(
+                        uids[i],
+                        "does not think now: next in {wait} min, or when a need reaches {ALARM}"
+                    );
+                }
                 continue;
             }
             let situation = Situation {
@@ -64,24 +72,39 @@ pub(crate) fn decide(
             let (action, score) = best(&situation, goals[i].action, &mut draws);
             if action == goals[i].action && (action != Action::Wander || !is_there(&goals[i], &positions[i]))
             {
+                explain!(
+                    uids[i],
+                    "{}: goes on with {} ({})",
+                    occasion(alarm, need),
+                    label(action),
+                    situation.words(action)
+                );
                 continue;
             }
+            explain!(
+                uids[i],
+                "{}: {} is worth most, {score:.3} ({})",
+                occasion(alarm, need),
+                label(action),
+                situation.words(goals[i].action)
+            );
             let (x, y) = place_of(action, &map, &positions[i], &homes[i], &works[i], &mut draws);
             goals.set(i, Goal { since: time.tick.0, x, y, score, action });
         }
     });
 }
 
+const CHOICES: [Action; 7] = [
+    Action::Sleep,
+    Action::Work,
+    Action::Eat,
+    Action::Trade,
+    Action::Socialise,
+    Action::Wander,
+    Action::Idle,
+];
+
 fn best(situation: &Situation<'_>, now: Action, draws: &mut Draws) -> (Action, f32) {
-    const CHOICES: [Action; 7] = [
-        Action::Sleep,
-        Action::Work,
-        Action::Eat,
-        Action::Trade,
-        Action::Socialise,
-        Action::Wander,
-        Action::Idle,
-    ];
     let mut best = (Action::Idle, f32::MIN);
     for action in CHOICES {
         let momentum = if action == now { MOMENTUM } else { 1.0 };
@@ -94,7 +117,30 @@ fn best(situation: &Situation<'_>, now: Action, draws: &mut Draws) -> (Action, f
     best
 }
 
+/// Why a mind thinks now, for who asks.
+fn occasion(alarm: bool, needs: &Needs) -> String {
+    match (alarm, needs.hunger >= needs.fatigue) {
+        (false, _) => "it is time to think".into(),
+        (true, true) => format!("hunger {:.2} cannot wait", needs.hunger),
+        (true, false) => format!("fatigue {:.2} cannot wait", needs.fatigue),
+    }
+}
+
+fn label(action: Action) -> &'static str {
+    action.name().unwrap_or("nothing known")
+}
+
 impl Situation<'_> {
+    /// What each choice is worth before chance, for who asks.
+    fn words(&self, now: Action) -> String {
+        let word = |action: Action| {
+            let momentum = if action == now { MOMENTUM } else { 1.0 };
+            let score = self.score(action) * momentum;
+            (score >= 0.001).then(|| format!("{} {score:.3}", label(action)))
+        };
+        CHOICES.into_iter().filter_map(word).collect::<Vec<_>>().join(", ")
+    }
+
     fn score(&self, action: Action) -> f32 {
         let Self { day, needs, traits, work, coins } = self;
         let dark = 1.0 - day.light.min(1.0);

@@ -17,9 +17,11 @@ pub(crate) fn is_there(goal: &Goal, position: &Position) -> bool {
     position.distance_squared(goal.x, goal.y) <= REACH * REACH
 }
 
+type Person = (&'static Uid, Write<Needs>, &'static Goal, &'static Position, &'static Traits);
+
 /// One minute of living.
-pub(crate) fn change(mut people: Rows<(Write<Needs>, &'static Goal, &'static Position, &'static Traits)>) {
-    people.for_each(|(mut needs, goals, positions, traits)| {
+pub(crate) fn change(mut people: Rows<Person>) {
+    people.for_each(|(uids, mut needs, goals, positions, traits)| {
         let rows = needs.all_mut().iter_mut().zip(goals).zip(positions).zip(traits);
         for (((needs, goal), position), traits) in rows {
             let doing = if is_there(goal, position) { goal.action } else { Action::Idle };
@@ -34,6 +36,16 @@ pub(crate) fn change(mut people: Rows<(Write<Needs>, &'static Goal, &'static Pos
             needs.purpose = math::unit32(
                 needs.purpose + if doing == Action::Work { -1.0 / (6.0 * 60.0) } else { PURPOSE },
             );
+        }
+        // Outside of the loop, which is a hot one.
+        if let Some(i) = explain::row(uids) {
+            let action = goals[i].action.name().unwrap_or("nothing known");
+            if is_there(&goals[i], &positions[i]) {
+                explain!(uids[i], "spends the minute with its goal: {action}");
+            } else {
+                let metres = positions[i].distance_squared(goals[i].x, goals[i].y).sqrt();
+                explain!(uids[i], "is on the way to {action}, {metres:.1} m to go: all needs rise");
+            }
         }
     });
 }

@@ -55,6 +55,7 @@ pub(crate) fn announce(time: Res<TickTime>, timers: Timers, mut visits: Rows<(&'
             if visits[i].announced == 0 {
                 let visit = visits.row_mut(i);
                 visit.announced = 1;
+                explain!(uids[i], "has just come: stays until tick {}", visit.until);
                 timers.after(visit.until.saturating_sub(time.tick.0), uids[i], LEAVE);
             }
         }
@@ -74,11 +75,13 @@ pub(crate) fn leave(
     for uid in due.of(LEAVE) {
         let entity = index.get(uid);
         if let Some((_, _, mut goal)) = entity.and_then(|entity| goals.get_mut(entity).ok()) {
+            explain!(uid, "its stay is over: heads for the gate");
             *goal = Goal { since: time.tick.0, x, y, score: 1.0, action: Action::Leave };
         }
     }
     for (uid, position, goal) in &goals {
         if goal.action == Action::Leave && crate::needs::is_there(goal, position) {
+            explain!(*uid, "has reached the gate: leaves the town");
             deaths.despawn(*uid, *uid);
         }
     }

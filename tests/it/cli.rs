@@ -123,3 +123,15 @@ fn run_with_data_goes_on_where_it_stopped() {
     let once = run_json(&["--ticks", "50", "--npcs", "300"]);
     assert_eq!(both["state_hash"], once["state_hash"]);
 }
+
+/// Whoever reads the first line only, as `head` does, is not told of a crash.
+#[test]
+fn a_closed_pipe_ends_a_command_quietly() {
+    let mut command = std::process::Command::new(crate::support::EVERWORLD);
+    command.args(["plan", "town", "--json"]).stdout(std::process::Stdio::piped());
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(crate::support::stderr(&output), "");
+    assert_eq!(output.status.code(), Some(141));
+}

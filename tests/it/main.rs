@@ -6,6 +6,7 @@
     reason = "tests read files and start processes; no tick does"
 )]
 
+mod catalogue;
 mod cli;
 mod damage;
 mod hash;
@@ -13,8 +14,14 @@ mod hash;
 #[allow(dead_code, reason = "its main is the example's")]
 mod own_world;
 mod own_world_runs;
+mod past;
 mod plan;
+mod recovery;
 mod serve;
 mod support;
 mod tidy;
+mod time;
 mod town;
+mod upgrade;
+mod verifier;
+mod why;

@@ -64,8 +64,9 @@ fn every_route_of_the_list_answers() {
         let (method, path) = (route["method"].as_str().unwrap(), route["path"].as_str().unwrap());
         let path = path.replace("{w}", "town").replace("{uid}", "1");
         let (code, _) = server.client().request(method, &path, "").unwrap();
-        // A write without a body, or a step of a running world, is refused by its handler.
-        assert!(matches!(code, 200 | 202 | 400 | 409), "{method} {path}: {code}");
+        // A write without a body, a step of a running world, an unknown id is refused by its handler.
+        let refused = code == 404 && route["path"].to_string().contains("{id}");
+        assert!(refused || matches!(code, 200 | 202 | 400 | 409), "{method} {path}: {code}");
     }
 }
 
@@ -201,12 +202,41 @@ fn d2_pauses_steps_and_resumes_in_quick_turns_are_never_contradicted() {
 }
 
 #[test]
+fn an_input_for_a_tick_beyond_the_horizon_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &["--set", "inputs.ahead_ticks_max=1000000"]);
+    let post = |path: &str, body: &str| server.post(&format!("/v1/worlds/town/{path}"), body);
+    for at in ["18446744073709551615", "3000000"] {
+        let (code, problem) = post(&format!("entities?at_tick={at}"), r#"{"prototype":"townsman"}"#);
+        assert_eq!(code, 422, "{problem}");
+        assert_eq!(problem["errors"][0]["pointer"], "?at_tick", "{problem}");
+        assert!(problem.to_string().contains("inputs.ahead_ticks_max is 1000000"), "{problem}");
+        let body = r#"{"kind":"spawn_entities","payload":{"entities":[{"prototype":"townsman"}]}}"#;
+        assert_eq!(post(&format!("inputs?at_tick={at}"), body).0, 422);
+    }
+    assert_eq!(post("entities?at_tick=900000", r#"{"prototype":"townsman"}"#).0, 202);
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let data = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let bind = format!("http.bind={address}");
+    let output =
+        crate::support::everworld(&["serve", "--set", &bind, "--data", data.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = crate::support::stderr(&output);
+    assert!(said.contains(&format!("could not listen on {address}: Address already in use")), "{said}");
+}
+
+#[test]
 fn inputs_that_wait_for_a_far_tick_are_bounded() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &["--set", "tick.pending_inputs_max=10"]);
     let mut codes = Vec::new();
     for _ in 0..15 {
-        let path = "/v1/worlds/town/entities?at_tick=18446744073709551615";
+        let path = "/v1/worlds/town/entities?at_tick=10000000";
         codes.push(server.post(path, r#"{"prototype":"townsman"}"#).0);
         // Until a tick has taken it: from then on it waits in the state, no longer in the queue.
         let before = tick(&server);
@@ -278,7 +308,7 @@ fn d1_d3_nothing_acknowledged_is_lost_over_kills() {
     let data = tempfile::tempdir().unwrap();
     let mut acknowledged: BTreeSet<String> = BTreeSet::new();
     for round in 0..4 {
-        let server = Server::start(data.path(), &["--set", "keyframe.period_secs=1"]);
+        let server = Server::start(data.path(), &["--set", "snapshot.period_millis=1000"]);
         for uid in &acknowledged {
             assert_eq!(server.get(&format!("/v1/worlds/town/entities/{uid}")).0, 200, "entity {uid} is lost");
         }

@@ -55,18 +55,22 @@ impl Server {
     }
 
     /// Starts one and waits until it listens; what it said when it ended instead.
-    #[expect(clippy::zombie_processes, reason = "Drop waits for it")]
     pub fn launch(data: &Path, more: &[&str]) -> Result<Self, String> {
-        let mut child = Command::new(EVERWORLD)
+        let mut command = Command::new(EVERWORLD);
+        command
             .args(["serve", "--set", "http.bind=127.0.0.1:0", "--set", "logging.format=json"])
             .args(["--set", "world.population=300", "--set", "tick.rate_hz=100"])
-            .args(["--set", "http.linger_millis=0", "--data"])
+            .args(["--set", "recovery.linger_secs=0", "--data"])
             .arg(data)
-            .args(more)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .args(more);
+        Self::spawn(command)
+    }
+
+    /// Starts that, and waits until it listens.
+    #[expect(clippy::zombie_processes, reason = "Drop waits for it")]
+    pub fn spawn(mut command: Command) -> Result<Self, String> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
         loop {
@@ -88,12 +92,26 @@ impl Server {
         }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn client(&self) -> Client {
         Client::connect(self.address).unwrap()
     }
 
     pub fn get(&self, path: &str) -> (u16, Value) {
         self.client().request("GET", path, "").unwrap()
+    }
+
+    /// An answer that is not JSON.
+    pub fn text(&self, path: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(self.address).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     pub fn post(&self, path: &str, body: &str) -> (u16, Value) {

@@ -62,7 +62,7 @@ fn people_live_by_day_and_sleep_by_night() {
 
 #[test]
 fn the_cast_is_there_by_name() {
-    let mut live = created(town(&[]), 1);
+    let live = created(town(&[]), 1);
     let image = live.image();
     let registry = live.registry().clone();
     let names: Vec<String> = image

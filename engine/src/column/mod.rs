@@ -34,6 +34,8 @@ pub trait SlowColumn: Component<Mutability = Mutable> + Serialize + DeserializeO
     const VERSION: u16;
     /// The first lines of its documentation.
     const DOC: &'static str;
+    /// Its fields and the text of their types, in the order of the stored value.
+    const FIELDS: &'static [(&'static str, &'static str)];
 }
 
 /// How a column's rows are kept.
@@ -239,6 +241,8 @@ macro_rules! slow_component {
             const NAME: &'static str = $name;
             const VERSION: u16 = $version;
             const DOC: &'static str = $crate::__doc_of!($(#[$($meta)*])*);
+            const FIELDS: &'static [(&'static str, &'static str)] =
+                &[$((stringify!($field), stringify!($ty)),)+];
         }
     };
 }

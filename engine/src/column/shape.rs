@@ -1,6 +1,7 @@
 //! The shape of a row: which numbers lie where.
 
 use bytemuck::{Pod, Zeroable};
+use serde::{Deserialize, Serialize};
 
 /// A type that may stand in a plain row.
 pub trait Field: Pod {
@@ -50,8 +51,8 @@ impl PartialEq for FieldInfo {
 
 impl Eq for FieldInfo {}
 
-/// A number as it lies in memory and on disk, little endian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A number as it lies in memory and on disk, little endian. New ones are appended: the position is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Scalar {
     /// Unsigned, 1 byte.
     U8,

@@ -4,6 +4,10 @@
 mod build;
 mod columns;
 mod determinism;
+mod explain;
+mod migrate;
+mod mirror;
+mod watch;
 mod world;
 
 use everworld_engine::{LiveWorld, Options, Parallel, Pool, Stopwatch, WorldBuilder};

@@ -3,6 +3,7 @@
 //! A frame can be verified twice: by itself (`check`, seeded per segment, so that frames are recognised
 //! behind a damaged one and payloads that imitate frames are not), and in its place (`chain`).
 
+use crate::sim;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Bytes before a frame's payload.
@@ -82,7 +83,7 @@ impl<'a> Frame<'a> {
         }
         let whole = bytes.get(..frame_bytes(length))?;
         let check = u64::from_le_bytes(array(header, 0));
-        if xxh3_64_with_seed(&whole[CHECKED_FROM..], seed) != check {
+        if xxh3_64_with_seed(&whole[CHECKED_FROM..], seed) != check && !sim::checksums_are_skipped() {
             return None;
         }
         let frame = Self {

@@ -19,7 +19,7 @@ mod writer;
 
 pub use error::LogError;
 pub use frame::FRAME_HEADER_BYTES;
-pub use record::{Control, InputRecord, Record};
+pub use record::{Control, IdempotencyKey, InputRecord, Record};
 pub use records::Records;
 pub use segment::{
     LOG_FORMAT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES,
@@ -28,7 +28,10 @@ pub use writer::{LogDone, LogHandle, LogWriter};
 
 use crate::disk::Disk;
 use files::Files;
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tail::{Encoded, PlaceError, Tail};
 
 /// A place in a log's history: all records up to `lsn` are durable.
@@ -55,6 +58,10 @@ pub struct LogOptions {
     pub known_durable: Vec<DurablePoint>,
     /// The first record that the caller needs: a log that was cut behind it is refused. 1 needs all.
     pub oldest_needed: u64,
+    /// The first record that opening verifies, or one before it: sealed segments that end before it are verified
+    /// when they are read. 1 verifies all. With the lsn of the snapshot that recovery goes on from, opening takes no
+    /// longer the older the world is.
+    pub verify_from: u64,
     /// A clock in nanoseconds, to measure syncs with; nothing else depends on it.
     pub clock: fn() -> u64,
 }
@@ -68,6 +75,7 @@ impl LogOptions {
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             known_durable: Vec::new(),
             oldest_needed: 1,
+            verify_from: 1,
             clock: || 0,
         }
     }
@@ -88,9 +96,11 @@ pub struct OpenReport {
     pub records: u64,
     /// The last record; all that were found are durable now.
     pub durable: DurablePoint,
+    /// There are records, but no mark file: it was lost. Without it less is known of what was durable.
+    pub mark_missing: bool,
     /// Bytes behind the last record that were discarded: never acknowledged, torn by a crash.
     pub torn_bytes: u64,
-    /// The builds that wrote the log, in the order of their first appearance.
+    /// The builds that wrote what was verified, in the order of their first appearance.
     pub builds: Vec<[u8; 16]>,
 }
 
@@ -109,6 +119,44 @@ pub struct LogStats {
     pub queue_len: u64,
 }
 
+/// The log of a stopped world, read without writing anything.
+pub struct LogReader {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    world: u64,
+    durable: DurablePoint,
+}
+
+impl LogReader {
+    /// Verifies the log in that directory as [`Log::open`] does, and leaves a torn tail where it is.
+    ///
+    /// # Errors
+    /// As opening, and if there is no log.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: &LogOptions,
+    ) -> Result<(Self, OpenReport), LogError> {
+        let report = recovery::look(&*disk, dir, options)?;
+        Ok((Self { disk, dir: dir.into(), world: options.world, durable: report.durable }, report))
+    }
+
+    /// The last record.
+    pub fn durable(&self) -> DurablePoint {
+        self.durable
+    }
+
+    /// The records from that lsn on, verified again.
+    pub fn records(&self, from_lsn: u64) -> Records {
+        Records::open(&self.disk, &self.dir, self.world, from_lsn, self.durable.lsn)
+    }
+
+    /// As [`Log::chain_at`].
+    pub fn chain_at(&self, lsn: u64) -> Result<u64, LogError> {
+        records::chain_at(&self.disk, &self.dir, self.world, lsn.min(self.durable.lsn))
+    }
+}
+
 /// An open log, for one thread.
 pub struct Log {
     tail: Tail,
@@ -117,8 +165,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log in that directory, or begins one there. Verifies every record (D5) and discards a torn
-    /// tail; all that is reported is durable. The directory is created; that the one above it is durable is the
+    /// Opens the log in that directory, or begins one there. Verifies every record from
+    /// [`LogOptions::verify_from`] on (D5) and discards a torn tail; all that is reported is durable. The directory is created; that the one above it is durable is the
     /// caller's business.
     pub fn open(
         disk: Arc<dyn Disk>,

@@ -50,6 +50,18 @@ pub enum Record {
         /// The build.
         build_id: [u8; 16],
     },
+    /// A system did not come back within the hard limit, and the process ended itself for it.
+    Hung {
+        /// The tick that was being run.
+        tick: Tick,
+        /// The system.
+        system: String,
+    },
+    /// Something that belongs to no world, in the log of a server.
+    Server {
+        /// What happened, encoded by whoever writes that log.
+        event: Vec<u8>,
+    },
 }
 
 /// A durable request from outside.
@@ -63,14 +75,37 @@ pub struct InputRecord {
     pub at_tick: Option<Tick>,
     /// Who asked.
     pub principal: String,
-    /// The caller's idempotency key, or empty.
+    /// The request that it came with, or empty.
     pub request_id: String,
     /// Its encoded body.
     pub payload: Vec<u8>,
+    /// By what the sender knows it again. Records of version 1 have none.
+    pub idempotency: Option<IdempotencyKey>,
 }
 
-/// What can be asked of the host of a world. New ones are appended: the position is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The key under which a sender may send the same request again without its being done twice.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct IdempotencyKey {
+    /// The sender's word.
+    pub key: String,
+    /// Tells another request under the same key.
+    pub body_hash: u64,
+}
+
+/// Version 1 of [`InputRecord`].
+#[derive(Deserialize)]
+struct InputRecordV1 {
+    seq: u64,
+    kind: String,
+    at_tick: Option<Tick>,
+    principal: String,
+    request_id: String,
+    payload: Vec<u8>,
+}
+
+/// What can be asked of the host of a world. New ones are appended under a new version of the kind: the position
+/// is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Control {
     /// Stop ticking.
     Pause,
@@ -86,6 +121,27 @@ pub enum Control {
         /// Ticks in a thousand seconds; 0 is as fast as possible.
         millihertz: u64,
     },
+    /// Leave that system out from the tick on.
+    Quarantine {
+        /// The system's name.
+        system: String,
+    },
+    /// Leave that input out: it makes the tick fail.
+    Skip {
+        /// The input.
+        seq: u64,
+    },
+    /// Another line of history begins behind a tick of an older one.
+    Branch {
+        /// The new line, counted from 0.
+        branch: u32,
+        /// The line that it leaves.
+        parent: u32,
+        /// The last tick that both share.
+        tick: Tick,
+        /// The last input of the older line; those above go to the new one.
+        floor_seq: u64,
+    },
 }
 
 /// Why a payload is not a record.
@@ -97,9 +153,10 @@ pub(super) enum DecodeError {
     Malformed(String),
 }
 
-const VERSION: u8 = 1;
 /// The highest kind in use.
-const KIND_MAX: u8 = 7;
+const KIND_MAX: u8 = 9;
+const KIND_INPUT: u8 = 2;
+const KIND_CONTROL: u8 = 5;
 /// The kind of [`Record::Build`], which recovery looks into.
 pub(super) const KIND_BUILD: u8 = 7;
 
@@ -108,14 +165,18 @@ impl Record {
     pub(super) fn encode(&self) -> (u8, u8, Vec<u8>) {
         let (kind, payload) = match self {
             Self::Create { world_record } => (1, bytes(world_record)),
-            Self::Input(input) => (2, bytes(input)),
+            Self::Input(input) => (KIND_INPUT, bytes(input)),
             Self::Seal { tick, up_to_seq } => (3, bytes(&(tick, up_to_seq))),
             Self::Horizon { tick } => (4, bytes(tick)),
-            Self::Control { seq, tick, principal, control } => (5, bytes(&(seq, tick, principal, control))),
+            Self::Control { seq, tick, principal, control } => {
+                (KIND_CONTROL, bytes(&(seq, tick, principal, control)))
+            }
             Self::Checkpoint { tick, hash } => (6, bytes(&(tick, hash))),
             Self::Build { build_id } => (KIND_BUILD, bytes(build_id)),
+            Self::Hung { tick, system } => (8, bytes(&(tick, system))),
+            Self::Server { event } => (9, bytes(event)),
         };
-        (kind, VERSION, payload)
+        (kind, version_of(kind), payload)
     }
 
     /// The record of a payload whose checksum was verified.
@@ -123,13 +184,15 @@ impl Record {
         check_known(kind, version)?;
         Ok(match kind {
             1 => Self::Create { world_record: value(payload)? },
-            2 => Self::Input(value(payload)?),
+            KIND_INPUT if version == 1 => Self::Input(value::<InputRecordV1>(payload)?.into()),
+            KIND_INPUT => Self::Input(value(payload)?),
             3 => {
                 let (tick, up_to_seq) = value(payload)?;
                 Self::Seal { tick, up_to_seq }
             }
             4 => Self::Horizon { tick: value(payload)? },
-            5 => {
+            // Version 2 has more controls behind those of version 1.
+            KIND_CONTROL => {
                 let (seq, tick, principal, control) = value(payload)?;
                 Self::Control { seq, tick, principal, control }
             }
@@ -138,9 +201,26 @@ impl Record {
                 Self::Checkpoint { tick, hash }
             }
             KIND_BUILD => Self::Build { build_id: value(payload)? },
+            8 => {
+                let (tick, system) = value(payload)?;
+                Self::Hung { tick, system }
+            }
+            9 => Self::Server { event: value(payload)? },
             other => return Err(DecodeError::Malformed(format!("there is no record kind {other}"))),
         })
     }
+}
+
+impl From<InputRecordV1> for InputRecord {
+    fn from(input: InputRecordV1) -> Self {
+        let InputRecordV1 { seq, kind, at_tick, principal, request_id, payload } = input;
+        Self { seq, kind, at_tick, principal, request_id, payload, idempotency: None }
+    }
+}
+
+/// The version of a kind that this build writes.
+fn version_of(kind: u8) -> u8 {
+    if matches!(kind, KIND_INPUT | KIND_CONTROL) { 2 } else { 1 }
 }
 
 /// Refuses kinds and versions of later builds by name.
@@ -148,12 +228,9 @@ pub(super) fn check_known(kind: u8, version: u8) -> Result<(), DecodeError> {
     if kind > KIND_MAX {
         return Err(DecodeError::Newer { what: "record kind, as a".into(), found: kind, known: KIND_MAX });
     }
-    if version > VERSION {
-        return Err(DecodeError::Newer {
-            what: format!("record kind {kind},"),
-            found: version,
-            known: VERSION,
-        });
+    let known = version_of(kind);
+    if version > known {
+        return Err(DecodeError::Newer { what: format!("record kind {kind},"), found: version, known });
     }
     Ok(())
 }
@@ -179,8 +256,9 @@ mod tests {
     #[test]
     fn payloads_are_as_documented() {
         let check = |record: Record, kind: u8, expected: &[u8]| {
-            assert_eq!(record.encode(), (kind, 1, expected.to_vec()), "{record:?}");
-            assert_eq!(Record::decode(kind, 1, expected), Ok(record));
+            let version = if [2, 5].contains(&kind) { 2 } else { 1 };
+            assert_eq!(record.encode(), (kind, version, expected.to_vec()), "{record:?}");
+            assert_eq!(Record::decode(kind, version, expected), Ok(record));
         };
         check(Record::Create { world_record: vec![9, 8] }, 1, &[2, 9, 8]);
         let input = InputRecord {
@@ -190,10 +268,14 @@ mod tests {
             principal: "p".into(),
             request_id: String::new(),
             payload: vec![7],
+            idempotency: None,
         };
-        check(Record::Input(input.clone()), 2, &[0xAC, 2, 2, b'a', b'b', 1, 5, 1, b'p', 0, 1, 7]);
-        let input = InputRecord { at_tick: None, ..input };
-        check(Record::Input(input), 2, &[0xAC, 2, 2, b'a', b'b', 0, 1, b'p', 0, 1, 7]);
+        let version_1 = [0xAC, 2, 2, b'a', b'b', 1, 5, 1, b'p', 0, 1, 7];
+        assert_eq!(Record::decode(2, 1, &version_1), Ok(Record::Input(input.clone())));
+        check(Record::Input(input.clone()), 2, &[0xAC, 2, 2, b'a', b'b', 1, 5, 1, b'p', 0, 1, 7, 0]);
+        let idempotency = Some(IdempotencyKey { key: "k".into(), body_hash: 3 });
+        let input = InputRecord { at_tick: None, idempotency, ..input };
+        check(Record::Input(input), 2, &[0xAC, 2, 2, b'a', b'b', 0, 1, b'p', 0, 1, 7, 1, 1, b'k', 3]);
         check(Record::Seal { tick: Tick(1), up_to_seq: 2 }, 3, &[1, 2]);
         check(Record::Horizon { tick: Tick(128) }, 4, &[0x80, 1]);
         let control = |control| Record::Control { seq: 1, tick: Tick(2), principal: "q".into(), control };
@@ -201,21 +283,34 @@ mod tests {
         check(control(Control::Resume), 5, &[1, 2, 1, b'q', 1]);
         check(control(Control::Step { until: Tick(9) }), 5, &[1, 2, 1, b'q', 2, 9]);
         check(control(Control::Rate { millihertz: 0 }), 5, &[1, 2, 1, b'q', 3, 0]);
+        check(control(Control::Quarantine { system: "s".into() }), 5, &[1, 2, 1, b'q', 4, 1, b's']);
+        check(control(Control::Skip { seq: 200 }), 5, &[1, 2, 1, b'q', 5, 0xC8, 1]);
+        let branch = Control::Branch { branch: 3, parent: 1, tick: Tick(7), floor_seq: 4 };
+        check(control(branch), 5, &[1, 2, 1, b'q', 6, 3, 1, 7, 4]);
+        let pause = Record::Control { seq: 1, tick: Tick(2), principal: "q".into(), control: Control::Pause };
+        assert_eq!(Record::decode(5, 1, &[1, 2, 1, b'q', 0]), Ok(pause));
+        check(Record::Hung { tick: Tick(6), system: "t".into() }, 8, &[6, 1, b't']);
+        check(Record::Server { event: vec![1, 2] }, 9, &[2, 1, 2]);
         check(Record::Checkpoint { tick: Tick(3), hash: StateHash(4) }, 6, &[3, 4]);
         check(Record::Build { build_id: [5; 16] }, 7, &[5; 16]);
     }
 
     #[test]
     fn later_kinds_and_versions_are_refused_by_name() {
-        assert!(matches!(Record::decode(8, 1, &[]), Err(DecodeError::Newer { found: 8, known: 7, .. })));
+        assert!(matches!(Record::decode(10, 1, &[]), Err(DecodeError::Newer { found: 10, known: 9, .. })));
         assert!(matches!(Record::decode(4, 2, &[0]), Err(DecodeError::Newer { found: 2, known: 1, .. })));
+        assert!(matches!(Record::decode(2, 3, &[0]), Err(DecodeError::Newer { found: 3, known: 2, .. })));
         assert!(matches!(Record::decode(4, 1, &[0, 0]), Err(DecodeError::Malformed(_))));
     }
 
     proptest! {
         #[test]
-        fn any_bytes_decode_or_fail(kind in 0u8..10, payload in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(record) = Record::decode(kind, 1, &payload) {
+        fn any_bytes_decode_or_fail(
+            kind in 0u8..11,
+            version in 1u8..3,
+            payload in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            if let Ok(record) = Record::decode(kind, version, &payload) {
                 let (kind, version, payload) = record.encode();
                 prop_assert_eq!(Record::decode(kind, version, &payload), Ok(record));
             }

@@ -2,7 +2,9 @@
 
 use super::{
     DurablePoint, LogError,
+    files::mark_path,
     frame::Frame,
+    mark::{Mark, SLOT_BYTES},
     record::Record,
     recovery::{read_segment, undecodable},
     segment::{HeaderState, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path},
@@ -63,6 +65,62 @@ pub(super) fn cut_before(disk: &dyn Disk, dir: &Path, world: u64, lsn: u64) -> R
         }
     }
     Ok(removed)
+}
+
+/// Copies the segments up to that record into an empty directory, verified on the way, and makes them durable.
+pub(super) fn copy(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    target: &Path,
+    world: u64,
+    until: DurablePoint,
+) -> Result<DurablePoint, LogError> {
+    disk.create_dir_all(target).map_err(LogError::io("create log directory", target))?;
+    let first = segment_numbers(&**disk, dir)?.into_iter().next();
+    let first = first.map(|number| read_header(&**disk, &segment_path(dir, number), world)).transpose()?;
+    let first_lsn = first.flatten().map_or(1, |header| header.first_lsn);
+    let mut walk = Walk::open(disk, dir, world, first_lsn, until.lsn)?;
+    loop {
+        let number = walk.header.number;
+        while walk.header.number == number {
+            if walk.next_frame_here()?.is_none() {
+                break;
+            }
+        }
+        let ended = walk.last.lsn >= until.lsn;
+        let mut bytes = walk.bytes.clone();
+        if ended {
+            // What stands behind the last record may be in the making.
+            bytes[walk.offset..].fill(0);
+        }
+        let path = segment_path(target, number);
+        let write = || -> std::io::Result<()> {
+            let file = disk.create_new(&path)?;
+            file.write_at(&bytes, 0)?;
+            file.sync_all()
+        };
+        write().map_err(LogError::io("copy log segment", &path))?;
+        if ended {
+            break;
+        }
+        walk.next_segment()?;
+    }
+    if walk.last != until {
+        let detail = format!("record {} is another one than the log ended with", until.lsn);
+        return Err(LogError::corrupt(&walk.path, walk.offset, detail));
+    }
+    if until.lsn > 0 {
+        let path = mark_path(target);
+        let mark = Mark { world, point: until, segment: walk.header.number, offset: walk.offset as u64 };
+        let write = || -> std::io::Result<()> {
+            let file = disk.create_new(&path)?;
+            file.write_at(&[mark.encode(), [0; SLOT_BYTES]].concat(), 0)?;
+            file.sync_all()
+        };
+        write().map_err(LogError::io("write log mark", &path))?;
+    }
+    disk.sync_dir(target).map_err(LogError::io("sync directory", target))?;
+    Ok(until)
 }
 
 /// A place in a log that was verified up to there from the beginning of its segment.
@@ -135,6 +193,17 @@ impl Walk {
     /// Kind, version, lsn, offset and payload length of the next frame with a record, up to `until_lsn`.
     fn next_frame(&mut self) -> Result<Option<(u8, u8, u64, usize, usize)>, LogError> {
         while self.last.lsn < self.until_lsn {
+            if let Some(frame) = self.next_frame_here()? {
+                return Ok(Some(frame));
+            }
+            self.next_segment()?;
+        }
+        Ok(None)
+    }
+
+    /// As [`Walk::next_frame`], and `None` at the end of the segment, too.
+    fn next_frame_here(&mut self) -> Result<Option<(u8, u8, u64, usize, usize)>, LogError> {
+        if self.last.lsn < self.until_lsn {
             let next_lsn = self.last.lsn + 1;
             let frame = Frame::decode(&self.bytes[self.offset..], self.header.chain);
             let Some(frame) = frame.filter(|frame| frame.follows(next_lsn, self.last.chain)) else {
@@ -142,8 +211,7 @@ impl Walk {
                 return Err(LogError::corrupt(&self.path, self.offset, detail));
             };
             if frame.is_end() {
-                self.next_segment()?;
-                continue;
+                return Ok(None);
             }
             let start = self.offset;
             self.offset += frame.bytes;
@@ -194,10 +262,20 @@ fn segment_numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, LogError> {
 }
 
 /// The header of a segment in use. `None` if it is reserved, or just being begun: whoever needs it says so.
-fn read_header(disk: &dyn Disk, path: &Path, world: u64) -> Result<Option<SegmentHeader>, LogError> {
+pub(super) fn read_header(
+    disk: &dyn Disk,
+    path: &Path,
+    world: u64,
+) -> Result<Option<SegmentHeader>, LogError> {
+    const SEGMENT_HEADER_LEN: u64 = SEGMENT_HEADER_BYTES as u64;
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
-    let read = disk.open(path).and_then(|file| file.read_at(&mut bytes, 0));
-    read.map_err(LogError::io("read log segment", path))?;
+    let read = disk.open_read(path).and_then(|file| match file.len()? {
+        0..SEGMENT_HEADER_LEN => Ok(false),
+        _ => file.read_at(&mut bytes, 0).map(|()| true),
+    });
+    if !read.map_err(LogError::io("read log segment", path))? {
+        return Ok(None);
+    }
     match SegmentHeader::decode(&bytes) {
         HeaderState::Valid(header) if header.world == world => Ok(Some(header)),
         HeaderState::Valid(header) => {

@@ -1,4 +1,5 @@
-//! Opening a log: verifies every segment from the first, tells damage from a torn tail, repairs the latter.
+//! Opening a log: verifies the segments from the one that is needed on, tells damage from a torn tail, repairs the
+//! latter. Sealed segments before that are verified when somebody reads them.
 //!
 //! The first frame that does not verify is the break. If anything says that records behind it were durable,
 //! the log is damaged and is not opened (D5, D7): the mark, the caller's keyframes, a frame behind the break,
@@ -11,6 +12,7 @@ use super::{
     frame::{END_BYTES, Frame, first_chain},
     mark::{MARK_BYTES, Mark, SLOT_BYTES, SlotState},
     record::{DecodeError, KIND_BUILD, Record, check_known},
+    records::read_header,
     segment::{
         HeaderState, LOG_FORMAT, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number,
         segment_path,
@@ -41,18 +43,12 @@ pub(super) fn recover(
     numbers.sort_unstable();
 
     let marks = MarkFile::read(&*disk, dir, options.world)?;
-    let mut scan = Scan::new(options, marks.points());
     let created = numbers.is_empty();
     if created {
-        begin(&*disk, dir, &scan, options)?;
+        begin(&*disk, dir, &Scan::new(options, marks.points()), options)?;
         numbers.push(1);
     }
-    for number in numbers {
-        let path = segment_path(dir, number);
-        let bytes = read_segment(&*disk, &path)?;
-        scan.segment(number, path, bytes)?;
-    }
-    let (scanned, later) = scan.judge(dir)?;
+    let (scanned, later) = scan(&*disk, dir, options, &marks, &numbers)?;
 
     let file = scanned.repair(&*disk)?;
     let reserved_to = keep_reserved(&*disk, dir, scanned.number, &later, segment_bytes)?;
@@ -79,16 +75,87 @@ pub(super) fn recover(
     if cursor.last.lsn > 0 {
         files.write_mark(&cursor)?;
     }
-    let report = OpenReport {
-        created,
-        first_lsn: scanned.first_lsn,
-        records: cursor.last.lsn + 1 - scanned.first_lsn,
-        durable: cursor.last,
-        torn_bytes: scanned.torn_bytes + later.iter().map(|later| later.used_bytes as u64).sum::<u64>(),
-        builds: scanned.builds,
-    };
+    let report = report(created, &marks, &scanned, &later);
     let tail = Tail::new(cursor, reserved_to, options.world, options.build_id, segment_bytes);
     Ok((tail, files, report))
+}
+
+/// What opening would find, without writing anything.
+pub(super) fn look(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<OpenReport, LogError> {
+    let names = disk.list(dir).map_err(LogError::io("list log directory", dir))?;
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
+    numbers.sort_unstable();
+    if numbers.is_empty() {
+        let needed = options.oldest_needed.max(1);
+        return Err(LogError::Missing { path: dir.into(), first_lsn: 0, needed });
+    }
+    let marks = MarkFile::read(disk, dir, options.world)?;
+    let (scanned, later) = scan(disk, dir, options, &marks, &numbers)?;
+    Ok(report(false, &marks, &scanned, &later))
+}
+
+fn report(created: bool, marks: &MarkFile, scanned: &Scanned, later: &[Later]) -> OpenReport {
+    OpenReport {
+        created,
+        first_lsn: scanned.first_lsn,
+        records: scanned.last.lsn + 1 - scanned.first_lsn,
+        durable: scanned.last,
+        mark_missing: marks.bytes.is_none() && scanned.last.lsn > 0,
+        torn_bytes: scanned.torn_bytes + later.iter().map(|later| later.used_bytes as u64).sum::<u64>(),
+        builds: scanned.builds.clone(),
+    }
+}
+
+/// Verifies the segments from the one on that is to be verified first.
+fn scan(
+    disk: &dyn Disk,
+    dir: &Path,
+    options: &LogOptions,
+    marks: &MarkFile,
+    numbers: &[u64],
+) -> Result<(Scanned, Vec<Later>), LogError> {
+    let mut scan = Scan::new(options, marks.points());
+    let start = first_to_verify(disk, dir, options, numbers)?;
+    if start > 0 {
+        if let Some(pair) = numbers[..=start].windows(2).find(|pair| pair[1] != pair[0] + 1) {
+            let path = segment_path(dir, pair[0] + 1);
+            return Err(LogError::corrupt(
+                &path,
+                0,
+                "the file is gone, although segments after it are there",
+            ));
+        }
+        // Where the log begins is in the header of its first segment, also when no more of it is verified.
+        let path = segment_path(dir, numbers[0]);
+        let Some(header) = read_header(disk, &path, options.world)? else {
+            return Err(LogError::corrupt(&path, 0, "the first segment has no valid header"));
+        };
+        scan.check_first(&path, &header)?;
+        scan.skipped_first_lsn = Some(header.first_lsn);
+    }
+    for number in &numbers[start..] {
+        let path = segment_path(dir, *number);
+        let bytes = read_segment(disk, &path)?;
+        scan.segment(*number, path, bytes)?;
+    }
+    scan.judge(dir)
+}
+
+/// The position of the last segment that begins at or before what is to be verified.
+fn first_to_verify(
+    disk: &dyn Disk,
+    dir: &Path,
+    options: &LogOptions,
+    numbers: &[u64],
+) -> Result<usize, LogError> {
+    let candidates = if options.verify_from > 1 { 1..numbers.len() } else { 0..0 };
+    for at in candidates.rev() {
+        let header = read_header(disk, &segment_path(dir, numbers[at]), options.world)?;
+        if header.is_some_and(|header| header.first_lsn <= options.verify_from) {
+            return Ok(at);
+        }
+    }
+    Ok(0)
 }
 
 /// Begins a log in an empty directory, unless something says that there was one.
@@ -141,7 +208,7 @@ fn keep_reserved(
 /// The bytes of a segment file; of one that is larger than any segment, the beginning.
 pub(super) fn read_segment(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, LogError> {
     let read = || -> io::Result<_> {
-        let file = disk.open(path)?;
+        let file = disk.open_read(path)?;
         let mut bytes = vec![0; file.len()?.min(SEGMENT_BYTES_MAX) as usize];
         file.read_at(&mut bytes, 0)?;
         Ok(bytes)
@@ -161,7 +228,7 @@ impl MarkFile {
         let path = mark_path(dir);
         let mut bytes = [0; MARK_BYTES];
         let mut read = || -> io::Result<_> {
-            let file = disk.open(&path)?;
+            let file = disk.open_read(&path)?;
             let present = file.len()?;
             file.read_at(&mut bytes[..present.min(MARK_BYTES as u64) as usize], 0)?;
             Ok(present)
@@ -236,6 +303,8 @@ struct Scan<'a> {
     /// The last segment in use so far.
     tail: Option<Scanned>,
     later: Vec<Later>,
+    /// Where the log begins, if its first segments are not verified.
+    skipped_first_lsn: Option<u64>,
 }
 
 /// The last segment in use, and what was found up to it.
@@ -258,7 +327,16 @@ impl<'a> Scan<'a> {
     fn new(options: &'a LogOptions, marks: impl Iterator<Item = DurablePoint>) -> Self {
         let known: Vec<_> = marks.chain(options.known_durable.iter().copied()).collect();
         let known_lsn = known.iter().map(|point| point.lsn).max().unwrap_or(0);
-        Self { options, known, known_lsn, searched_lsn: 0, broken: None, tail: None, later: Vec::new() }
+        Self {
+            options,
+            known,
+            known_lsn,
+            searched_lsn: 0,
+            broken: None,
+            tail: None,
+            later: Vec::new(),
+            skipped_first_lsn: None,
+        }
     }
 
     fn segment(&mut self, number: u64, path: PathBuf, bytes: Vec<u8>) -> Result<(), LogError> {
@@ -306,7 +384,14 @@ impl<'a> Scan<'a> {
     ) -> Result<(), LogError> {
         let (first_lsn, mut last, mut builds) = match self.tail.take() {
             Some(tail) => (tail.first_lsn, tail.last, tail.builds),
-            None => (header.first_lsn, self.check_first(&path, &header)?, Vec::new()),
+            None => match self.skipped_first_lsn {
+                None => (header.first_lsn, self.check_first(&path, &header)?, Vec::new()),
+                Some(first_lsn) => {
+                    let before = DurablePoint { lsn: header.first_lsn - 1, chain: header.chain };
+                    self.check_known(&path, 0, before)?;
+                    (first_lsn, before, Vec::new())
+                }
+            },
         };
         let expected = (number, last.lsn + 1, last.chain);
         if (header.number, header.first_lsn, header.chain) != expected {

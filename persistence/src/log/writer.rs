@@ -15,7 +15,7 @@ use std::{
     io,
     ops::RangeInclusive,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -193,6 +193,13 @@ impl LogHandle {
     pub fn records(&self, from_lsn: u64) -> Records {
         let Shared { disk, dir, world, .. } = &*self.owner.shared;
         Records::open(disk, dir, *world, from_lsn, self.durable_lsn())
+    }
+
+    /// Copies the log, up to the last record that is durable now, into a directory: it can be opened there. The
+    /// caller does not cut the log meanwhile.
+    pub fn copy_to(&self, target: &Path) -> Result<DurablePoint, LogError> {
+        let Shared { disk, dir, world, .. } = &*self.owner.shared;
+        records::copy(disk, dir, target, *world, self.durable())
     }
 
     /// As [`Log::cut_before`], on the calling thread.

@@ -47,8 +47,18 @@ pub enum StoreError {
         /// The newest one that this build reads.
         known: u32,
     },
-    /// There is no such keyframe.
-    #[error("store \"{}\" has no keyframe of tick {tick} on branch {branch}", path.display())]
+    /// The file is of a format that no released build wrote.
+    #[error("store \"{}\" has store format {found}, this build reads format {known} only", path.display())]
+    OlderFormat {
+        /// The file.
+        path: PathBuf,
+        /// The format in the file.
+        found: u32,
+        /// The one that this build reads.
+        known: u32,
+    },
+    /// There is no such snapshot.
+    #[error("store \"{}\" has no snapshot of tick {tick} on branch {branch}", path.display())]
     NotFound {
         /// The file.
         path: PathBuf,
@@ -70,8 +80,14 @@ pub enum StoreError {
     /// The image to be written contradicts itself or its description: a bug of the caller.
     #[error("refused to store a malformed image: {0}")]
     Malformed(String),
+    /// The store was opened for reading only.
+    #[error("store \"{}\" is open for reading only", path.display())]
+    ReadOnly {
+        /// The directory.
+        path: PathBuf,
+    },
     /// An earlier write or sync failed: nothing is written until the store is opened again (D6).
-    #[error("store \"{}\" has failed and takes no more keyframes", path.display())]
+    #[error("store \"{}\" has failed and takes no more snapshots", path.display())]
     Failed {
         /// The file.
         path: PathBuf,

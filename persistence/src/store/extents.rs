@@ -1,64 +1,108 @@
-//! Records in redb's table: cut into values that fill redb's pages.
+//! The stream of a snapshot in redb's table: all its records, one after the other, cut into values that fill redb's
+//! pages.
 //!
 //! A value larger than a page is given pages of a power of two; one just above such a size would waste almost
 //! half. Measured by allocated over stored bytes: 1.46 without this cut, 1.02 with it.
 
-use super::envelope::sealed_bytes;
-use redb::{ReadableTable, StorageError, Table};
+use redb::{ReadableTable, StorageError, Table, TableDefinition, WriteTransaction};
 
-/// Branch, tick, record, extent.
-pub(super) type Key = (u32, u64, u32, u32);
-pub(super) type RecordsTable<'txn> = Table<'txn, Key, &'static [u8]>;
-
-/// Branch, tick, record.
-type Record = (u32, u64, u32);
+/// Tick, extent.
+pub(super) type Key = (u64, u32);
+pub(super) const STREAM: TableDefinition<'_, Key, &[u8]> = TableDefinition::new("stream");
 
 const PAGE_BYTES: usize = 4096;
 /// What redb puts into a page besides a value: its own 4 bytes, the value's end and the key.
-const PAGE_OVERHEAD: usize = 4 + 4 + 20;
-/// The largest extent takes a mebibyte of pages.
-const EXTENT_PAGES_LOG2_MAX: u32 = 8;
+const PAGE_OVERHEAD: usize = 4 + 4 + 12;
+/// All extents but the last few take 16 KiB of pages.
+const EXTENT_BYTES: usize = (PAGE_BYTES << 2) - PAGE_OVERHEAD;
+/// So much is gathered before it is handed to redb.
+const PENDING_BYTES: usize = 1 << 20;
 
 /// The length of the next extent, of so many bytes that are left.
-pub(super) fn extent_bytes(left: usize) -> usize {
-    let fits = (0..=EXTENT_PAGES_LOG2_MAX).rev().map(|k| (PAGE_BYTES << k) - PAGE_OVERHEAD);
+fn extent_bytes(left: usize) -> usize {
+    let fits = (0..=2).rev().map(|k| (PAGE_BYTES << k) - PAGE_OVERHEAD);
     fits.into_iter().find(|bytes| *bytes <= left).unwrap_or(left)
 }
 
-/// Stores a sealed record.
-pub(super) fn put(table: &mut RecordsTable<'_>, record: Record, sealed: &[u8]) -> Result<(), StorageError> {
-    let mut rest = sealed;
-    let mut extent = 0;
-    while !rest.is_empty() {
-        let (value, after) = rest.split_at(extent_bytes(rest.len()));
-        table.insert((record.0, record.1, record.2, extent), value)?;
-        rest = after;
-        extent += 1;
-    }
-    Ok(())
+/// A stream that is being written, in one transaction or several.
+pub(super) struct StreamWriter {
+    tick: u64,
+    extent: u32,
+    pending: Vec<u8>,
+    pub bytes: u64,
 }
 
-/// A sealed record, not yet verified. `None` if it is not there, or not all of it.
-pub(super) fn get(
-    table: &impl ReadableTable<Key, &'static [u8]>,
-    record: Record,
-) -> Result<Option<Vec<u8>>, StorageError> {
-    let mut sealed = Vec::new();
-    for extent in 0.. {
-        let Some(value) = table.get((record.0, record.1, record.2, extent))? else { return Ok(None) };
-        sealed.extend_from_slice(value.value());
-        match sealed_bytes(&sealed) {
-            Some(bytes) if sealed.len() < bytes && !value.value().is_empty() => {}
-            Some(bytes) if sealed.len() == bytes => return Ok(Some(sealed)),
-            _ => break,
+impl StreamWriter {
+    pub fn new(tick: u64) -> Self {
+        Self { tick, extent: 0, pending: Vec::new(), bytes: 0 }
+    }
+
+    /// Appends a record.
+    pub fn push(&mut self, txn: &WriteTransaction, record: &[u8]) -> Result<(), redb::Error> {
+        self.pending.extend_from_slice(record);
+        self.bytes += record.len() as u64;
+        if self.pending.len() < PENDING_BYTES {
+            return Ok(());
         }
+        let whole = self.pending.len() / EXTENT_BYTES * EXTENT_BYTES;
+        self.insert(txn, whole)
     }
-    Ok(None)
+
+    /// Writes what is left: nothing may come after it.
+    pub fn finish(&mut self, txn: &WriteTransaction) -> Result<(), redb::Error> {
+        self.insert(txn, self.pending.len())
+    }
+
+    fn insert(&mut self, txn: &WriteTransaction, bytes: usize) -> Result<(), redb::Error> {
+        let mut table = txn.open_table(STREAM)?;
+        let mut rest = &self.pending[..bytes];
+        while !rest.is_empty() {
+            let (value, after) = rest.split_at(extent_bytes(rest.len()));
+            put(&mut table, (self.tick, self.extent), value)?;
+            self.extent += 1;
+            rest = after;
+        }
+        self.pending.drain(..bytes);
+        Ok(())
+    }
 }
 
-/// Removes all records of a keyframe.
-pub(super) fn remove_all(table: &mut RecordsTable<'_>, branch: u32, tick: u64) -> Result<(), StorageError> {
-    table.retain_in((branch, tick, 0, 0)..=(branch, tick, u32::MAX, u32::MAX), |_, _| false)
+fn put(table: &mut Table<'_, Key, &'static [u8]>, key: Key, value: &[u8]) -> Result<(), StorageError> {
+    table.insert(key, value).map(|_| ())
+}
+
+/// Bytes of a stream, not yet verified. `None` if they are not all there.
+pub(super) fn read(
+    table: &impl ReadableTable<Key, &'static [u8]>,
+    tick: u64,
+    stream_bytes: u64,
+    offset: u64,
+    bytes: usize,
+) -> Result<Option<Vec<u8>>, StorageError> {
+    let end = offset.saturating_add(bytes as u64);
+    if end > stream_bytes {
+        return Ok(None);
+    }
+    let whole = (stream_bytes / EXTENT_BYTES as u64).min(offset / EXTENT_BYTES as u64);
+    let (mut extent, mut at) = (whole as u32, whole * EXTENT_BYTES as u64);
+    let mut out = Vec::new();
+    while at < end {
+        let size = extent_bytes((stream_bytes - at) as usize);
+        let next = at + size as u64;
+        if next > offset {
+            let Some(value) = table.get((tick, extent))? else { return Ok(None) };
+            let value = value.value();
+            if value.len() != size {
+                return Ok(None);
+            }
+            let from = offset.saturating_sub(at) as usize;
+            let to = (end.min(next) - at) as usize;
+            out.extend_from_slice(&value[from..to]);
+        }
+        extent += 1;
+        at = next;
+    }
+    Ok(Some(out))
 }
 
 #[cfg(test)]
@@ -77,9 +121,9 @@ mod tests {
             extents
         };
         assert_eq!(cut(100), [100]);
-        assert_eq!(cut(4068), [4068]);
-        assert_eq!(cut(4069), [4068, 1]);
-        assert_eq!(cut(16_500), [16_356, 144]);
-        assert_eq!(cut(2_200_000), [1_048_548, 1_048_548, 65_508, 32_740, 4_068, 588]);
+        assert_eq!(cut(4076), [4076]);
+        assert_eq!(cut(4077), [4076, 1]);
+        assert_eq!(cut(16_500), [16_364, 136]);
+        assert_eq!(cut(40_000), [16_364, 16_364, 4076, 3196]);
     }
 }

@@ -1,15 +1,12 @@
 //! Damage and torn tails: a committed record is there after opening, or its loss is named (D5). Never neither.
 
-use crate::{
-    mem_disk::MemDisk,
-    support::{dir, input, mark, open, open_with, options, read, segment, small_log},
-};
-use everworld_persistence::{DurablePoint, LogError, LogOptions, Record, SEGMENT_BYTES_MIN};
+use crate::support::{dir, input, mark, open, open_with, options, read, segment, small_log};
+use everworld_persistence::{DurablePoint, LogError, LogOptions, Record, SEGMENT_BYTES_MIN, sim::SimDisk};
 use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Either an error, or all committed records are there.
-fn found_or_named(disk: &MemDisk, committed: &[Record], what: &str) -> bool {
+fn found_or_named(disk: &SimDisk, committed: &[Record], what: &str) -> bool {
     match open(disk) {
         Ok((log, _)) => {
             assert_eq!(read(&log), committed, "{what}: records were lost in silence");
@@ -27,7 +24,7 @@ fn used_bytes(bytes: &[u8]) -> usize {
 /// D5, exhaustive over a small log: header, every frame, some of the zeros behind, the reserved segment, the mark.
 #[test]
 fn every_flipped_bit_is_found_or_harmless() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let (records, _) = small_log(&disk);
     let used = used_bytes(&disk.file(&segment(1)).unwrap()).next_multiple_of(8);
     let all = SEGMENT_BYTES_MIN as usize;
@@ -53,7 +50,7 @@ fn every_flipped_bit_is_found_or_harmless() {
 /// D5 without the mark: what later frames say to be durable is protected by them, the rest by a keyframe.
 #[test]
 fn without_a_mark_frames_and_keyframes_tell_damage_from_a_torn_tail() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let (records, last) = small_log(&disk);
     disk.remove_file(&mark());
     assert!(found_or_named(&disk, &records, "without a mark"));
@@ -92,7 +89,7 @@ fn frame_ends(bytes: &[u8]) -> Vec<usize> {
 /// and does not come back.
 #[test]
 fn a_torn_tail_is_cut_off_at_every_byte() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let (mut records, _) = small_log(&disk);
     let committed = records.len();
     let before = disk.copy();
@@ -127,7 +124,7 @@ fn a_torn_tail_is_cut_off_at_every_byte() {
 }
 
 /// A log of three segments in use.
-fn long_log(disk: &MemDisk) -> Vec<Record> {
+fn long_log(disk: &SimDisk) -> Vec<Record> {
     let (mut log, _) = open(disk).unwrap();
     let records: Vec<_> = (0..8).map(|seq| input(seq, 20_000)).collect();
     for record in &records {
@@ -139,7 +136,7 @@ fn long_log(disk: &MemDisk) -> Vec<Record> {
 
 #[test]
 fn truncation_at_every_length_is_found_or_harmless() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let (records, _) = small_log(&disk);
     let bytes = disk.file(&segment(1)).unwrap();
     let used = used_bytes(&bytes);
@@ -163,10 +160,10 @@ fn truncation_at_every_length_is_found_or_harmless() {
 
 #[test]
 fn damage_in_the_middle_of_many_segments_is_named_with_file_and_offset() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let records = long_log(&disk);
     assert!(found_or_named(&disk, &records, "undamaged"));
-    let check = |what: &str, change: &dyn Fn(&MemDisk), file: u64, offset: u64| {
+    let check = |what: &str, change: &dyn Fn(&SimDisk), file: u64, offset: u64| {
         for with_mark in [true, false] {
             let damaged = disk.copy();
             change(&damaged);
@@ -215,7 +212,7 @@ fn damage_in_the_middle_of_many_segments_is_named_with_file_and_offset() {
 
 #[test]
 fn a_log_that_lacks_what_a_keyframe_names_is_refused() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let (_, last) = small_log(&disk);
     let check = |lsn, chain| {
         let options = LogOptions { known_durable: vec![DurablePoint { lsn, chain }], ..options() };
@@ -225,14 +222,14 @@ fn a_log_that_lacks_what_a_keyframe_names_is_refused() {
     assert!(check(0, 0).is_ok());
     assert!(matches!(check(last.lsn, last.chain ^ 1), Err(LogError::Corrupt { .. })), "D7: another history");
     assert!(matches!(check(last.lsn + 1, 5), Err(LogError::Corrupt { .. })), "D7: a shorter one");
-    let empty = MemDisk::default();
+    let empty = SimDisk::default();
     let options = LogOptions { known_durable: vec![last], ..options() };
     assert!(matches!(open_with(&empty, &options), Err(LogError::Corrupt { .. })), "D7: none at all");
     assert!(empty.files().is_empty());
 }
 
 /// Changes a file and makes its checksum right again.
-fn forge(disk: &MemDisk, checked: usize, change: impl FnOnce(&mut [u8]), path: &std::path::Path) {
+fn forge(disk: &SimDisk, checked: usize, change: impl FnOnce(&mut [u8]), path: &std::path::Path) {
     let mut bytes = disk.file(path).unwrap();
     change(&mut bytes);
     let check = xxh3_64(&bytes[..checked]);
@@ -243,7 +240,7 @@ fn forge(disk: &MemDisk, checked: usize, change: impl FnOnce(&mut [u8]), path: &
 #[test]
 fn newer_formats_and_foreign_worlds_are_named() {
     for (path, checked) in [(segment(1), 120), (mark(), 56)] {
-        let disk = MemDisk::default();
+        let disk = SimDisk::default();
         let (mut log, _) = open(&disk).unwrap();
         log.append(&input(1, 1)).unwrap();
         log.commit().unwrap();
@@ -257,7 +254,7 @@ fn newer_formats_and_foreign_worlds_are_named() {
         let error = open(&foreign).map(|_| ()).unwrap_err();
         assert!(matches!(error, LogError::ForeignWorld { .. }), "{error}");
     }
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     small_log(&disk);
     let options = LogOptions { world: 1, ..options() };
     assert!(matches!(open_with(&disk, &options), Err(LogError::ForeignWorld { .. })));
@@ -266,10 +263,10 @@ fn newer_formats_and_foreign_worlds_are_named() {
 /// A payload that looks like frames must not make a torn tail look like damage.
 #[test]
 fn a_payload_cannot_pretend_to_be_frames() {
-    let other = MemDisk::default();
+    let other = SimDisk::default();
     small_log(&other);
     let frames = other.file(&segment(1)).unwrap()[128..700].to_vec();
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let (mut log, _) = open(&disk).unwrap();
     log.append(&input(1, 60_000)).unwrap();
     log.append(&input(2, 60_000)).unwrap();
@@ -287,7 +284,7 @@ fn a_payload_cannot_pretend_to_be_frames() {
 
 #[test]
 fn other_files_in_the_directory_are_left_alone_and_unfinished_segments_removed() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let (records, _) = small_log(&disk);
     let others = [("notes.txt", true), ("1.seg", true), ("+0000001.seg", true), ("00000003.seg.tmp", false)];
     for (name, _) in others {
@@ -308,7 +305,7 @@ proptest! {
         patches in prop::collection::vec((0usize..3, 0usize..2_000, prop::collection::vec(any::<u8>(), 1..40)), 1..6),
         cut in prop::option::of(0usize..2_000),
     ) {
-        let disk = MemDisk::default();
+        let disk = SimDisk::default();
         small_log(&disk);
         let paths = [segment(1), segment(2), mark()];
         for (file, offset, patch) in patches {

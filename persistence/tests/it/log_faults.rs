@@ -1,13 +1,10 @@
 //! Faults as inputs: every operation fails once and for good, the power fails anywhere, the disk is full.
 
-use crate::{
-    mem_disk::MemDisk,
-    support::{input, open, read, segment},
-};
-use everworld_persistence::{LogError, Record, SEGMENT_BYTES_MIN};
+use crate::support::{input, open, read, segment};
+use everworld_persistence::{LogError, Record, SEGMENT_BYTES_MIN, sim::SimDisk};
 
 /// Opens, appends and commits as long as it goes. Returns what was acknowledged and what was tried.
-fn work(disk: &MemDisk, from_seq: u64) -> (Vec<Record>, Vec<Record>) {
+fn work(disk: &SimDisk, from_seq: u64) -> (Vec<Record>, Vec<Record>) {
     let (mut acknowledged, mut tried) = (Vec::new(), Vec::new());
     let Ok((mut log, _)) = open(disk) else { return (acknowledged, tried) };
     for batch in 0..6 {
@@ -30,7 +27,7 @@ fn work(disk: &MemDisk, from_seq: u64) -> (Vec<Record>, Vec<Record>) {
 }
 
 /// All that was acknowledged is there, and nothing that was not tried.
-fn check(disk: &MemDisk, acknowledged: &[Record], tried: &[Record], what: &str) -> usize {
+fn check(disk: &SimDisk, acknowledged: &[Record], tried: &[Record], what: &str) -> usize {
     let (log, report) = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
     let found = read(&log);
     assert_eq!(found.len() as u64, report.records, "{what}");
@@ -43,12 +40,12 @@ fn check(disk: &MemDisk, acknowledged: &[Record], tried: &[Record], what: &str) 
 /// after a loss of power; also when the power fails again during recovery.
 #[test]
 fn nothing_acknowledged_is_lost_whichever_operation_fails() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     work(&disk, 0);
     let operations = disk.operations();
     assert!(operations > 40);
     for fault in 0..operations {
-        let disk = MemDisk::default();
+        let disk = SimDisk::default();
         disk.fail_from(Some(fault));
         let (acknowledged, tried) = work(&disk, 0);
         for seed in 0..6 {
@@ -74,7 +71,7 @@ fn nothing_acknowledged_is_lost_whichever_operation_fails() {
 #[test]
 fn work_goes_on_after_power_cuts() {
     for seed in 0..40 {
-        let mut disk = MemDisk::default();
+        let mut disk = SimDisk::default();
         let mut kept: Vec<Record> = Vec::new();
         for life in 0..4 {
             disk.fail_from(Some(disk.operations() + 12 + seed + life * 5));
@@ -93,7 +90,7 @@ fn work_goes_on_after_power_cuts() {
 /// D6: after a failed sync the log neither acknowledges nor touches the disk again.
 #[test]
 fn a_failed_sync_ends_the_log_for_good() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let (mut log, _) = open(&disk).unwrap();
     log.append(&input(1, 10)).unwrap();
     let durable = log.commit().unwrap();
@@ -114,7 +111,7 @@ fn a_failed_sync_ends_the_log_for_good() {
 /// A full disk refuses records and nothing else; with space it goes on by itself.
 #[test]
 fn a_full_disk_refuses_and_recovers() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let (mut log, _) = open(&disk).unwrap();
     // The reserve is there, more is not.
     disk.set_space_left(Some(SEGMENT_BYTES_MIN / 2));
@@ -151,7 +148,7 @@ fn a_full_disk_refuses_and_recovers() {
 
 #[test]
 fn no_space_for_the_first_segment_is_no_log() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     disk.set_space_left(Some(1000));
     assert!(matches!(open(&disk), Err(LogError::NoSpace { .. })));
     assert!(disk.files().is_empty());

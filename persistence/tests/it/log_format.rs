@@ -1,11 +1,8 @@
 //! docs/FORMAT.md, read by hand: a change of these bytes is a new format.
 
-use crate::{
-    mem_disk::MemDisk,
-    support::{BUILD, WORLD, dir, input, mark, open, segment},
-};
+use crate::support::{BUILD, WORLD, dir, input, mark, open, segment};
 use everworld_engine::Tick;
-use everworld_persistence::{LOG_FORMAT, Record, SEGMENT_BYTES_MIN};
+use everworld_persistence::{LOG_FORMAT, Record, SEGMENT_BYTES_MIN, sim::SimDisk};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 fn u64_at(bytes: &[u8], offset: usize) -> u64 {
@@ -15,7 +12,7 @@ fn u64_at(bytes: &[u8], offset: usize) -> u64 {
 #[test]
 fn segments_frames_and_mark_are_as_documented() {
     assert_eq!(LOG_FORMAT, 1);
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let (mut log, _) = open(&disk).unwrap();
     log.append(&Record::Horizon { tick: Tick(300) }).unwrap();
     let first = log.commit().unwrap();
@@ -62,7 +59,7 @@ fn segments_frames_and_mark_are_as_documented() {
 
 #[test]
 fn a_full_segment_ends_and_the_next_goes_on() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let (mut log, _) = open(&disk).unwrap();
     log.append(&input(1, 60_000)).unwrap();
     let before = log.commit().unwrap();

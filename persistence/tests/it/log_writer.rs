@@ -1,17 +1,16 @@
 //! The log behind its thread: order, group commit, bounds, faults, the end. No sleeps: syncs are held instead.
 
-use crate::{
-    mem_disk::MemDisk,
-    support::{input, open, open_with, options, read},
+use crate::support::{input, open, open_with, options, read};
+use everworld_persistence::{
+    DurablePoint, LogDone, LogError, LogHandle, LogOptions, LogWriter, Record, sim::SimDisk,
 };
-use everworld_persistence::{DurablePoint, LogDone, LogError, LogHandle, LogOptions, LogWriter, Record};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
     mpsc,
 };
 
-fn start(disk: &MemDisk, queue_len_max: usize) -> LogHandle {
+fn start(disk: &SimDisk, queue_len_max: usize) -> LogHandle {
     LogWriter::start(open(disk).unwrap().0, queue_len_max).unwrap()
 }
 
@@ -25,7 +24,7 @@ fn reporting(to: &mpsc::Sender<Outcome>) -> LogDone {
 /// D1, and lsns in the order of calls: many threads, each record once, durable when its callback runs.
 #[test]
 fn many_threads_share_one_log() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let log = start(&disk, 100_000);
     std::thread::scope(|scope| {
         for thread in 0..4u64 {
@@ -71,7 +70,7 @@ fn many_threads_share_one_log() {
 
 #[test]
 fn one_sync_serves_all_who_wait() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let log = start(&disk, 1000);
     let (done, outcomes) = mpsc::channel();
     let held_syncs = disk.hold_syncs();
@@ -95,7 +94,7 @@ fn one_sync_serves_all_who_wait() {
 
 #[test]
 fn several_records_stay_together_or_are_refused_together() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let log = start(&disk, 10);
     let (done, outcomes) = mpsc::channel();
     assert_eq!(log.append_all(vec![input(1, 5), input(2, 5)], Some(reporting(&done))).unwrap(), 1..=2);
@@ -117,7 +116,7 @@ fn several_records_stay_together_or_are_refused_together() {
 /// L1, L2: over the bound a record is refused, and taken again once others are durable.
 #[test]
 fn the_queue_has_a_bound() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let log = start(&disk, 3);
     let held_syncs = disk.hold_syncs();
     for seq in 0..3 {
@@ -132,7 +131,7 @@ fn the_queue_has_a_bound() {
 /// D6: a failed sync reaches everybody who waits and everybody who comes.
 #[test]
 fn a_failed_sync_reaches_all() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let log = start(&disk, 100);
     log.append(input(0, 1), None).unwrap();
     let durable = log.wait_durable(1).unwrap();
@@ -159,7 +158,7 @@ fn a_failed_sync_reaches_all() {
 /// An accepted record never fails for want of space; a refused one says why, and the log resumes.
 #[test]
 fn a_full_disk_refuses_and_recovers() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let log = start(&disk, 100);
     disk.set_space_left(Some(0));
     let mut taken = Vec::new();
@@ -191,7 +190,7 @@ fn a_full_disk_refuses_and_recovers() {
 /// A burst that outruns the reserve is refused, never misplaced.
 #[test]
 fn a_burst_beyond_the_reserve_is_refused() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let log = start(&disk, 100);
     let held_syncs = disk.hold_syncs();
     let taken = (0..10).take_while(|seq| log.append(input(*seq, 20_000), None).is_ok()).count();
@@ -203,7 +202,7 @@ fn a_burst_beyond_the_reserve_is_refused() {
 
 #[test]
 fn closing_makes_all_durable_and_takes_no_more() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let (mut log, _) = open(&disk).unwrap();
     log.append(&input(0, 1)).unwrap();
     let log = LogWriter::start(log, 100).unwrap();
@@ -220,7 +219,7 @@ fn closing_makes_all_durable_and_takes_no_more() {
 /// The last handle may go away on the log's own thread.
 #[test]
 fn the_last_handle_may_die_in_a_callback() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let log = start(&disk, 100);
     let (ended, end) = mpsc::channel();
     let held_syncs = disk.hold_syncs();
@@ -238,7 +237,7 @@ fn the_last_handle_may_die_in_a_callback() {
 
 #[test]
 fn a_panic_in_a_callback_ends_the_log_with_a_reason() {
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let log = start(&disk, 100);
     let (done, outcomes) = mpsc::channel();
     let held_syncs = disk.hold_syncs();
@@ -262,7 +261,7 @@ fn a_panic_in_a_callback_ends_the_log_with_a_reason() {
 #[test]
 fn syncs_are_timed_by_the_callers_clock() {
     static NANOS: AtomicU64 = AtomicU64::new(0);
-    let disk = MemDisk::default();
+    let disk = SimDisk::default();
     let options = LogOptions { clock: || NANOS.fetch_add(5, Ordering::Relaxed), ..options() };
     let log = LogWriter::start(open_with(&disk, &options).unwrap().0, 10).unwrap();
     for seq in 0..3 {

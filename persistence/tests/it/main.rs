@@ -6,11 +6,14 @@
     reason = "tests of bytes on disk; no tick runs here"
 )]
 
+mod golden;
+mod images;
 mod log_damage;
 mod log_faults;
 mod log_format;
 mod log_roundtrip;
 mod log_writer;
-mod mem_disk;
+mod sizes;
 mod store;
+mod store_faults;
 mod support;

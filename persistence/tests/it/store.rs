@@ -1,291 +1,481 @@
-//! Keyframes come back bit for bit or not at all (D5), the newest few of them, for one process at a time.
+//! Snapshots come back bit for bit or not at all (D5), from epochs that roll, thin and go (D8).
 
-use everworld_engine::{
-    CHUNK_ROWS, Chunk, ColumnImage, ColumnSchema, Image, ResourceImage, StateHash, TableImage, Tick,
+use crate::images::{Draws, World, hash_of, meta, share, snapshot};
+use everworld_engine::{CHUNK_ROWS, Image, Tick};
+use everworld_persistence::{
+    Disk, DurablePoint, Log, LogOptions, LogWriter, RealDisk, Record, SEGMENT_BYTES_MIN, STORE_FORMAT, Store,
+    StoreError, StoreOptions, WriteStats, backup,
+    sim::{Cut, SimDisk},
 };
-use everworld_persistence::{KeyframeMeta, Store, StoreError, StoreOptions};
+use proptest::prelude::*;
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::{self, OpenOptions},
-    os::unix::fs::FileExt,
-    path::Path,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
-fn column(name: &str, lanes: Option<Vec<u8>>, rows: usize, seed: u64) -> ColumnImage {
-    let schema = ColumnSchema { name: name.into(), version: 3, lanes };
-    let mut random = seed;
-    let mut draw = move || {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (random >> 56) as u8
-    };
-    let chunk = |start: usize| {
-        let count = CHUNK_ROWS.min(rows - start);
-        match schema.row_bytes() {
-            Some(row_bytes) => {
-                Chunk::Plain((0..count * row_bytes).map(|i| if i % 4 == 0 { draw() } else { 0 }).collect())
-            }
-            None => Chunk::Slow((0..count).map(|i| (0..i % 5).map(|_| draw()).collect()).collect()),
-        }
-    };
-    let mut chunk = chunk;
-    let chunks = (0..rows).step_by(CHUNK_ROWS).map(|start| Arc::new(chunk(start))).collect();
-    ColumnImage { schema: Arc::new(schema), chunks }
+fn dir() -> PathBuf {
+    "data/world".into()
 }
 
-fn table(rows: usize, seed: u64) -> TableImage {
-    let columns = vec![
-        column("body", Some(vec![4, 4, 2, 1, 1]), rows, seed),
-        column("tag", Some(Vec::new()), rows, seed),
-        column("name", None, rows, seed + 1),
-        column("uid", Some(vec![8]), rows, seed + 2),
-    ];
-    TableImage { rows, columns }
-}
-
-fn image(tick: u64, rows: &[usize]) -> Image {
-    let resource = |name: &str, bytes: Vec<u8>| ResourceImage { name: name.into(), version: 1, bytes };
-    Image {
-        tick: Tick(tick),
-        hash: StateHash(tick * 1000),
-        tables: rows.iter().zip(tick..).map(|(rows, seed)| table(*rows, seed)).collect(),
-        resources: vec![resource("clock", vec![1, 2, 3]), resource("empty", Vec::new())],
+/// Epochs that roll early, and are thinned early.
+fn options() -> StoreOptions {
+    StoreOptions {
+        dense_secs: 40,
+        sparse_every_secs: 30,
+        keep_secs: 200,
+        opening_snapshots: 3,
+        roll_factor: 1,
+        roll_bytes_min: 0,
+        roll_secs: 25,
+        cache_bytes: 1 << 18,
+        ..StoreOptions::default()
     }
 }
 
-fn meta(branch: u32, image: &Image) -> KeyframeMeta {
-    KeyframeMeta {
-        branch,
-        tick: image.tick,
-        hash: image.hash,
-        applied_seq: 5,
-        lsn: u64::from(branch) * 1000 + image.tick.0,
-        chain: 99,
-        build_id: [3; 16],
-        entities: image.entities() as u64,
+fn open(disk: &SimDisk) -> Store {
+    let (store, report) = Store::open(Arc::new(disk.clone()), &dir(), options()).unwrap();
+    assert!(report.set_aside.is_empty(), "{report:?}");
+    store
+}
+
+fn write(store: &Store, image: &Arc<Image>, ledger: &[(u64, Vec<u8>)]) -> Result<WriteStats, StoreError> {
+    store.write(&snapshot(0, image, ledger))
+}
+
+/// Every snapshot that is listed is the one that was written.
+fn check(store: &Store, written: &BTreeMap<u64, Arc<Image>>, ledger: &BTreeMap<u64, u64>) {
+    let listed = store.snapshots();
+    assert!(listed.damaged.is_empty(), "{:?}", listed.damaged);
+    assert!(listed.kept.is_sorted_by(|a, b| a.lsn > b.lsn), "newest first, each once");
+    for kept in &listed.kept {
+        let image = &written[&kept.tick.0];
+        let loaded = store.load(0, kept.tick).unwrap();
+        assert_eq!(kept, &meta(0, image));
+        assert_eq!((&loaded.meta, &loaded.image), (kept, &**image));
+        assert_eq!(loaded.host, b"host");
+        let numbers: Vec<u64> = loaded.ledger.iter().map(|(number, _)| *number).collect();
+        let expected: Vec<u64> =
+            ledger.iter().filter(|(_, tick)| **tick <= kept.tick.0).map(|(number, _)| *number).collect();
+        assert_eq!(numbers, expected, "the ledger of tick {}", kept.tick);
     }
 }
 
-fn open(dir: &Path) -> Result<Store, StoreError> {
-    Store::open(dir, StoreOptions { keyframes_kept: 3, cache_bytes: 1 << 20 })
-}
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
-#[test]
-fn images_of_all_shapes_come_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let shapes: [&[usize]; 6] =
-        [&[], &[0], &[1], &[CHUNK_ROWS], &[CHUNK_ROWS + 1, 0, 7], &[2 * CHUNK_ROWS + 100, 3]];
-    for (tick, shape) in (0..).zip(shapes) {
-        let image = image(tick, shape);
-        let store = open(dir.path()).unwrap();
-        let stats = store.write_keyframe(&meta(0, &image), &image).unwrap();
-        assert_eq!(stats.raw_bytes, image.bytes() as u64);
-        let chunks: usize = image.tables.iter().flat_map(|t| &t.columns).map(|c| c.chunks.len()).sum();
-        assert_eq!(stats.records as usize, chunks + image.resources.len() + 1);
-        assert_eq!(store.load(0, Tick(tick)).unwrap(), image);
-        drop(store);
-        let store = open(dir.path()).unwrap();
-        assert_eq!(store.keyframes().unwrap().kept[0], meta(0, &image));
-        assert_eq!(store.load(0, Tick(tick)).unwrap(), image, "{shape:?} after opening again");
-    }
-}
-
-#[test]
-fn the_newest_keyframes_stay_by_their_place_in_the_log() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path()).unwrap();
-    // Branch 1 goes on from an earlier tick than branch 0 had come to: it is newer.
-    for (branch, tick) in [(0, 10), (0, 20), (0, 30), (1, 15), (1, 16), (1, 16)] {
-        let image = image(tick, &[2000]);
-        store.write_keyframe(&meta(branch, &image), &image).unwrap();
-    }
-    let listed = store.keyframes().unwrap();
-    assert!(listed.damaged.is_empty());
-    let kept: Vec<_> = listed.kept.iter().map(|meta| (meta.branch, meta.tick.0)).collect();
-    assert_eq!(kept, [(1, 16), (1, 15), (0, 30)]);
-    for (branch, tick) in kept {
-        assert_eq!(store.load(branch, Tick(tick)).unwrap(), image(tick, &[2000]));
-    }
-    assert!(matches!(store.load(0, Tick(20)), Err(StoreError::NotFound { branch: 0, tick: Tick(20), .. })));
-    let path = store.path().to_path_buf();
-    drop(store);
-    let db = redb::Database::create(path).unwrap();
-    let records: redb::TableDefinition<'_, (u32, u64, u32, u32), &[u8]> =
-        redb::TableDefinition::new("records");
-    let table = redb::ReadableDatabase::begin_read(&db).unwrap().open_table(records).unwrap();
-    let keys = redb::ReadableTable::iter(&table).unwrap().map(|entry| entry.unwrap().0.value());
-    let of: BTreeSet<_> = keys.map(|(branch, tick, _, _)| (branch, tick)).collect();
-    assert_eq!(of, [(0, 30), (1, 15), (1, 16)].into(), "no record stays without its keyframe");
-}
-
-#[test]
-fn a_store_is_open_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path()).unwrap();
-    assert!(matches!(open(dir.path()), Err(StoreError::InUse { .. })));
-    drop(store);
-    open(dir.path()).unwrap();
-}
-
-#[test]
-fn an_image_that_contradicts_itself_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path()).unwrap();
-    let image = image(1, &[10]);
-    let other = KeyframeMeta { hash: StateHash(1), ..meta(0, &image) };
-    assert!(matches!(store.write_keyframe(&other, &image), Err(StoreError::Malformed(_))));
-    let mut short = image.clone();
-    short.tables[0].columns[0] = column("body", Some(vec![4]), 9, 0);
-    assert!(matches!(store.write_keyframe(&meta(0, &short), &short), Err(StoreError::Malformed(_))));
-    // Neither was a fault.
-    store.write_keyframe(&meta(0, &image), &image).unwrap();
-}
-
-/// A crash while the store is begun leaves nothing that counts.
-#[test]
-fn an_unfinished_store_is_begun_again() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("epoch-1.redb.tmp"), b"half").unwrap();
-    open(dir.path()).unwrap();
-    assert!(!dir.path().join("epoch-1.redb.tmp").exists());
-}
-
-#[test]
-fn files_that_are_no_store_are_refused() {
-    let check = |bytes: &[u8]| {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("epoch-1.redb"), bytes).unwrap();
-        let error = open(dir.path()).map(|_| ()).unwrap_err();
-        assert!(matches!(error, StoreError::Damaged { .. } | StoreError::Io { .. }), "{error}");
-    };
-    check(b"");
-    check(b"not a store");
-    check(&[0; 8192]);
-    let dir = tempfile::tempdir().unwrap();
-    redb::Database::create(dir.path().join("epoch-1.redb")).unwrap();
-    assert!(matches!(open(dir.path()), Err(StoreError::Damaged { .. })), "a redb file of someone else");
-}
-
-#[test]
-fn a_later_format_is_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = open(dir.path()).unwrap().path().to_path_buf();
-    let mut record = Vec::from(*b"EVRWSTO\0\x02\0\0\0\0\0\0\0");
-    let check = xxhash_rust::xxh3::xxh3_64(&record);
-    record.extend_from_slice(&check.to_le_bytes());
-    let db = redb::Database::create(&path).unwrap();
-    let txn = db.begin_write().unwrap();
-    let table: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("format");
-    txn.open_table(table).unwrap().insert("store", record.as_slice()).unwrap();
-    txn.commit().unwrap();
-    drop(db);
-    let error = open(dir.path()).map(|_| ()).unwrap_err().to_string();
-    assert!(error.ends_with("has store format version 2, this build reads up to 1"), "{error}");
-}
-
-/// D5: whatever one flipped bit hits, a keyframe comes back as it was written or not at all; and no panic gets out.
-#[test]
-fn flipped_bits_never_give_another_image() {
-    let dir = tempfile::tempdir().unwrap();
-    let images: BTreeMap<u64, Image> =
-        [(1, image(1, &[900, 3])), (2, image(2, &[1000])), (3, image(3, &[1100]))].into();
-    let store = open(dir.path()).unwrap();
-    for image in images.values() {
-        store.write_keyframe(&meta(0, image), image).unwrap();
-    }
-    let path = store.path().to_path_buf();
-    drop(store);
-    let bytes = fs::read(&path).unwrap();
-    let used: Vec<usize> = (0..bytes.len()).filter(|i| bytes[*i] != 0).collect();
-    let (mut refused, mut missing, mut whole) = (0, 0, 0);
-    for i in 0..300u64 {
-        let random = (i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        // Most of the file is free: three of four flips hit something that is not zero.
-        let at = if i % 4 == 0 { random as usize % bytes.len() } else { used[random as usize % used.len()] };
-        let damaged = tempfile::tempdir().unwrap();
-        let copy = damaged.path().join("epoch-1.redb");
-        fs::copy(&path, &copy).unwrap();
-        let file = OpenOptions::new().write(true).open(&copy).unwrap();
-        file.write_all_at(&[bytes[at] ^ (1 << (random >> 61))], at as u64).unwrap();
-        drop(file);
-        let Ok(store) = open(damaged.path()) else {
-            refused += 1;
-            continue;
-        };
-        for (tick, image) in &images {
-            match store.load(0, Tick(*tick)) {
-                Ok(loaded) => {
-                    assert!(loaded == *image, "byte {at}: another image came back");
-                    whole += 1;
+    /// Any history comes back at each kept tick: across rolls, prunings and openings of the store.
+    #[test]
+    fn histories_come_back(seed in any::<u64>(), steps in 5usize..60, rows in 0usize..60) {
+        let disk = SimDisk::default();
+        let mut draws = Draws(seed);
+        let mut world = World::new(rows, seed);
+        let mut store = open(&disk);
+        let (mut written, mut ledger) = (BTreeMap::new(), BTreeMap::new());
+        let mut last: Option<Arc<Image>> = None;
+        for step in 0..steps {
+            let image = last.as_ref().map_or_else(|| world.image(), |last| share(last, world.image()));
+            let image = Arc::new(image);
+            let number = 100 + step as u64;
+            write(&store, &image, &[(number, vec![step as u8])]).unwrap();
+            ledger.insert(number, world.tick);
+            written.insert(world.tick, image.clone());
+            last = Some(image);
+            world.step(draws.next());
+            match draws.below(12) {
+                0 => {
+                    drop(store);
+                    store = open(&disk);
+                    let newest = store.snapshots().kept[0];
+                    let image = Arc::new(store.load(0, newest.tick).unwrap().image);
+                    store.resume(newest, image).unwrap();
                 }
-                Err(_) => missing += 1,
+                1 => store.begin_epoch(),
+                2 | 3 => {
+                    store.prune(1_000_000 + world.tick * 1000).unwrap();
+                }
+                _ => {}
             }
         }
-        if let Ok(listed) = store.keyframes() {
-            let known =
-                |kept: &KeyframeMeta| images.get(&kept.tick.0).is_some_and(|image| meta(0, image) == *kept);
-            assert!(listed.kept.iter().all(known), "byte {at}");
+        check(&store, &written, &ledger);
+        let newest = store.snapshots().kept[0];
+        prop_assert_eq!(newest.tick.0, *written.keys().next_back().unwrap());
+        drop(store);
+        check(&open(&disk), &written, &ledger);
+    }
+}
+
+/// Images of all shapes, and partitions that come and go at their borders.
+#[test]
+fn rows_at_the_borders_of_partitions_come_back() {
+    let disk = SimDisk::default();
+    let store = open(&disk);
+    let mut world = World::new(0, 1);
+    let mut draws = Draws(7);
+    let mut written = BTreeMap::new();
+    for rows in [0, 1, CHUNK_ROWS, CHUNK_ROWS + 1, CHUNK_ROWS - 1, 2 * CHUNK_ROWS + 5, 3, CHUNK_ROWS + 2, 0] {
+        world.tables.truncate(1);
+        while world.tables[0].rows.len() < rows {
+            world.spawn(&mut draws);
         }
+        world.tables[0].rows.truncate(rows);
+        let image = Arc::new(world.image());
+        write(&store, &image, &[]).unwrap();
+        written.insert(world.tick, image);
+        world.tick += 1;
     }
-    assert!(missing > 30 && whole > 300, "{refused} refused, {missing} missing, {whole} whole");
+    check(&store, &written, &BTreeMap::new());
+    // In parallel on a pool as well.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    pool.install(|| check(&store, &written, &BTreeMap::new()));
 }
 
-/// A damaged keyframe does not stand in the way of the others, nor of new ones.
+/// Any thread may read while one writes and prunes: what it gets is right, or was pruned meanwhile.
 #[test]
-fn a_damaged_keyframe_is_reported_and_goes() {
-    let dir = tempfile::tempdir().unwrap();
-    let images = [image(1, &[10]), image(2, &[10])];
-    let store = open(dir.path()).unwrap();
+fn reading_goes_on_while_snapshots_are_written() {
+    let disk = SimDisk::default();
+    let store = open(&disk);
+    let mut world = World::new(60, 12);
+    let mut images = Vec::new();
+    for step in 0..120 {
+        images.push(Arc::new(world.image()));
+        world.step(step);
+    }
+    let by_tick: BTreeMap<u64, &Arc<Image>> = images.iter().map(|image| (image.tick.0, image)).collect();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let loads: usize = std::thread::scope(|scope| {
+        let read = || {
+            let mut loads = 0;
+            let mut draws = Draws(9);
+            while !done.load(std::sync::atomic::Ordering::Acquire) {
+                let kept = store.snapshots().kept;
+                let Some(meta) = (!kept.is_empty()).then(|| kept[draws.below(kept.len())]) else { continue };
+                match store.load(0, meta.tick) {
+                    Ok(loaded) => {
+                        assert_eq!(loaded.image, **by_tick[&meta.tick.0]);
+                        loads += 1;
+                    }
+                    Err(error) => {
+                        let kept = store.snapshots().kept;
+                        assert!(!kept.contains(&meta), "{error}");
+                    }
+                }
+            }
+            loads
+        };
+        let readers = [scope.spawn(read), scope.spawn(read)];
+        for image in &images {
+            write(&store, image, &[]).unwrap();
+            store.prune(1_000_000 + image.tick.0 * 1000).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Release);
+        readers.map(|reader| reader.join().unwrap()).into_iter().sum()
+    });
+    assert!(loads > 20, "{loads}");
+}
+
+/// Epochs open beside the old one, a share with each write, and the old one stays.
+#[test]
+fn an_epoch_opens_without_a_spike() {
+    let disk = SimDisk::default();
+    let store = open(&disk);
+    let mut world = World::new(6 * CHUNK_ROWS, 3);
+    let mut shares = Vec::new();
+    let mut begun = 0;
+    for step in 0..40u64 {
+        let stats = write(&store, &Arc::new(world.image()), &[]).unwrap();
+        if step > 0 {
+            assert_eq!(stats.partitions_full, 0, "no snapshot is whole but the first");
+            begun += u64::from(stats.epoch_begun);
+            shares.extend((stats.opening_bytes > 0).then_some(stats.opening_bytes));
+        }
+        world.tick += 1;
+        world.tables[0].rows[step as usize][0][0] ^= 1;
+    }
+    assert_eq!(begun, 1, "by its age");
+    assert_eq!(shares.len(), 3);
+    // A third each, or a partition more.
+    let most = *shares.iter().max().unwrap();
+    assert!(most * 2 < shares.iter().sum(), "{shares:?}");
+    assert!(disk.files().iter().all(|path| path.extension().unwrap() == "redb"));
+    assert_eq!(disk.files().len(), 2);
+}
+
+#[test]
+fn old_epochs_are_thinned_and_then_removed() {
+    let disk = SimDisk::default();
+    let store = open(&disk);
+    let mut world = World::new(50, 4);
+    let mut written = BTreeMap::new();
+    let (mut thinned, mut removed) = (0, 0);
+    for step in 0..500 {
+        let image = Arc::new(world.image());
+        write(&store, &image, &[]).unwrap();
+        written.insert(world.tick, image);
+        let now = 1_000_000 + world.tick * 1000;
+        let pruned = store.prune(now).unwrap();
+        thinned += pruned.epochs_thinned;
+        removed += pruned.epochs_removed;
+        let kept = store.snapshots().kept;
+        assert_eq!(pruned.oldest_lsn, kept.iter().map(|meta| meta.lsn).min().unwrap());
+        assert!(kept.iter().all(|meta| now - meta.unix_millis < 300_000), "nothing stays for ever");
+        assert!(kept.len() < 150, "{}", kept.len());
+        let dense = written.keys().filter(|tick| now < 1_000_000 + **tick * 1000 + 40_000);
+        for tick in dense {
+            assert!(kept.iter().any(|meta| meta.tick.0 == *tick), "tick {tick} at step {step}");
+        }
+        world.tick += 1;
+        world.tables[0].rows[0][0][0] ^= 1;
+    }
+    assert!(thinned > 5 && removed > 5, "{thinned} {removed}");
+    // However old they are, the newest two epochs stay.
+    let newest = store.snapshots().kept[0];
+    store.prune(u64::MAX).unwrap();
+    assert_eq!(store.snapshots().kept[0], newest);
+    assert_eq!(disk.files().iter().filter(|path| path.extension().unwrap() == "redb").count(), 2);
+    let image = Arc::new(world.image());
+    write(&store, &image, &[]).unwrap();
+    written.insert(world.tick, image);
+    check(&store, &written, &BTreeMap::new());
+    drop(store);
+    check(&open(&disk), &written, &BTreeMap::new());
+}
+
+#[test]
+fn branches_have_epochs_of_their_own() {
+    let disk = SimDisk::default();
+    let store = open(&disk);
+    let mut world = World::new(30, 5);
+    let mut images = Vec::new();
+    for _ in 0..4 {
+        let image = Arc::new(world.image());
+        write(&store, &image, &[(images.len() as u64, vec![1])]).unwrap();
+        images.push(image);
+        world.step(images.len() as u64);
+    }
+    // Back to the second, and on from there.
+    let second = meta(0, &images[1]);
+    let loaded = store.load(0, second.tick).unwrap();
+    store.resume(second, Arc::new(loaded.image)).unwrap();
+    store.begin_epoch();
+    let other = Arc::new(share(&images[1], {
+        let mut image = (*images[1]).clone();
+        image.tick = Tick(second.tick.0 + 1);
+        image.resources[0].bytes = vec![42];
+        image.hash = hash_of(&image);
+        image
+    }));
+    assert!(store.write(&snapshot(1, &other, &[(50, vec![2])])).unwrap().epoch_begun);
+    let kept = store.snapshots().kept;
+    assert_eq!((kept[0].branch, kept[0].tick), (1, other.tick), "newest by its place in the log");
+    assert_eq!(store.load(1, other.tick).unwrap().image, *other);
     for image in &images {
-        store.write_keyframe(&meta(0, image), image).unwrap();
+        assert_eq!(store.load(0, image.tick).unwrap().image, **image);
     }
-    let path = store.path().to_path_buf();
-    drop(store);
-    // Through redb, so that its own structure is sound.
-    let db = redb::Database::create(&path).unwrap();
-    let txn = db.begin_write().unwrap();
-    let keyframes: redb::TableDefinition<'_, (u32, u64), &[u8]> = redb::TableDefinition::new("keyframes");
-    {
-        let mut table = txn.open_table(keyframes).unwrap();
-        let mut header = redb::ReadableTable::get(&table, (0, 2)).unwrap().unwrap().value().to_vec();
-        header[40] ^= 1;
-        table.insert((0, 2), header.as_slice()).unwrap();
-    }
-    txn.commit().unwrap();
-    drop(db);
-    let store = open(dir.path()).unwrap();
-    let listed = store.keyframes().unwrap();
-    assert_eq!(listed.kept, [meta(0, &images[0])]);
-    assert_eq!(listed.damaged.len(), 1);
-    assert!(
-        listed.damaged[0].to_string().contains("the header of tick 2 on branch 0"),
-        "{}",
-        listed.damaged[0]
-    );
-    assert!(matches!(store.load(0, Tick(2)), Err(StoreError::Damaged { .. })));
-    assert_eq!(store.load(0, Tick(1)).unwrap(), images[0]);
-    let next = image(3, &[10]);
-    store.write_keyframe(&meta(0, &next), &next).unwrap();
-    let listed = store.keyframes().unwrap();
-    assert_eq!((listed.kept.len(), listed.damaged.len()), (2, 0));
+    // The ledger is not rewound.
+    let numbers = |ledger: Vec<(u64, Vec<u8>)>| ledger.into_iter().map(|(n, _)| n).collect::<Vec<_>>();
+    assert_eq!(numbers(store.load(1, other.tick).unwrap().ledger), [0, 1, 2, 3, 50]);
+    assert_eq!(numbers(store.load(0, second.tick).unwrap().ledger), [0, 1]);
+    assert!(matches!(store.load(1, second.tick), Err(StoreError::NotFound { .. })));
+    // What nobody needs any more is forgotten.
+    store.set_ledger_floor(3);
+    let mut next = (*other).clone();
+    next.tick = next.tick.next();
+    next.hash = hash_of(&next);
+    let next = Arc::new(next);
+    store.write(&snapshot(1, &next, &[])).unwrap();
+    assert_eq!(numbers(store.load(1, next.tick).unwrap().ledger), [3, 50]);
+    store.begin_epoch();
+    let mut last = (*next).clone();
+    last.tick = last.tick.next();
+    last.hash = hash_of(&last);
+    store.write(&snapshot(1, &Arc::new(last.clone()), &[])).unwrap();
+    assert_eq!(numbers(store.load(1, last.tick).unwrap().ledger), [3, 50]);
 }
 
-/// A page holds little more than what is put into it.
 #[test]
-fn records_fill_their_pages() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), StoreOptions { keyframes_kept: 1, cache_bytes: 1 << 20 }).unwrap();
-    let image = image(1, &[3 * CHUNK_ROWS]);
-    let stats = store.write_keyframe(&meta(0, &image), &image).unwrap();
-    let path = store.path().to_path_buf();
+fn images_that_contradict_themselves_are_refused() {
+    let disk = SimDisk::default();
+    let store = open(&disk);
+    let world = World::new(20, 6);
+    let good = Arc::new(world.image());
+    write(&store, &good, &[]).unwrap();
+    let refused = |change: &dyn Fn(&mut Image, &mut everworld_persistence::SnapshotMeta)| {
+        let mut image = (*good).clone();
+        image.tick = image.tick.next();
+        image.hash = hash_of(&image);
+        let mut meta = meta(0, &image);
+        change(&mut image, &mut meta);
+        let snapshot =
+            everworld_persistence::Snapshot { meta, image: Arc::new(image), host: &[], ledger: &[] };
+        matches!(store.write(&snapshot), Err(StoreError::Malformed(_)))
+    };
+    assert!(refused(&|_, meta| meta.hash.0 ^= 1));
+    assert!(refused(&|_, meta| meta.entities += 1));
+    assert!(refused(&|_, meta| meta.tick = Tick(9999)));
+    assert!(refused(&|image, _| image.tables[0].rows += 1));
+    assert!(refused(&|image, meta| {
+        image.tick = good.tick;
+        meta.tick = good.tick;
+    }));
+    assert!(!refused(&|_, _| ()), "the store goes on after a refusal");
+}
+
+/// A row order that is another one than the store believes would turn differences to nonsense.
+#[test]
+fn resuming_with_other_rows_begins_an_epoch() {
+    let disk = SimDisk::default();
+    let store = open(&disk);
+    let mut world = World::new(40, 8);
+    write(&store, &Arc::new(world.image()), &[]).unwrap();
     drop(store);
-    let db = redb::Database::create(path).unwrap();
-    let txn = db.begin_write().unwrap();
-    let records: redb::TableDefinition<'_, (u32, u64, u32, u32), &[u8]> =
-        redb::TableDefinition::new("records");
-    let table = txn.open_table(records).unwrap();
-    let pages = redb::ReadableTableMetadata::stats(&table).unwrap();
-    let allocated = pages.stored_bytes() + pages.metadata_bytes() + pages.fragmented_bytes();
-    let ratio = allocated as f64 / stats.written_bytes as f64;
-    assert!((1.0..1.1).contains(&ratio), "{ratio}");
+    let store = open(&disk);
+    let newest = store.snapshots().kept[0];
+    let image = store.load(0, newest.tick).unwrap().image.shuffled(1);
+    store.resume(newest, Arc::new(image)).unwrap();
+    world.tick += 1;
+    assert!(write(&store, &Arc::new(world.image()), &[]).unwrap().epoch_begun);
+}
+
+#[test]
+fn snapshots_leave_and_enter_as_files() {
+    let disk = SimDisk::default();
+    let store = open(&disk);
+    let mut world = World::new(300, 9);
+    let mut images = Vec::new();
+    for step in 0..4 {
+        let image = Arc::new(world.image());
+        write(&store, &image, &[(step, vec![step as u8])]).unwrap();
+        images.push(image);
+        world.step(step);
+    }
+    let path = Path::new("data/third.everworld");
+    // What an earlier try left behind is in nobody's way.
+    disk.set_file(Path::new("data/third.everworld.opening"), vec![1, 2, 3]);
+    store.export(0, images[2].tick, path).unwrap();
+    assert!(store.export(0, images[2].tick, path).is_err(), "nothing is overwritten");
+    let imported = Store::import(&disk, path).unwrap();
+    assert_eq!(imported, store.load(0, images[2].tick).unwrap());
+    assert_eq!(imported.image, *images[2]);
+    let bytes = disk.file(path).unwrap();
+    // Cut anywhere it is refused; what is not verified is not used.
+    for length in (0..bytes.len()).step_by(bytes.len() / 23) {
+        disk.set_file(path, bytes[..length].to_vec());
+        assert!(Store::import(&disk, path).is_err(), "cut to {length}");
+    }
+}
+
+#[test]
+fn a_backup_is_a_store_of_the_same_snapshots() {
+    let disk = SimDisk::default();
+    let store = open(&disk);
+    let mut world = World::new(100, 10);
+    let (mut written, mut ledger) = (BTreeMap::new(), BTreeMap::new());
+    for step in 0..60 {
+        let image = Arc::new(world.image());
+        write(&store, &image, &[(step, vec![1])]).unwrap();
+        ledger.insert(step, world.tick);
+        written.insert(world.tick, image);
+        world.step(step);
+    }
+    let target = Path::new("data/backup");
+    store.backup(target).unwrap();
+    disk.sync_dir(Path::new("data")).unwrap();
+    // Durable, too: it survives a loss of power.
+    let cut = disk.cut(Cut::Synced);
+    let (copy, report) = Store::open(Arc::new(cut.clone()), target, options()).unwrap();
+    assert_eq!(report, everworld_persistence::StoreReport::default());
+    assert_eq!(copy.snapshots().kept, store.snapshots().kept);
+    check(&copy, &written, &ledger);
+}
+
+/// A backup of a world that goes on: snapshots, and a log that covers them (D7).
+#[test]
+fn a_live_world_is_backed_up_with_its_log() {
+    let disk = SimDisk::default();
+    let store = open(&disk);
+    let options = LogOptions { segment_bytes: SEGMENT_BYTES_MIN, ..LogOptions::new(7, [1; 16]) };
+    let (log, _) = Log::open(Arc::new(disk.clone()), &dir().join("log"), &options).unwrap();
+    let log = LogWriter::start(log, 100).unwrap();
+    let mut world = World::new(40, 13);
+    let append = |tick: u64| {
+        let lsn = log.append(Record::Horizon { tick: Tick(tick) }, None).unwrap();
+        log.wait_durable(lsn).unwrap()
+    };
+    for step in 0..30 {
+        let point = append(world.tick);
+        let image = Arc::new(world.image());
+        let mut snapshot = snapshot(0, &image, &[]);
+        (snapshot.meta.lsn, snapshot.meta.chain) = (point.lsn, point.chain);
+        store.write(&snapshot).unwrap();
+        world.step(step);
+    }
+    append(999);
+    let target = Path::new("data/backup");
+    let report = backup(&store, &log, target).unwrap();
+    assert_eq!((report.durable, report.damaged.len()), (log.durable(), 0));
+    assert!(backup(&store, &log, target).is_err(), "nothing is overwritten");
+    append(1000);
+
+    let cut = disk.cut(Cut::Synced);
+    let (copy, _) = Store::open(Arc::new(cut.clone()), target, self::options()).unwrap();
+    assert_eq!(copy.snapshots().kept, store.snapshots().kept);
+    let known_durable =
+        copy.snapshots().kept.into_iter().map(|meta| DurablePoint { lsn: meta.lsn, chain: meta.chain });
+    let options = LogOptions { known_durable: known_durable.collect(), ..options };
+    let (copied, _) = Log::open(Arc::new(cut), &target.join("log"), &options).unwrap();
+    let last = copied.records(1).last().unwrap().unwrap();
+    assert_eq!(last, (31, Record::Horizon { tick: Tick(999) }));
+}
+
+/// Looking changes nothing, also where the writer still has the files open.
+#[test]
+fn reading_only_changes_nothing() {
+    let disk = SimDisk::default();
+    let store = open(&disk);
+    let mut world = World::new(100, 11);
+    for step in 0..30 {
+        write(&store, &Arc::new(world.image()), &[]).unwrap();
+        world.step(step);
+    }
+    // As a crash leaves it.
+    let crashed = disk.cut(Cut::Issued);
+    let operations = crashed.operations();
+    let (look, _) = Store::open_read_only(Arc::new(crashed.clone()), &dir(), options()).unwrap();
+    assert_eq!(look.snapshots().kept, store.snapshots().kept);
+    for meta in look.snapshots().kept {
+        assert_eq!(look.load(meta.branch, meta.tick).unwrap(), store.load(meta.branch, meta.tick).unwrap());
+    }
+    assert!(matches!(write(&look, &Arc::new(world.image()), &[]), Err(StoreError::ReadOnly { .. })));
+    assert!(matches!(look.prune(0), Err(StoreError::ReadOnly { .. })));
+    drop(look);
+    assert_eq!(crashed.operations(), operations);
+}
+
+#[test]
+fn other_formats_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Store::open(Arc::new(RealDisk), dir.path(), options());
+    let (store, _) = open().unwrap();
+    write(&store, &Arc::new(World::new(3, 1).image()), &[]).unwrap();
+    drop(store);
+    let set_format = |format: u32| {
+        let db = redb::Database::open(dir.path().join("epoch-00000001.redb")).unwrap();
+        let table: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("format");
+        let txn = db.begin_write().unwrap();
+        let mut record = b"EVRWSTO\0".to_vec();
+        record.extend(format.to_le_bytes());
+        record.extend([0; 4]);
+        record.extend(xxhash_rust::xxh3::xxh3_64(&record).to_le_bytes());
+        txn.open_table(table).unwrap().insert("store", record.as_slice()).unwrap();
+        txn.commit().unwrap();
+    };
+    set_format(STORE_FORMAT + 1);
+    let error = open().err().unwrap();
+    assert!(error.to_string().contains("store format version 3, this build reads up to 2"), "{error}");
+    set_format(1);
+    let error = open().err().unwrap();
+    assert!(error.to_string().contains("store format 1, this build reads format 2 only"), "{error}");
+    set_format(STORE_FORMAT);
+    assert_eq!(open().unwrap().0.snapshots().kept.len(), 1);
 }

@@ -1,9 +1,10 @@
 //! What several tests need: small logs, records of any size.
 
-use crate::mem_disk::MemDisk;
 use everworld_engine::{StateHash, Tick};
+use everworld_persistence::sim::SimDisk;
 use everworld_persistence::{
-    Control, DurablePoint, InputRecord, Log, LogError, LogOptions, OpenReport, Record, SEGMENT_BYTES_MIN,
+    Control, DurablePoint, IdempotencyKey, InputRecord, Log, LogError, LogOptions, OpenReport, Record,
+    SEGMENT_BYTES_MIN,
 };
 use std::{path::PathBuf, sync::Arc};
 
@@ -27,11 +28,11 @@ pub fn options() -> LogOptions {
     LogOptions { segment_bytes: SEGMENT_BYTES_MIN, ..LogOptions::new(WORLD, BUILD) }
 }
 
-pub fn open(disk: &MemDisk) -> Result<(Log, OpenReport), LogError> {
+pub fn open(disk: &SimDisk) -> Result<(Log, OpenReport), LogError> {
     open_with(disk, &options())
 }
 
-pub fn open_with(disk: &MemDisk, options: &LogOptions) -> Result<(Log, OpenReport), LogError> {
+pub fn open_with(disk: &SimDisk, options: &LogOptions) -> Result<(Log, OpenReport), LogError> {
     Log::open(Arc::new(disk.clone()), &dir(), options)
 }
 
@@ -49,6 +50,7 @@ pub fn input(seq: u64, bytes: usize) -> Record {
         principal: "tester".into(),
         request_id: format!("r{seq}"),
         payload: (0..bytes).map(|i| (i as u64 * 31 + seq * 7) as u8).collect(),
+        idempotency: seq.is_multiple_of(4).then(|| IdempotencyKey { key: format!("k{seq}"), body_hash: seq }),
     })
 }
 
@@ -66,11 +68,15 @@ pub fn each_kind() -> Vec<Record> {
         control(Control::Step { until: Tick(9) }),
         control(Control::Rate { millihertz: 0 }),
         Record::Checkpoint { tick: Tick(10), hash: StateHash(0x1234) },
+        control(Control::Quarantine { system: "visits::meet".into() }),
+        control(Control::Skip { seq: 2 }),
+        control(Control::Branch { branch: 1, parent: 0, tick: Tick(8), floor_seq: 1 }),
+        Record::Hung { tick: Tick(11), system: "visits::meet".into() },
     ]
 }
 
 /// A log of all kinds of records, committed one, three and the rest at a time.
-pub fn small_log(disk: &MemDisk) -> (Vec<Record>, DurablePoint) {
+pub fn small_log(disk: &SimDisk) -> (Vec<Record>, DurablePoint) {
     let (mut log, _) = open(disk).unwrap();
     let records = each_kind();
     for batch in [&records[..1], &records[1..4], &records[4..]] {

@@ -1,0 +1,318 @@
+//! Brings a world back from what a crash left of its disk, and holds what comes back against what was known outside.
+
+use super::{
+    life::{DATA, Fact, quick_store},
+    reference::{self, Replayed},
+};
+use crate::{harness, scenarios};
+use everworld::{
+    spine::{Spine, SpineError, SpineOptions, chain},
+    status::WorldStatus,
+};
+use everworld_engine::{Options, Parallel, StateHash, Tick};
+use everworld_persistence::{Disk, LogError, Record};
+use everworld_systems::WorldRecord;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+/// What is known of a world before it is brought back.
+pub(crate) struct Case {
+    pub(crate) record: WorldRecord,
+    /// Each with the number of operations that the disk had begun.
+    pub(crate) facts: Vec<(u64, Fact)>,
+    /// All records that the log ever had, those that were cut included.
+    pub(crate) records: BTreeMap<u64, Record>,
+    pub(crate) segment_bytes: u64,
+    /// By the chain value at the end of a log: the same log is replayed once.
+    memo: Mutex<BTreeMap<u64, Arc<Replayed>>>,
+}
+
+/// What judging came to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Findings {
+    /// Recoveries that were tried.
+    pub(crate) recoveries: u64,
+    /// Of them, those that found no world yet and began one.
+    pub(crate) begun_anew: u64,
+    /// Those that computed ticks again.
+    pub(crate) replays: u64,
+    /// Facts that were held against what came back.
+    pub(crate) acknowledged: u64,
+    pub(crate) shown: u64,
+    pub(crate) hashes: u64,
+    /// Those that fell short.
+    pub(crate) lost: u64,
+    pub(crate) contradicted: u64,
+    pub(crate) differences: u64,
+    pub(crate) refused: u64,
+    pub(crate) panics: u64,
+    /// What the first ones were.
+    pub(crate) first: Vec<String>,
+}
+
+const NOTES_MAX: usize = 8;
+
+impl Findings {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.recoveries += other.recoveries;
+        self.begun_anew += other.begun_anew;
+        self.replays += other.replays;
+        self.acknowledged += other.acknowledged;
+        self.shown += other.shown;
+        self.hashes += other.hashes;
+        self.lost += other.lost;
+        self.contradicted += other.contradicted;
+        self.differences += other.differences;
+        self.refused += other.refused;
+        self.panics += other.panics;
+        self.first.extend(other.first);
+        self.first.truncate(NOTES_MAX);
+    }
+
+    /// Everything that must not be.
+    pub(crate) fn faults(&self) -> u64 {
+        self.lost + self.contradicted + self.differences + self.refused + self.panics
+    }
+
+    fn note(&mut self, text: String) {
+        if self.first.len() < NOTES_MAX {
+            self.first.push(text);
+        }
+    }
+}
+
+impl Case {
+    pub(crate) fn new(
+        record: WorldRecord,
+        facts: Vec<(u64, Fact)>,
+        records: BTreeMap<u64, Record>,
+        segment_bytes: u64,
+    ) -> Self {
+        Self { record, facts, records, segment_bytes, memo: Mutex::default() }
+    }
+
+    /// Brings the world back; all facts that were known before operation `until` must hold. `data` is the data directory.
+    pub(crate) fn judge(&self, disk: &Arc<dyn Disk>, data: &Path, until: u64, draw: u64) -> Findings {
+        let mut findings = Findings { recoveries: 1, ..Findings::default() };
+        let before = harness::panics();
+        let judged = catch_unwind(AssertUnwindSafe(|| self.hold(disk, data, until, draw, &mut findings)));
+        match judged {
+            Ok(Ok(())) => {}
+            Ok(Err(Broken::Refused(error))) => {
+                findings.refused += 1;
+                findings.note(format!("refused: {}", chain(&error)));
+            }
+            Ok(Err(Broken::Harness(error))) => {
+                findings.differences += 1;
+                findings.note(format!("the log cannot be told a second time: {error:#}"));
+            }
+            Err(_) => findings.note("a panic".into()),
+        }
+        findings.panics += harness::panics() - before;
+        findings
+    }
+
+    fn hold(
+        &self,
+        disk: &Arc<dyn Disk>,
+        data: &Path,
+        until: u64,
+        draw: u64,
+        findings: &mut Findings,
+    ) -> Result<(), Broken> {
+        // The other number of threads than the reference has.
+        let parallel = if draw.is_multiple_of(4) { Parallel::Always } else { Parallel::Never };
+        let mut options =
+            harness::options(if draw.is_multiple_of(4) { 2 } else { 1 }).map_err(Broken::Harness)?;
+        options.parallel = parallel;
+        let dir: PathBuf = data.join("worlds").join(&self.record.world);
+        let is_new = !disk.exists(&dir.join("log")).unwrap_or(false);
+        let known: Vec<&Fact> =
+            self.facts.iter().filter(|(op, _)| *op <= until).map(|(_, fact)| fact).collect();
+        if is_new && !known.is_empty() {
+            findings.lost += known.len() as u64;
+            findings.note("the world is gone".into());
+            return Ok(());
+        }
+        let mut observed: BTreeMap<Tick, StateHash> = BTreeMap::new();
+        let wanted: BTreeSet<Tick> = known
+            .iter()
+            .filter_map(|fact| match fact {
+                Fact::Hash { tick, .. } => Some(*tick),
+                _ => None,
+            })
+            .collect();
+        let mut observe = |live: &everworld_engine::LiveWorld| {
+            if wanted.contains(&live.now()) {
+                observed.insert(live.now(), live.state_hash());
+            }
+        };
+        let (mut spine, mut live) = self.open(disk, data, options, &mut observe).map_err(Broken::Refused)?;
+        findings.begun_anew += u64::from(is_new);
+        findings.replays += u64::from(spine.replayed > 0);
+        let told = self.told(&spine).map_err(Broken::Harness)?;
+        let (branch, now, hash) = (spine.history.branches().current(), live.now(), live.state_hash());
+        if (branch, now) != (told.branch, told.tick) || told.hash(branch, now) != Some(hash) {
+            findings.differences += 1;
+            findings.note(format!(
+                "came back at ({branch}, {now}) with {hash}, by the log it is ({}, {}) with {:?}",
+                told.branch,
+                told.tick,
+                told.hash(told.branch, told.tick)
+            ));
+        }
+        for (tick, hash) in &observed {
+            // Of the line that was replayed, ticks before its beginning are its parent's.
+            let same = told.hashes.iter().any(|((_, known), value)| known == tick && value == hash);
+            if !same {
+                findings.differences += 1;
+                findings.note(format!("tick {tick} came by with {hash}, which no line has"));
+            }
+        }
+        let queued: Vec<u64> = spine.queued.iter().map(|logged| logged.input.seq).collect();
+        if queued != told.queued {
+            findings.differences += 1;
+            findings.note(format!("queued are {queued:?}, by the log {:?}", told.queued));
+        }
+        for fact in known {
+            match fact {
+                Fact::Acknowledged { seq, mark } => {
+                    findings.acknowledged += 1;
+                    if told.marks.get(seq) != Some(&Some(*mark)) {
+                        findings.lost += 1;
+                        findings.note(format!("acknowledged input {seq} (mark {mark}) is gone"));
+                    }
+                }
+                Fact::Shown { branch: on, tick } => {
+                    findings.shown += 1;
+                    if *on > branch || (*on == branch && *tick > now) {
+                        findings.contradicted += 1;
+                        findings.note(format!("({on}, {tick}) was shown, it came back at ({branch}, {now})"));
+                    }
+                }
+                Fact::Hash { branch: on, tick, hash } => {
+                    findings.hashes += 1;
+                    if told.hash(*on, *tick) != Some(*hash) {
+                        findings.contradicted += 1;
+                        let found = told.hash(*on, *tick);
+                        findings.note(format!("({on}, {tick}) was shown with {hash}, it has {found:?}"));
+                    }
+                }
+            }
+        }
+        // The inputs that no tick had are applied now; in some cases only, as it doubles the work.
+        if draw.is_multiple_of(3) {
+            let after = spine.tick_by_hand(&mut live).map(|()| live.state_hash());
+            let failed_there = told.after == StateHash::default();
+            if !failed_there && after.as_ref().ok() != Some(&told.after) {
+                findings.differences += 1;
+                findings.note(format!("one tick later the hash is {after:?}, by the log {}", told.after));
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the world, without an orderly end: the log's thread ends when the spine goes.
+    fn open(
+        &self,
+        disk: &Arc<dyn Disk>,
+        data: &Path,
+        options: Options,
+        observe: &mut dyn FnMut(&everworld_engine::LiveWorld),
+    ) -> Result<(Spine, everworld_engine::LiveWorld), SpineError> {
+        let lock = File::open("/dev/null").map_err(|source| SpineError::Io {
+            what: "open",
+            path: "/dev/null".into(),
+            source,
+        })?;
+        let spine_options = SpineOptions {
+            disk: disk.clone(),
+            segment_bytes: self.segment_bytes,
+            store: quick_store(),
+            ..SpineOptions::default()
+        };
+        let status = WorldStatus::default();
+        Spine::open_observed(
+            lock,
+            data,
+            &self.record,
+            scenarios::plugins(),
+            options,
+            &spine_options,
+            &status,
+            observe,
+        )
+    }
+
+    /// The log, told a second time on two threads.
+    fn told(&self, spine: &Spine) -> anyhow::Result<Arc<Replayed>> {
+        let chain = spine.log.durable().chain;
+        if let Some(known) = self.memo.lock().ok().and_then(|memo| memo.get(&chain).cloned()) {
+            return Ok(known);
+        }
+        let records = self.merged(spine)?;
+        let mut seen: BTreeMap<u32, Tick> = BTreeMap::new();
+        for (_, fact) in &self.facts {
+            if let Fact::Shown { branch, tick } | Fact::Hash { branch, tick, .. } = fact {
+                let newest = seen.entry(*branch).or_default();
+                *newest = (*newest).max(*tick);
+            }
+        }
+        let told = Arc::new(reference::replay(&records, &seen, 2)?);
+        if let Ok(mut memo) = self.memo.lock() {
+            memo.insert(chain, told.clone());
+        }
+        Ok(told)
+    }
+
+    /// All records that a world has when it comes back from that disk, those that were cut before included.
+    pub(crate) fn records_at(
+        &self,
+        disk: &Arc<dyn Disk>,
+        data: &Path,
+    ) -> anyhow::Result<BTreeMap<u64, Record>> {
+        let (spine, _live) = self.open(disk, data, harness::options(1)?, &mut |_| {})?;
+        self.merged(&spine)
+    }
+
+    /// What the log has, and before it what was cut from it.
+    pub(crate) fn merged(&self, spine: &Spine) -> anyhow::Result<BTreeMap<u64, Record>> {
+        let mut records = BTreeMap::new();
+        let mut from = 1;
+        'again: loop {
+            for entry in spine.log.records(from) {
+                match entry {
+                    Ok((lsn, record)) => _ = records.insert(lsn, record),
+                    Err(LogError::Missing { first_lsn, .. }) if from == 1 && first_lsn > 1 => {
+                        from = first_lsn;
+                        continue 'again;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            break;
+        }
+        let first = records.first_key_value().map_or(1, |(lsn, _)| *lsn);
+        records.extend(self.records.range(..first).map(|(lsn, record)| (*lsn, record.clone())));
+        let gap = records.keys().zip(1..).find(|(lsn, expected)| **lsn != *expected);
+        if let Some((lsn, expected)) = gap {
+            anyhow::bail!("record {expected} is nowhere, the next one is {lsn}");
+        }
+        Ok(records)
+    }
+}
+
+enum Broken {
+    Refused(SpineError),
+    Harness(anyhow::Error),
+}
+
+/// The data directory on a disk in memory.
+pub(crate) fn data() -> &'static Path {
+    Path::new(DATA)
+}

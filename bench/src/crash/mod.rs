@@ -1,0 +1,352 @@
+//! `crash`: worlds whose disk loses power, whose process is killed, and that crash again while they come back.
+//!
+//! Lives of the product's own host run on a disk in memory that keeps an image before some of its operations; from
+//! each image disks are made as a crash could leave them, and each of those is brought back and held against what was
+//! known outside at that moment (D1, D2, D3). Some hundred real processes are killed beside that.
+
+mod hook;
+mod judge;
+mod life;
+mod real;
+mod reference;
+mod trial;
+
+pub(crate) use judge::{Case, Findings, data};
+pub(crate) use real::{ChildArgs, child};
+pub(crate) use trial::{Trial, lying};
+
+use crate::{
+    Outcome, harness,
+    harness::{none, some},
+    report::{Report, Row},
+};
+use anyhow::Context as _;
+use clap::Args;
+use everworld::rig::Rig;
+use everworld_engine::random::Draws;
+use everworld_persistence::{
+    Disk,
+    sim::{Cut, SimDisk},
+};
+use life::{Fact, Lived, Script, Step, Teller};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+#[derive(Args, Clone)]
+pub(crate) struct CrashArgs {
+    /// Kills: everything that was issued stays
+    #[arg(long, default_value_t = 200)]
+    kill: u64,
+    /// Images after a loss of power: of what was not synced, any of it stays
+    #[arg(long, default_value_t = 2_000)]
+    power_loss: u64,
+    /// Crashes while coming back from a crash
+    #[arg(long, default_value_t = 200)]
+    double: u64,
+    /// Of the kills, so many of real processes; 0 is by the number of kills, 500 from 10,000 on
+    #[arg(long, default_value_t = 0)]
+    real: u64,
+    /// What the scripts and the images are drawn from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where images that show a fault are kept
+    #[arg(long)]
+    keep: Option<PathBuf>,
+}
+
+/// Shares of a life: images, and cuts of each.
+const IMAGES_PER_LIFE: u64 = 120;
+
+/// Prints what the log of a kept image says: to look at a fault.
+pub(crate) fn look(dir: &std::path::Path) -> anyhow::Result<()> {
+    let disk: Arc<dyn Disk> = Arc::new(everworld_persistence::RealDisk);
+    let options = everworld_persistence::LogOptions::new(everworld::spine::world_id("churn"), [0; 16]);
+    let log = dir.join("data/worlds/churn/log");
+    let (log, report) = everworld_persistence::LogReader::open(disk, &log, &options)?;
+    println!("{report:?}");
+    for entry in log.records(report.first_lsn) {
+        let (lsn, record) = entry?;
+        let mut text = format!("{record:?}");
+        text.truncate(160);
+        println!("{lsn} {text}");
+    }
+    Ok(())
+}
+
+/// A teller that counts a disk's operations.
+struct Counting<'d> {
+    disk: &'d SimDisk,
+    facts: Vec<(u64, Fact)>,
+}
+
+impl Teller for Counting<'_> {
+    fn tell(&mut self, fact: Fact) {
+        self.facts.push((self.disk.operations(), fact));
+    }
+}
+
+/// What still is to be done.
+struct Wanted {
+    kill: AtomicU64,
+    power_loss: AtomicU64,
+    double: AtomicU64,
+}
+
+impl Wanted {
+    fn take(counter: &AtomicU64) -> bool {
+        counter.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    fn is_done(&self) -> bool {
+        [&self.kill, &self.power_loss, &self.double].iter().all(|left| left.load(Relaxed) == 0)
+    }
+}
+
+#[derive(Default)]
+struct Total {
+    lives: u64,
+    operations: u64,
+    records: u64,
+    snapshots: u64,
+    steps: BTreeMap<Step, u64>,
+    kills: Findings,
+    cuts: Findings,
+    doubles: Findings,
+    first_start: u64,
+}
+
+pub(crate) fn run(args: &CrashArgs) -> Outcome {
+    harness::count_panics();
+    let real = if args.real > 0 { args.real } else { (args.kill / 20).min(500) }.min(args.kill);
+    let kills = real::kill(real, args.seed, args.keep.as_deref())?;
+    let wanted = Wanted {
+        kill: AtomicU64::new(args.kill - real),
+        power_loss: AtomicU64::new(args.power_loss),
+        double: AtomicU64::new(args.double),
+    };
+    let total = Mutex::new(Total::default());
+    let next_life = AtomicU64::new(0);
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| -> anyhow::Result<()> {
+        let workers: Vec<_> = (0..jobs)
+            .map(|_| {
+                scope.spawn(|| -> anyhow::Result<()> {
+                    while !wanted.is_done() {
+                        let number = next_life.fetch_add(1, Relaxed);
+                        one_world(args, number, &wanted, &total).with_context(|| format!("life {number}"))?;
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        for worker in workers {
+            worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??;
+        }
+        Ok(())
+    })?;
+    let total = total.into_inner().map_err(|_| anyhow::anyhow!("a worker panicked"))?;
+    Ok(Report::new("crash", rows(args, &total, &kills), None))
+}
+
+fn rows(args: &CrashArgs, total: &Total, kills: &real::Kills) -> Vec<Row> {
+    let case = format!("seed {}", args.seed);
+    let mut rows = vec![
+        Row::plain(&case, "lives", total.lives as f64, "lives"),
+        Row::plain(&case, "disk operations", total.operations as f64, "operations"),
+        Row::plain(&case, "log records", total.records as f64, "records"),
+        some(&case, "snapshots", total.snapshots, "snapshots"),
+        some(&case, "crashes at first start", total.first_start, "images"),
+    ];
+    for (step, count) in &total.steps {
+        rows.push(some(&case, &format!("{step:?}"), *count, "steps"));
+    }
+    if kills.findings.recoveries > 0 {
+        let case = format!("kill -9, {case}");
+        rows.push(some(&case, "at counted operations", kills.at_operations, "processes"));
+        rows.push(some(&case, "at random times", kills.at_times, "processes"));
+        rows.push(Row::plain(&case, "ended before", kills.over_before as f64, "processes"));
+        rows.extend(findings_rows(&case, &kills.findings));
+    }
+    for (name, findings) in [("kills", &total.kills), ("power loss", &total.cuts), ("double", &total.doubles)]
+    {
+        rows.extend(findings_rows(&format!("{name}, {case}"), findings));
+    }
+    rows
+}
+
+/// The rows of one kind of crash.
+pub(crate) fn findings_rows(case: &str, findings: &Findings) -> Vec<Row> {
+    for note in &findings.first {
+        eprintln!("{case}: {note}");
+    }
+    vec![
+        Row::plain(case, "recoveries", findings.recoveries as f64, "recoveries"),
+        some(case, "with ticks replayed", findings.replays, "recoveries"),
+        some(case, "acknowledgements checked", findings.acknowledged, "checks"),
+        some(case, "shown ticks checked", findings.shown + findings.hashes, "checks"),
+        none(case, "acknowledged and lost", findings.lost, "inputs"),
+        none(case, "shown and contradicted", findings.contradicted, "facts"),
+        none(case, "other hash than by the log", findings.differences, "recoveries"),
+        none(case, "refused", findings.refused, "recoveries"),
+        none(case, "panics", findings.panics, "panics"),
+    ]
+}
+
+/// A world with up to three lives, each beginning with what a crash left of the one before.
+fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total>) -> anyhow::Result<()> {
+    let mut draws = Draws::new(args.seed, number, 0, 0);
+    // One in eight has inputs of up to 1 MiB, and segments that hold them.
+    let large = number % 8 == 7;
+    let (segment_bytes, bytes_max) = if large { (4 << 20, 1 << 20) } else { (64 << 10, 12_000) };
+    let record =
+        harness::record("churn", u64::from(20 + draws.below(120)), 1 + u64::from(draws.below(1_000)))?;
+    let mut disk = SimDisk::default();
+    let mut facts: Vec<(u64, Fact)> = Vec::new();
+    let mut records = BTreeMap::new();
+    let mut next_mark = 1;
+    for life in 0..3 {
+        let images = if large { IMAGES_PER_LIFE / 8 } else { IMAGES_PER_LIFE };
+        plan_images(&disk, &mut draws, images, life == 0);
+        let script = Script {
+            steps: 24 * (2 + draws.below(3)),
+            bytes_max,
+            failures: life == 0,
+            first_mark: next_mark,
+            first_lsn: records.last_key_value().map_or(1, |(lsn, _): (&u64, _)| lsn + 1),
+        };
+        // What was known in former lives is known from the beginning.
+        facts.iter_mut().for_each(|(op, _)| *op = 0);
+        let mut teller = Counting { disk: &disk, facts };
+        let rig = Rig { disk: Arc::new(disk.clone()), store: Some(life::quick_store()), ..Rig::default() };
+        let config = life::config(judge::data(), segment_bytes);
+        let lived = life::live(rig, &config, &record, script, &mut draws, &mut teller)?;
+        facts = teller.facts;
+        next_mark = lived.next_mark;
+        // Who is stopped while it comes back from a failed tick has not failed.
+        if let Some(error) = lived.ended.as_ref().err().filter(|error| error.exit_code() != 0) {
+            anyhow::bail!("the host failed: {}", everworld::spine::chain(error));
+        }
+        records.extend(lived.records.clone());
+        count(total, &lived, &disk);
+        let images = disk.take_images();
+        let case = Case::new(record.clone(), facts.clone(), records.clone(), segment_bytes);
+        judge_images(args, &case, &images, life == 0, wanted, total, &mut draws)?;
+        if wanted.is_done() || images.is_empty() {
+            return Ok(());
+        }
+        // The next life begins where this one could have ended.
+        let (op, image) = &images[draws.below(images.len() as u32) as usize];
+        facts.retain(|(known, _)| known <= op);
+        disk = image.cut(Cut::Any(draws.u64()));
+        records = continue_from(&case, &disk)?;
+    }
+    Ok(())
+}
+
+/// All records that a world had when it goes on from that disk.
+fn continue_from(
+    case: &Case,
+    disk: &SimDisk,
+) -> anyhow::Result<BTreeMap<u64, everworld_persistence::Record>> {
+    case.records_at(&(Arc::new(disk.copy()) as Arc<dyn Disk>), judge::data())
+}
+
+fn count(total: &Mutex<Total>, lived: &Lived, disk: &SimDisk) {
+    let Ok(mut total) = total.lock() else { return };
+    total.lives += 1;
+    total.operations += disk.operations();
+    total.records += lived.records.len() as u64;
+    total.snapshots += lived.snapshots.saturating_sub(1);
+    for (step, count) in &lived.steps {
+        *total.steps.entry(*step).or_default() += count;
+    }
+}
+
+/// Draws the operations before which the disk is kept: the first ones of a world all, then further and further apart.
+fn plan_images(disk: &SimDisk, draws: &mut Draws, count: u64, is_first: bool) {
+    let mut at = 0;
+    let images = (0..count).map(|i| {
+        at += if is_first && i < count / 3 { 1 } else { 1 + u64::from(draws.below(60)) };
+        at
+    });
+    disk.keep_images_at(images.collect::<Vec<_>>());
+}
+
+fn judge_images(
+    args: &CrashArgs,
+    case: &Case,
+    images: &[(u64, SimDisk)],
+    is_first: bool,
+    wanted: &Wanted,
+    total: &Mutex<Total>,
+    draws: &mut Draws,
+) -> anyhow::Result<()> {
+    // In no order, so that a small count is spread over a life as well.
+    let mut order: Vec<usize> = (0..images.len()).collect();
+    for i in (1..order.len()).rev() {
+        order.swap(i, draws.below(i as u32 + 1) as usize);
+    }
+    for (op, image) in order.into_iter().map(|i| &images[i]) {
+        let mut kills = Findings::default();
+        let mut cuts = Findings::default();
+        let mut doubles = Findings::default();
+        let judge = |cut: Cut, draw: u64| -> anyhow::Result<Findings> {
+            let left = image.cut(cut);
+            let findings = case.judge(&(Arc::new(left) as Arc<dyn Disk>), judge::data(), *op, draw);
+            if findings.faults() > 0
+                && let Some(dir) = &args.keep
+            {
+                let dir = dir.join(format!("seed-{}-{}-{op}-{draw:x}", args.seed, case.record.scenario.seed));
+                std::fs::create_dir_all(&dir)?;
+                image.cut(cut).write_to(&dir)?;
+                std::fs::write(dir.join("findings.txt"), findings.first.join("\n"))?;
+            }
+            Ok(findings)
+        };
+        if Wanted::take(&wanted.kill) {
+            kills.add(judge(Cut::Issued, draws.u64())?);
+        }
+        for i in 0..12 {
+            if !Wanted::take(&wanted.power_loss) {
+                break;
+            }
+            let seed = draws.u64();
+            cuts.add(judge(if i == 0 { Cut::Synced } else { Cut::Any(seed) }, seed)?);
+        }
+        if Wanted::take(&wanted.double) {
+            doubles.add(crash_twice(case, image, *op, draws));
+        }
+        if let Ok(mut total) = total.lock() {
+            total.first_start += u64::from(is_first && *op < 40);
+            total.kills.add(kills);
+            total.cuts.add(cuts);
+            total.doubles.add(doubles);
+        }
+    }
+    Ok(())
+}
+
+/// Crashes, and crashes again while coming back: what is left then is what counts.
+fn crash_twice(case: &Case, image: &SimDisk, op: u64, draws: &mut Draws) -> Findings {
+    let disk = image.cut(Cut::Any(draws.u64()));
+    let mut at = 0;
+    let operations: Vec<u64> = (0..8)
+        .map(|_| {
+            at += u64::from(draws.below(6));
+            at
+        })
+        .collect();
+    disk.keep_images_at(operations);
+    let mut findings = case.judge(&(Arc::new(disk.clone()) as Arc<dyn Disk>), judge::data(), op, draws.u64());
+    for (_, again) in disk.take_images() {
+        let left = again.cut(Cut::Any(draws.u64()));
+        findings.add(case.judge(&(Arc::new(left) as Arc<dyn Disk>), judge::data(), op, draws.u64()));
+    }
+    findings
+}

@@ -1,0 +1,102 @@
+//! `reliability`: runs all harnesses and prints docs/RELIABILITY.md from what they found.
+
+use crate::{
+    bitrot::{self, BitrotArgs},
+    canaries,
+    crash::{self, CrashArgs},
+    det::{self, DetArgs},
+    heavy::{self, HeavyArgs},
+    iofault::{self, IofaultArgs},
+    report::Report,
+};
+use clap::{Args, Parser as _};
+use std::fmt::Write as _;
+
+#[derive(Args)]
+pub(crate) struct ReliabilityArgs {
+    /// The counts that a release must pass; hours. Without it, some minutes
+    #[arg(long)]
+    full: bool,
+    /// What everything is drawn from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// The arguments of a harness, as its command line has them: defaults and checks are the same.
+#[derive(clap::Parser)]
+struct Line<T: Args> {
+    #[command(flatten)]
+    args: T,
+}
+
+fn parse<T: Args>(line: &str) -> anyhow::Result<T> {
+    Ok(Line::<T>::try_parse_from(line.split_whitespace())?.args)
+}
+
+const INTRO: &str = "# Reliability
+
+What the harnesses of `everworld-bench` found, written by `everworld-bench reliability`. Each row is a count of one run; a
+bound that is kept is *met*. Every harness also counts that its faults really fired, and `canaries` shows that each
+would notice the bug that it is there for.
+
+- `crash`: lives of the product's host on a disk in memory, with inputs of 1 B to 1 MiB, inputs for later ticks, repeated
+  keys, pauses, rewinds, failing inputs and systems, snapshots, rolling and pruned epochs. Before some operations the disk is
+  kept; of each image disks are made as a crash leaves them: all that was issued (a kill), only what was synced, any sectors
+  of it in any order (a loss of power), and both again while coming back (double). Real processes are killed with SIGKILL.
+  What comes back is held against a second, slow telling of the log from its beginning and against what was known outside.
+- `iofault`: each write and each sync fails, once or for good.
+- `bitrot`: every bit of each kind of record, and random bits of all files.
+- `heavy`: a world that goes through capture, mirror, store and restore at every tick, beside one that is left alone.
+- `det`: threads, registration orders, row orders.
+- `canaries`: planted bugs.
+";
+
+/// Prints the document; false when a bound was missed.
+pub(crate) fn run(args: &ReliabilityArgs) -> anyhow::Result<bool> {
+    let seed = args.seed;
+    let pick = |full: &str, quick: &str| if args.full { full.to_owned() } else { quick.to_owned() };
+    let crash_line = format!(
+        "crash {} --seed {seed}",
+        pick(
+            "--kill 10000 --power-loss 100000 --double 10000",
+            "--kill 1000 --real 50 --power-loss 10000 --double 500"
+        )
+    );
+    let iofault_line = format!("iofault --all --seed {seed}");
+    let bitrot_line = format!(
+        "bitrot --exhaustive {} --seed {seed}",
+        pick("--file-flips 100000", "--stride 7 --file-flips 5000")
+    );
+    let heavy_line = format!("heavy --ticks 1000 --seed {seed}");
+    let shuffled_line = format!("{heavy_line} --shuffle-rows");
+    let det_line = format!("det --threads 1,2,4,8 --shuffle-systems {}", pick("100", "20"));
+    let reports = [
+        (crash_line.clone(), crash::run(&parse::<CrashArgs>(&crash_line)?)?),
+        (iofault_line.clone(), iofault::run(&parse::<IofaultArgs>(&iofault_line)?)?),
+        (bitrot_line.clone(), bitrot::run(&parse::<BitrotArgs>(&bitrot_line)?)?),
+        (heavy_line.clone(), heavy::run(&parse::<HeavyArgs>(&heavy_line)?)?),
+        (shuffled_line.clone(), heavy::run(&parse::<HeavyArgs>(&shuffled_line)?)?),
+        (det_line.clone(), det::run(&parse::<DetArgs>(&det_line)?)?),
+        ("canaries".to_owned(), canaries::run()?),
+    ];
+    println!("{INTRO}");
+    let Some((_, first)) = reports.first() else { return Ok(true) };
+    println!("Run on {}.\n", first.machine_line());
+    for (line, report) in &reports {
+        println!("## `everworld-bench {line}`\n\n{}", report.table());
+    }
+    Ok(reports.iter().all(|(_, report)| report.is_met()))
+}
+
+impl Report {
+    /// The rows as a table in Markdown.
+    fn table(&self) -> String {
+        let mut text = String::from("| case | what | count | bound |\n|---|---|---:|---|\n");
+        for row in self.rows() {
+            let bound = row.verdict();
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "| {} | {} | {} {} | {bound} |", row.case, row.mode, row.value, row.unit);
+        }
+        text
+    }
+}

@@ -1,0 +1,454 @@
+//! Applies captures to the mirror's chunks in place: exact diff, incremental hash, the row of each Uid.
+//!
+//! A row counts as changed only when its bytes or its Uid differ, so that false marks vanish here. A chunk that a
+//! view shares is copied before its first change; the mirror's own are changed where they lie.
+
+use super::Applied;
+use crate::{
+    capture::{Buffers, Capture, ColumnCapture, Piece, TableCapture, rows_of},
+    column::Column,
+    hash::{StateHash, hash_plain_rows, hash_resource, hash_row, hash_state},
+    ids::{Tick, Uid},
+    image::{CHUNK_ROWS, Chunk, ColumnImage, ColumnSchema, Image, ResourceImage, TableImage, uids_of},
+    uid_map::UidMap,
+};
+use parking_lot::RwLock;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
+
+/// The mirror's state, on its own thread.
+pub(super) struct Working {
+    tick: Tick,
+    tables: BTreeMap<usize, MirrorTable>,
+    resources: Vec<ResourceImage>,
+    store: Chunks,
+}
+
+struct MirrorTable {
+    rows: usize,
+    /// By name.
+    columns: Vec<MirrorColumn>,
+}
+
+struct MirrorColumn {
+    schema: Arc<ColumnSchema>,
+    salt: u64,
+    chunks: Vec<Arc<Chunk>>,
+    /// The hash of each chunk, see [`crate::hash`].
+    sums: Vec<u64>,
+}
+
+/// Where chunks come from and go to.
+struct Chunks {
+    buffers: Arc<Buffers>,
+    /// Replaced chunks that a view may still share.
+    limbo: Vec<Arc<Chunk>>,
+    /// How many whole chunks the last capture brought in buffers of their size, by bytes of a row.
+    brought: BTreeMap<usize, usize>,
+    has_begun: bool,
+}
+
+/// Entities that left a row and that came to one: (Uid, row).
+#[derive(Default)]
+struct Moves {
+    left: Vec<(u64, u32)>,
+    came: Vec<(u64, u32)>,
+}
+
+impl Working {
+    pub(super) fn new(buffers: Arc<Buffers>) -> Self {
+        Self {
+            tick: Tick(0),
+            tables: BTreeMap::new(),
+            resources: Vec::new(),
+            store: Chunks { buffers, limbo: Vec::new(), brought: BTreeMap::new(), has_begun: false },
+        }
+    }
+
+    pub(super) fn applied(&self) -> Applied {
+        let tables = self.tables.values().flat_map(|table| &table.columns);
+        let rows: usize = tables.flat_map(|column| &column.chunks).map(|chunk| chunk.bytes()).sum();
+        let resources: usize = self.resources.iter().map(|resource| resource.bytes.len()).sum();
+        Applied { tick: self.tick, hash: self.hash(), bytes: rows + resources }
+    }
+
+    /// Makes the mirror be what the capture saw.
+    pub(super) fn apply(
+        &mut self,
+        capture: Capture,
+        rows: &RwLock<UidMap<u32>>,
+        pace: &mut (dyn FnMut() + Send),
+    ) {
+        self.store.recycle();
+        let mut moves = Moves::default();
+        let present: BTreeSet<usize> = capture.tables.iter().map(|table| table.key).collect();
+        let gone: Vec<usize> = self.tables.keys().copied().filter(|key| !present.contains(key)).collect();
+        for key in gone {
+            if let Some(table) = self.tables.remove(&key) {
+                table.leave(&mut self.store, &mut moves);
+            }
+        }
+        for table in capture.tables {
+            let mirror = self.tables.entry(table.key).or_insert_with(|| MirrorTable::new(&table));
+            if !mirror.is_of(&table) {
+                // The world came back as another one, whose tables have other numbers: it captures everything.
+                let gone = mem::replace(mirror, MirrorTable::new(&table));
+                gone.leave(&mut self.store, &mut moves);
+            }
+            mirror.apply(table, &mut self.store, &mut moves, pace);
+        }
+        self.tick = capture.tick;
+        self.resources = capture.resources;
+        self.store.prepare(pace);
+        if moves.left.is_empty() && moves.came.is_empty() {
+            return;
+        }
+        let mut rows = rows.write();
+        for (uid, row) in moves.left {
+            if rows.get(Uid::new(uid)) == Some(row) {
+                rows.remove(Uid::new(uid));
+            }
+        }
+        moves.came.into_iter().for_each(|(uid, row)| rows.insert(Uid::new(uid), row));
+    }
+
+    /// The hash of the state, from the sums that the mirror keeps.
+    fn hash(&self) -> StateHash {
+        let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+        for column in self.tables.values().flat_map(|table| &table.columns) {
+            let total = sums.entry(&column.schema.name).or_default();
+            *total = column.sums.iter().fold(*total, |total, sum| total.wrapping_add(*sum));
+        }
+        let resources =
+            self.resources.iter().map(|resource| (resource.name.as_str(), hash_resource(&resource.bytes)));
+        hash_state(self.tick, sums, resources)
+    }
+
+    /// An image that shares the chunks.
+    pub(super) fn cut(&self, hash: StateHash) -> Image {
+        let column = |column: &MirrorColumn| ColumnImage {
+            schema: column.schema.clone(),
+            chunks: column.chunks.clone(),
+        };
+        let table = |table: &MirrorTable| TableImage {
+            rows: table.rows,
+            columns: table.columns.iter().map(column).collect(),
+        };
+        Image {
+            tick: self.tick,
+            hash,
+            tables: self.tables.values().map(table).collect(),
+            resources: self.resources.clone(),
+        }
+    }
+}
+
+impl MirrorTable {
+    fn new(capture: &TableCapture) -> Self {
+        let column = |column: &ColumnCapture| MirrorColumn {
+            schema: column.schema.clone(),
+            salt: column.salt,
+            chunks: Vec::new(),
+            sums: Vec::new(),
+        };
+        Self { rows: 0, columns: capture.columns.iter().map(column).collect() }
+    }
+
+    fn is_of(&self, capture: &TableCapture) -> bool {
+        self.columns.len() == capture.columns.len()
+            && self.columns.iter().zip(&capture.columns).all(|(own, new)| own.schema == new.schema)
+    }
+
+    /// All its entities leave, and its chunks are let go.
+    fn leave(self, store: &mut Chunks, moves: &mut Moves) {
+        moves.left.extend(self.uids().enumerate().map(|(row, uid)| (uid, row as u32)));
+        self.columns.into_iter().for_each(|column| store.limbo.extend(column.chunks));
+    }
+
+    fn uid_chunks(&self) -> &Vec<Arc<Chunk>> {
+        let uids = self.columns.iter().find(|column| column.schema.name == Uid::NAME);
+        &uids.expect("every table has Uids").chunks
+    }
+
+    fn uids(&self) -> impl Iterator<Item = u64> {
+        self.uid_chunks().iter().flat_map(|chunk| uids_of(chunk).into_owned())
+    }
+
+    fn apply(
+        &mut self,
+        capture: TableCapture,
+        store: &mut Chunks,
+        moves: &mut Moves,
+        pace: &mut (dyn FnMut() + Send),
+    ) {
+        let rows = (mem::replace(&mut self.rows, capture.rows), capture.rows);
+        let mut pieces: Vec<Vec<(usize, Piece)>> =
+            capture.columns.into_iter().map(|column| column.pieces).collect();
+        let uid = self.columns.iter().position(|column| column.schema.name == Uid::NAME);
+        let uid = uid.expect("every table has Uids");
+        // Both shares keep what they name while the columns change.
+        let uid_pieces = mem::take(&mut pieces[uid]);
+        let moved = !uid_pieces.is_empty() || rows.0 != rows.1;
+        let before = self.columns[uid].chunks.clone();
+        if moved {
+            let column = &mut self.columns[uid];
+            let after = uids_after(&before, &uid_pieces, rows);
+            note_moves(&before, &after, moves);
+            let owned = |uids: &Vec<u64>| Arc::new(Chunk::Plain(bytemuck::cast_slice(uids).to_vec()));
+            let new: Vec<Arc<Chunk>> = after.iter().map(owned).collect();
+            column.apply(uid_pieces, (&before, &new), rows, store, pace);
+        }
+        let after = self.columns[uid].chunks.clone();
+        for (column, pieces) in self.columns.iter_mut().zip(pieces) {
+            if column.schema.name != Uid::NAME && (moved || !pieces.is_empty()) {
+                column.apply(pieces, (&before, &after), rows, store, pace);
+            }
+        }
+    }
+}
+
+/// The Uids of each chunk after a capture.
+fn uids_after(before: &[Arc<Chunk>], pieces: &[(usize, Piece)], rows: (usize, usize)) -> Vec<Vec<u64>> {
+    let chunks = rows.1.div_ceil(CHUNK_ROWS);
+    let mut pieces = pieces.iter().peekable();
+    let chunk = |i: usize| {
+        let len = rows_in(i, rows.1);
+        let mut uids = before.get(i).map_or_else(Vec::new, |chunk| uids_of(chunk).into_owned());
+        uids.resize(len, 0);
+        if let Some((_, piece)) = pieces.next_if(|(chunk, _)| *chunk == i) {
+            match piece {
+                Piece::All(bytes) => uids = bytemuck::pod_collect_to_vec(bytes),
+                Piece::Some(bits, bytes) => {
+                    let values: Vec<u64> = bytemuck::pod_collect_to_vec(bytes);
+                    rows_of(bits).zip(values).for_each(|(row, uid)| uids[row] = uid);
+                }
+                Piece::Slow(_) => unreachable!("Uids are plain"),
+            }
+        }
+        assert!(uids.len() == len && uids.iter().all(|uid| *uid != 0), "a capture names every new row");
+        uids
+    };
+    (0..chunks).map(chunk).collect()
+}
+
+fn note_moves(before: &[Arc<Chunk>], after: &[Vec<u64>], moves: &mut Moves) {
+    for i in 0..before.len().max(after.len()) {
+        let old = before.get(i).map_or(Cow::Borrowed(&[][..]), |chunk| uids_of(chunk));
+        let new = after.get(i).map_or(&[][..], Vec::as_slice);
+        for row in 0..old.len().max(new.len()) {
+            if old.get(row) != new.get(row) {
+                let at = (i * CHUNK_ROWS + row) as u32;
+                moves.left.extend(old.get(row).map(|uid| (*uid, at)));
+                moves.came.extend(new.get(row).map(|uid| (*uid, at)));
+            }
+        }
+    }
+}
+
+fn rows_in(chunk: usize, rows: usize) -> usize {
+    rows.saturating_sub(chunk * CHUNK_ROWS).min(CHUNK_ROWS)
+}
+
+impl MirrorColumn {
+    /// Applies the pieces; `uids` are those of the rows before and after.
+    fn apply(
+        &mut self,
+        pieces: Vec<(usize, Piece)>,
+        uids: (&[Arc<Chunk>], &[Arc<Chunk>]),
+        rows: (usize, usize),
+        store: &mut Chunks,
+        pace: &mut (dyn FnMut() + Send),
+    ) {
+        let mut pieces = pieces.into_iter().peekable();
+        for i in 0..rows.0.max(rows.1).div_ceil(CHUNK_ROWS) {
+            let piece = pieces.next_if(|(chunk, _)| *chunk == i).map(|(_, piece)| piece);
+            let lens = (rows_in(i, rows.0), rows_in(i, rows.1));
+            if lens.1 == 0 || (piece.is_none() && lens.0 == lens.1) {
+                continue;
+            }
+            let of = |uids: &'_ [Arc<Chunk>]| uids.get(i).cloned();
+            let (old, new) = (of(uids.0), of(uids.1).expect("there are Uids for every row"));
+            self.apply_chunk(i, piece, (old.as_deref(), &new), lens, store);
+            pace();
+        }
+        let kept = rows.1.div_ceil(CHUNK_ROWS);
+        self.sums.truncate(kept);
+        store.limbo.extend(self.chunks.drain(kept.min(self.chunks.len())..));
+    }
+
+    fn apply_chunk(
+        &mut self,
+        i: usize,
+        piece: Option<Piece>,
+        uids: (Option<&Chunk>, &Chunk),
+        lens: (usize, usize),
+        store: &mut Chunks,
+    ) {
+        if i == self.chunks.len() {
+            let is_plain = self.schema.lanes.is_some();
+            let none = if is_plain { Chunk::Plain(Vec::new()) } else { Chunk::Slow(Vec::new()) };
+            self.chunks.push(Arc::new(none));
+            self.sums.push(0);
+        }
+        let old_uids = uids.0.map_or(Cow::Borrowed(&[][..]), uids_of);
+        let new_uids = uids_of(uids.1);
+        match (piece, self.schema.row_bytes()) {
+            (Some(Piece::All(bytes)), Some(row_bytes)) => {
+                if bytes.capacity() == row_bytes * CHUNK_ROWS {
+                    *store.brought.entry(row_bytes).or_default() += 1;
+                }
+                let is_same = matches!(&*self.chunks[i], Chunk::Plain(old) if *old == bytes);
+                if is_same && old_uids == new_uids {
+                    store.buffers.give(row_bytes, bytes);
+                    return;
+                }
+                self.sums[i] = hash_plain_rows(&new_uids, self.salt, &bytes, row_bytes);
+                let new = Arc::new(Chunk::Plain(bytes));
+                store.limbo.push(mem::replace(&mut self.chunks[i], new));
+            }
+            (piece, Some(row_bytes)) => {
+                let some = match piece {
+                    Some(Piece::Some(bits, bytes)) => Some((bits, bytes)),
+                    None => None,
+                    Some(_) => unreachable!("a plain column has plain pieces"),
+                };
+                let mut rows = PlainRows {
+                    chunk: &mut self.chunks[i],
+                    sum: &mut self.sums[i],
+                    salt: self.salt,
+                    row_bytes,
+                    uids: (&old_uids, &new_uids),
+                    store,
+                };
+                rows.truncate(lens);
+                if let Some((bits, bytes)) = some {
+                    for (row, new) in rows_of(&bits).zip(bytes.chunks_exact(row_bytes)) {
+                        rows.set(row, new);
+                    }
+                    store.buffers.give(row_bytes, bytes);
+                }
+            }
+            (piece, None) => {
+                let values = match piece {
+                    Some(Piece::Slow(values)) => values,
+                    None => Vec::new(),
+                    Some(_) => unreachable!("a slow column has slow pieces"),
+                };
+                // Rare and small: copied when shared, hashed anew.
+                let Chunk::Slow(kept) = Arc::make_mut(&mut self.chunks[i]) else {
+                    unreachable!("a slow column has slow chunks")
+                };
+                kept.resize(lens.1, Vec::new());
+                values.into_iter().for_each(|(row, value)| kept[row] = value);
+                let hashes = new_uids.iter().zip(kept).map(|(uid, value)| hash_row(*uid, self.salt, value));
+                self.sums[i] = hashes.fold(0, u64::wrapping_add);
+            }
+        }
+    }
+}
+
+/// A plain chunk whose rows change one by one.
+struct PlainRows<'a> {
+    chunk: &'a mut Arc<Chunk>,
+    sum: &'a mut u64,
+    salt: u64,
+    row_bytes: usize,
+    uids: (&'a [u64], &'a [u64]),
+    store: &'a mut Chunks,
+}
+
+impl PlainRows<'_> {
+    fn bytes(&self) -> &[u8] {
+        match &**self.chunk {
+            Chunk::Plain(bytes) => bytes,
+            Chunk::Slow(_) => unreachable!("a plain column has plain chunks"),
+        }
+    }
+
+    fn row(&self, row: usize) -> Option<&[u8]> {
+        self.bytes().get(row * self.row_bytes..(row + 1) * self.row_bytes)
+    }
+
+    /// The hash of a row as it was.
+    fn old_hash(&self, row: usize) -> u64 {
+        self.row(row).map_or(0, |bytes| hash_row(self.uids.0[row], self.salt, bytes))
+    }
+
+    fn own(&mut self) -> &mut Vec<u8> {
+        self.store.own(self.chunk, self.row_bytes)
+    }
+
+    /// Takes off the rows beyond the new end.
+    fn truncate(&mut self, lens: (usize, usize)) {
+        if lens.1 < lens.0 {
+            let gone = (lens.1..lens.0).fold(0u64, |sum, row| sum.wrapping_add(self.old_hash(row)));
+            *self.sum = self.sum.wrapping_sub(gone);
+            let bytes = lens.1 * self.row_bytes;
+            self.own().truncate(bytes);
+        }
+    }
+
+    fn set(&mut self, row: usize, new: &[u8]) {
+        let old_uid = self.uids.0.get(row);
+        if self.row(row) == Some(new) && old_uid == Some(&self.uids.1[row]) {
+            return;
+        }
+        let hash = hash_row(self.uids.1[row], self.salt, new);
+        *self.sum = self.sum.wrapping_sub(self.old_hash(row)).wrapping_add(hash);
+        let at = row * self.row_bytes;
+        let bytes = self.own();
+        if at == bytes.len() {
+            bytes.extend_from_slice(new);
+        } else {
+            bytes[at..at + new.len()].copy_from_slice(new);
+        }
+    }
+}
+
+impl Chunks {
+    /// Takes back the buffers that nobody shares any more.
+    fn recycle(&mut self) {
+        for chunk in mem::take(&mut self.limbo) {
+            match Arc::try_unwrap(chunk) {
+                Ok(Chunk::Plain(bytes)) => self.buffers.give(bytes.capacity() / CHUNK_ROWS, bytes),
+                Ok(Chunk::Slow(_)) => {}
+                Err(shared) => self.limbo.push(shared),
+            }
+        }
+    }
+
+    /// Has as many buffers ready as the last capture used, and not many more.
+    fn prepare(&mut self, pace: &mut (dyn FnMut() + Send)) {
+        let brought = mem::take(&mut self.brought);
+        self.buffers.trim(&brought);
+        // The first capture brings everything; the next one does not.
+        if !mem::replace(&mut self.has_begun, true) {
+            return;
+        }
+        for (row_bytes, count) in brought {
+            for ready in 0..count {
+                self.buffers.prepare(row_bytes, ready + 1);
+                pace();
+            }
+        }
+    }
+
+    /// The rows of a chunk that nobody else sees: a copy when a view shares it.
+    fn own<'c>(&mut self, chunk: &'c mut Arc<Chunk>, row_bytes: usize) -> &'c mut Vec<u8> {
+        if Arc::get_mut(chunk).is_none() {
+            let mut copy = self.buffers.take(row_bytes, chunk.rows(row_bytes));
+            if let Chunk::Plain(bytes) = &**chunk {
+                copy.extend_from_slice(bytes);
+            }
+            self.limbo.push(mem::replace(chunk, Arc::new(Chunk::Plain(copy))));
+        }
+        match Arc::get_mut(chunk) {
+            Some(Chunk::Plain(bytes)) => bytes,
+            _ => unreachable!("the chunk is plain and has one owner"),
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The mirror: whatever changed a world, in whichever way, the mirror is the world at its tick (T2), also when
+//! captures were left out; views stay what they were.
+
+use crate::{created, options};
+use bevy_ecs::prelude::{Entity, Query, With, World};
+use everworld_engine::{
+    Image, LiveWorld, Mirror, MirrorHooks, Parallel, Tick, component, prelude::*, random::Draws,
+    slow_component,
+};
+use proptest::prelude::*;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+component! {
+    struct Heat("heat", version 1) { value: u32 }
+}
+component! {
+    struct Cold("cold", version 1) { value: u64, at: u64 }
+}
+component! {
+    struct Still("still", version 1) { value: u32 }
+}
+component! {
+    struct Flag("flag", version 1) { set: u8 }
+}
+slow_component! {
+    struct Title("title", version 1) { text: String }
+}
+
+/// Write slices: a tenth of the rows, or all.
+fn warm(time: Res<TickTime>, mut rows: Rows<(&'static Uid, Write<Heat>)>) {
+    let all = time.tick.0.is_multiple_of(5);
+    rows.for_each(|(uids, mut heats)| {
+        for i in 0..heats.len() {
+            if all || (uids[i].get() + time.tick.0).is_multiple_of(10) {
+                heats.row_mut(i).value += 1;
+            }
+        }
+    });
+}
+/// Plain queries, of columns that write slices write as well.
+fn cool(mut rows: Query<(&Uid, &mut Cold, &mut Heat), With<Flag>>) {
+    for (uid, mut cold, mut heat) in &mut rows {
+        if uid.get() % 3 == 0 {
+            cold.value += 1;
+            heat.value ^= 1;
+        }
+    }
+}
+fn rename(time: Res<TickTime>, mut rows: Query<(&Uid, &mut Title)>) {
+    for (uid, mut title) in &mut rows {
+        if uid.get() % 7 == time.tick.0 % 7 {
+            title.text = format!("{} {}", uid.get(), time.tick.0);
+        }
+    }
+}
+/// Births, deaths, and columns that come and go, some within one tick.
+fn churn(random: Random, effects: Effects, mut rows: Rows<(&'static Uid, &'static Heat)>) {
+    rows.for_each(|(uids, heats)| {
+        for (uid, heat) in uids.iter().zip(heats) {
+            match random.of(*uid).below(400) {
+                0..8 => effects.despawn(*uid, *uid),
+                8..12 => {
+                    effects.spawn(*uid, (Heat { value: heat.value }, Cold::default(), Still { value: 7 }));
+                }
+                12..14 => effects.spawn(*uid, (Heat { value: 1 }, Title { text: "new".into() })),
+                14..30 => effects.insert(*uid, *uid, Flag { set: 1 }),
+                30..46 => effects.remove::<Flag>(*uid, *uid),
+                46..50 => effects.insert(*uid, *uid, Still { value: heat.value }),
+                50..60 => {
+                    // Away and back again: the row has another value under the same Uid.
+                    effects.remove::<Cold>(*uid, *uid);
+                    effects.insert(*uid, *uid, Cold { value: 5, at: u64::from(heat.value) });
+                }
+                _ => {}
+            }
+        }
+    });
+}
+
+fn world(rows: u32, exclusive: bool) -> WorldBuilder {
+    let mut world = WorldBuilder::new(3, 1.0);
+    world.column::<Heat>().column::<Cold>().column::<Still>().column::<Flag>().slow_column::<Title>();
+    world.system(system(warm)).system(system(cool)).system(system(rename)).system(system(churn));
+    if exclusive {
+        fn anything(world: &mut World) {
+            let mut query = world.query::<(&Uid, &mut Still)>();
+            for (uid, mut still) in query.iter_mut(world) {
+                if uid.get() % 11 == 0 {
+                    still.value += 1;
+                }
+            }
+        }
+        world.system(system(anything));
+    }
+    world.setup(move |world| {
+        world.spawn_many((0..rows).map(|value| (Heat { value }, Cold::default())));
+        world.spawn_many((0..rows / 2).map(|value| (Heat { value }, Cold::default(), Flag { set: 1 })));
+        world.spawn_many((0..20).map(|value| (Heat { value }, Title { text: "first".into() })));
+    });
+    world
+}
+
+fn start(live: &LiveWorld) -> Mirror {
+    let mirror = Mirror::start("test", live.buffers().clone(), MirrorHooks::default()).unwrap();
+    mirror.allow(Tick(u64::MAX));
+    mirror
+}
+
+fn wait(mirror: &Mirror) {
+    while !mirror.is_ready() {
+        assert!(!mirror.has_failed(), "the mirror's thread has died");
+        std::thread::yield_now();
+    }
+}
+
+fn check(live: &LiveWorld, mirror: &Mirror) -> Arc<Image> {
+    let view = mirror.handle().settled().unwrap();
+    assert!(!mirror.has_failed(), "the mirror's thread has died");
+    assert_eq!(view.tick, live.now());
+    view.tables.iter().for_each(|table| table.check().unwrap());
+    assert_eq!(view.compute_hash(), live.state_hash(), "the bytes of the mirror are those of the world");
+    assert_eq!(view.hash, live.state_hash(), "the sums have followed every change");
+    assert_eq!(view.entities(), live.entities());
+    view
+}
+
+fn follow(rows: u32, exclusive: bool, threads: usize, seed: u64, ticks: u64, every: u32) {
+    let mut live = created(world(rows, exclusive), threads, Parallel::Auto);
+    let mirror = start(&live);
+    let mut draws = Draws::new(seed, 0, 0, 0);
+    let mut held: Vec<Arc<Image>> = Vec::new();
+    mirror.offer(live.capture());
+    check(&live, &mirror);
+    for _ in 0..ticks {
+        live.tick(&[]).unwrap();
+        if draws.below(every) == 0 {
+            mirror.offer(live.capture());
+            let handle = mirror.handle();
+            if draws.below(2) == 0 {
+                let view = check(&live, &mirror);
+                for table in &view.tables {
+                    let row = draws.below(table.rows as u32) as usize;
+                    let uid = table.uid(row).unwrap();
+                    assert_eq!(handle.find(&view, uid).map(|(_, row)| row), Some(row));
+                }
+                if draws.below(2) == 0 {
+                    held.push(view);
+                }
+            } else {
+                // Applied, and no view cut: the next one changes the chunks in place.
+                wait(&mirror);
+            }
+        }
+        if draws.below(20) == 0 {
+            let image = live.image().shuffled(seed);
+            live.restore(&image).unwrap();
+        }
+    }
+    for view in held {
+        assert_eq!(view.compute_hash(), view.hash, "a view never changes");
+    }
+}
+
+#[test]
+fn a_mirror_of_several_chunks_follows() {
+    follow(30_000, false, 2, 1, 24, 3);
+    follow(18_000, true, 1, 2, 12, 3);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn the_mirror_follows_whatever_happens(seed in any::<u64>(), rows in 20u32..2_000, exclusive: bool) {
+        follow(rows, exclusive, 1 + seed as usize % 2, seed, 60, 3);
+    }
+
+    /// Few rows that change places all the time, and many ticks between two captures.
+    #[test]
+    fn the_mirror_follows_tiny_tables(seed in any::<u64>(), rows in 2u32..40, exclusive: bool) {
+        follow(rows, exclusive, 1, seed, 400, 12);
+    }
+}
+
+/// Marks belong to rows: who leaves a row, is written elsewhere and is moved back to it is captured all the same.
+#[test]
+fn who_comes_back_to_a_former_row_is_seen() {
+    fn write(mut rows: Rows<(&'static Uid, Write<Heat>)>) {
+        rows.for_each(|(uids, mut heats)| {
+            (0..heats.len()).filter(|i| uids[*i].get() == 1).for_each(|i| heats.row_mut(i).value += 1);
+        });
+    }
+    fn effect(time: Res<TickTime>, effects: Effects) {
+        let (first, second) = (Uid::new(1), Uid::new(2));
+        match time.tick.0 {
+            1 => effects.insert(first, first, Flag { set: 1 }),
+            2 => effects.remove::<Flag>(first, first),
+            3 => effects.insert(second, second, Flag { set: 1 }),
+            _ => {}
+        }
+    }
+    fn exclusive(world: &mut World) {
+        let tick = world.resource::<TickTime>().tick.0;
+        let mut query = world.query::<(Entity, &Uid)>();
+        let first = query.iter(world).find(|(_, uid)| uid.get() == 1).unwrap().0;
+        match tick {
+            1 => _ = world.entity_mut(first).insert(Flag { set: 1 }),
+            2 => _ = world.entity_mut(first).remove::<Flag>(),
+            _ => {}
+        }
+    }
+    let play = |config: everworld_engine::SystemConfig| {
+        let mut world = WorldBuilder::new(1, 1.0);
+        world.column::<Heat>().column::<Flag>().system(system(write)).system(config.after(write));
+        world.setup(|world| _ = world.spawn_many((0..2).map(|value| (Heat { value },))));
+        let mut live = created(world, 1, Parallel::Never);
+        let mirror = start(&live);
+        mirror.offer(live.capture());
+        check(&live, &mirror);
+        for _ in 0..3 {
+            live.tick(&[]).unwrap();
+        }
+        mirror.offer(live.capture());
+        check(&live, &mirror);
+    };
+    play(system(effect));
+    play(system(exclusive));
+}
+
+/// The first system after a capture writes at a newer time of bevy's than the capture.
+#[test]
+fn the_first_plain_query_after_a_capture_is_seen() {
+    fn count(mut rows: Query<&mut Heat>) {
+        rows.iter_mut().for_each(|mut heat| heat.value += 1);
+    }
+    let mut world = WorldBuilder::new(1, 1.0);
+    world.column::<Heat>().system(system(count));
+    world.setup(|world| _ = world.spawn_many((0..100).map(|value| (Heat { value },))));
+    let mut live = created(world, 1, Parallel::Never);
+    let mirror = start(&live);
+    for _ in 0..3 {
+        mirror.offer(live.capture());
+        check(&live, &mirror);
+        live.tick(&[]).unwrap();
+    }
+}
+
+/// Of a large world only what changed is copied.
+#[test]
+fn a_capture_takes_what_changed_and_no_more() {
+    fn one(mut rows: Rows<(&'static Uid, Write<Heat>)>) {
+        rows.for_each(|(uids, mut heats)| {
+            (0..heats.len()).filter(|i| uids[*i].get() == 70_000).for_each(|i| heats.row_mut(i).value += 1);
+        });
+    }
+    let mut world = WorldBuilder::new(1, 1.0);
+    world.column::<Heat>().column::<Cold>().system(system(one));
+    world.setup(|world| _ = world.spawn_many((0..100_000).map(|value| (Heat { value }, Cold::default()))));
+    let mut live = created(world, 2, Parallel::Always);
+    assert_eq!(live.capture().bytes(), 100_000 * (4 + 16 + 8), "the first one takes everything");
+    live.tick(&[]).unwrap();
+    assert_eq!(live.capture().bytes(), 4);
+    assert_eq!(live.capture().bytes(), 0);
+    live.recapture();
+    assert_eq!(live.capture().bytes(), 100_000 * (4 + 16 + 8));
+}
+
+/// D2: what is not allowed is not shown; the last allowed view stays.
+#[test]
+fn d2_a_view_waits_until_it_is_allowed() {
+    let mut live = created(world(50, false), 1, Parallel::Never);
+    let told = Arc::new(AtomicUsize::new(0));
+    let counter = told.clone();
+    let on_view = Box::new(move || _ = counter.fetch_add(1, Relaxed));
+    let hooks = MirrorHooks { on_view, ..MirrorHooks::default() };
+    let mirror = Mirror::start("test", live.buffers().clone(), hooks).unwrap();
+    mirror.offer(live.capture());
+    assert_eq!(mirror.handle().settled().unwrap().tick, Tick(0));
+    live.tick(&[]).unwrap();
+    mirror.offer(live.capture());
+    mirror.handle().settled();
+    let shown = || mirror.handle().peek().map(|view| view.tick);
+    assert_eq!((shown(), mirror.is_ready()), (Some(Tick(0)), false));
+    let before = told.load(Relaxed);
+    mirror.allow(Tick(1));
+    assert_eq!((shown(), mirror.is_ready()), (Some(Tick(1)), true));
+    assert_eq!(told.load(Relaxed), before + 1, "who waits is told");
+}
+
+/// Nobody looks: no view is cut. Somebody asks: it is as new as the mirror.
+#[test]
+fn views_are_cut_on_demand() {
+    let mut live = created(world(50, false), 1, Parallel::Never);
+    let mirror = start(&live);
+    let handle = mirror.handle();
+    for _ in 0..5 {
+        mirror.offer(live.capture());
+        wait(&mirror);
+        live.tick(&[]).unwrap();
+    }
+    assert_eq!(handle.shown().map(|shown| shown.tick), Some(Tick(4)));
+    assert_eq!(handle.peek().unwrap().tick, Tick(0), "one was wanted at the start");
+    assert!(handle.ask());
+    assert_eq!(handle.settled().unwrap().tick, Tick(4));
+    assert!(!handle.ask(), "nothing newer to wait for");
+    let mut fresh = world(50, false).build(options(1, Parallel::Never)).unwrap();
+    fresh.restore(&handle.peek().unwrap()).unwrap();
+}

@@ -1,0 +1,185 @@
+//! Bulk work beside the ticks (T4): a few threads under SCHED_IDLE, a bounded queue, and what became of each piece.
+//!
+//! Who asks waits two seconds; what takes longer is answered 202 with the place to look again.
+
+use super::{App, problem::Problem};
+use crate::{clock, config::HistoryConfig, metrics::Metrics, pool};
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use everworld_engine::{Options, Parallel};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::Duration,
+};
+use tokio::sync::watch;
+
+/// What a piece of work comes to.
+pub(super) type Outcome = Result<Value, Problem>;
+
+type Work = (u64, Box<dyn FnOnce() -> Outcome + Send>);
+
+/// So long the client that asked waits for the end itself.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// So many outcomes are remembered for who looks later (L1).
+const REMEMBERED_MAX: usize = 64;
+
+/// The threads, the queue, the outcomes.
+pub(crate) struct Bulk {
+    queue: SyncSender<Work>,
+    jobs: Arc<Mutex<Jobs>>,
+    stopping: Arc<AtomicBool>,
+    metrics: Arc<Metrics>,
+    /// How ticks are computed again here.
+    pub(super) options: Options,
+}
+
+#[derive(Default)]
+struct Jobs {
+    next: u64,
+    by_id: BTreeMap<u64, Job>,
+}
+
+struct Job {
+    kind: &'static str,
+    outcome: watch::Receiver<Option<Outcome>>,
+    tell: watch::Sender<Option<Outcome>>,
+}
+
+impl Bulk {
+    pub(super) fn start(config: &HistoryConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
+        let (queue, incoming) = sync_channel::<Work>(config.queue_len_max);
+        let jobs: Arc<Mutex<Jobs>> = Arc::default();
+        let incoming = Arc::new(Mutex::new(incoming));
+        for i in 0..config.workers {
+            let (incoming, jobs, metrics) = (incoming.clone(), jobs.clone(), metrics.clone());
+            let body = move || {
+                pool::idle();
+                while let Some((id, work)) = next(&incoming) {
+                    // A panic has been reported by its hook; who waits must not wait for ever.
+                    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+                    let outcome = outcome.unwrap_or_else(|_| Err(Problem::failed("the work panicked")));
+                    metrics.history_questions.dec();
+                    if let Some(job) = jobs.lock().by_id.get(&id) {
+                        job.tell.send_replace(Some(outcome));
+                    }
+                }
+            };
+            std::thread::Builder::new().name(format!("history {i}")).spawn(body)?;
+        }
+        let options = Options {
+            pool: pool::start_idle(config.workers)?,
+            parallel: Parallel::Auto,
+            stopwatch: clock::stopwatch(),
+        };
+        Ok(Self { queue, jobs, stopping: Arc::default(), metrics: metrics.clone(), options })
+    }
+
+    /// Whether answers are still wanted: not once the server stops.
+    pub(super) fn wanted(&self) -> Arc<dyn Fn() -> bool + Send + Sync> {
+        let stopping = self.stopping.clone();
+        Arc::new(move || !stopping.load(Relaxed))
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+    }
+
+    /// Has work done, and answers: with what it comes to, or where that will be found.
+    pub(super) async fn answer(
+        &self,
+        kind: &'static str,
+        work: impl FnOnce() -> Outcome + Send + 'static,
+    ) -> Result<Response, Problem> {
+        let (id, mut outcome) = self.submit(kind, Box::new(work))?;
+        let done = async { outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone()) };
+        match tokio::time::timeout(WAIT, done).await {
+            Ok(Some(outcome)) => {
+                self.jobs.lock().by_id.remove(&id);
+                outcome.map(|value| Json(value).into_response())
+            }
+            Ok(None) => Err(Problem::unavailable("the server is stopping")),
+            Err(_) => {
+                let location = format!("/v1/history/{id}");
+                let body =
+                    json!({"id": id.to_string(), "kind": kind, "state": "running", "location": location});
+                Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(body)).into_response())
+            }
+        }
+    }
+
+    /// As [`Bulk::answer`], for what is no document: waits as long as the request may take.
+    pub(super) async fn wait(
+        &self,
+        kind: &'static str,
+        work: impl FnOnce() -> Outcome + Send + 'static,
+    ) -> Outcome {
+        let (id, mut outcome) = self.submit(kind, Box::new(work))?;
+        let done = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+        self.jobs.lock().by_id.remove(&id);
+        done.unwrap_or_else(|| Err(Problem::unavailable("the server is stopping")))
+    }
+
+    fn submit(
+        &self,
+        kind: &'static str,
+        work: Box<dyn FnOnce() -> Outcome + Send>,
+    ) -> Result<(u64, watch::Receiver<Option<Outcome>>), Problem> {
+        let full = || Problem::unavailable("too much history work waits already (history.queue_len_max)");
+        let mut jobs = self.jobs.lock();
+        let id = jobs.next + 1;
+        let (tell, outcome) = watch::channel(None);
+        jobs.by_id.insert(id, Job { kind, outcome: outcome.clone(), tell });
+        self.metrics.history_questions.inc();
+        if self.queue.try_send((id, work)).is_err() {
+            self.metrics.history_questions.dec();
+            let reason = "history";
+            self.metrics.http_rejected.get_or_create(&crate::metrics::ReasonLabels { reason }).inc();
+            jobs.by_id.remove(&id);
+            return Err(full());
+        }
+        jobs.next = id;
+        while jobs.by_id.len() > REMEMBERED_MAX {
+            let done = jobs.by_id.iter().find(|(_, job)| job.outcome.borrow().is_some()).map(|(id, _)| *id);
+            let Some(done) = done else { break };
+            jobs.by_id.remove(&done);
+        }
+        Ok((id, outcome))
+    }
+}
+
+fn next(incoming: &Mutex<Receiver<Work>>) -> Option<Work> {
+    incoming.lock().recv().ok()
+}
+
+/// What became of a piece of work that took long.
+pub(super) async fn job(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    let jobs = app.bulk.jobs.lock();
+    let found = id.parse().ok().and_then(|id: u64| jobs.by_id.get(&id));
+    let job =
+        found.ok_or_else(|| Problem::not_found(format!("there is no history work {id}, or not any more")))?;
+    let mut answer = json!({"id": id, "kind": job.kind, "state": "running"});
+    match &*job.outcome.borrow() {
+        None => {}
+        Some(Ok(result)) => {
+            answer["state"] = "done".into();
+            answer["result"] = result.clone();
+        }
+        Some(Err(problem)) => {
+            answer["state"] = "failed".into();
+            answer["problem"] = serde_json::to_value(problem).unwrap_or_default();
+        }
+    }
+    Ok(Json(answer))
+}

@@ -1,0 +1,475 @@
+//! Snapshots and time: the past of a world, other lines of it, and copies. Bulk work all of it (T4), but for the lists.
+
+use super::{App, bulk::Outcome, entities::read_json, problem::Problem};
+use crate::{
+    history::{self, History},
+    host::{Running, Wish, WorldHandle},
+    questions::{self, At, Query as Wanted, Questions, VerifyOptions, snapshot_id},
+    spine::SpineError,
+    worlds,
+};
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+use everworld_engine::{Tick, Uid, column::Fault};
+use everworld_persistence::backup;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+type Parameters<T> = Result<Query<T>, QueryRejection>;
+
+fn parameters<T>(query: Parameters<T>) -> Result<T, Problem> {
+    query.map(|Query(query)| query).map_err(|error| Problem::malformed(error.body_text()))
+}
+
+fn uid(text: &str) -> Result<Uid, Problem> {
+    let uid = text.parse().map(Uid::new);
+    uid.map_err(|_| Problem::malformed(format!("\"{text}\" is not a Uid: a decimal number")))
+}
+
+fn at(text: Option<&str>) -> Result<At, Problem> {
+    text.unwrap_or("now").parse().map_err(Problem::malformed)
+}
+
+impl App {
+    /// What can be asked of the past of a world.
+    fn questions(&self, world: &str) -> Result<Questions, Problem> {
+        let (handle, running) = self.running(world)?;
+        Ok(self.questions_of(handle, running))
+    }
+
+    fn questions_of(&self, handle: &WorldHandle, running: &Running) -> Questions {
+        Questions {
+            history: running.history.clone(),
+            newest: handle.status.tick(),
+            options: self.bulk.options.clone(),
+            wanted: self.bulk.wanted(),
+        }
+    }
+}
+
+/// Nothing that goes back is done without the world's name once more.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Confirm {
+    confirm: Option<String>,
+}
+
+fn confirmed(query: Parameters<Confirm>, world: &str) -> Result<(), Problem> {
+    if parameters(query)?.confirm.as_deref() == Some(world) {
+        return Ok(());
+    }
+    Err(Problem::malformed(format!("this changes what the world is: confirm it with ?confirm={world}")))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Inspect {
+    at: Option<String>,
+    uid: Option<u64>,
+    r#where: Option<String>,
+    limit: Option<usize>,
+}
+
+/// The most entities in one answer.
+const LIMIT_MAX: usize = 1_000;
+
+pub(super) async fn inspect(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+    query: Parameters<Inspect>,
+) -> Result<Response, Problem> {
+    let query = parameters(query)?;
+    let place = at(query.at.as_deref())?;
+    let wanted: Option<Wanted> =
+        query.r#where.map(|text| text.parse().map_err(Problem::malformed)).transpose()?;
+    let (handle, running) = app.running(&world)?;
+    let questions = app.questions_of(handle, running);
+    let limit = query.limit.unwrap_or(20).min(LIMIT_MAX);
+    let uid = query.uid.map(Uid::new);
+    // The newest tick is the view's, which is at hand.
+    let view = if place == At::default() { running.view().await } else { None };
+    let (registry, branch) = (running.registry.clone(), handle.status.branch());
+    let work = move || match view {
+        Some(view) => {
+            let place = (branch, view.tick);
+            Ok(questions::inspect(&world, place, &view, &registry, uid, wanted.as_ref(), limit)?)
+        }
+        None => Ok(questions.inspect(place, uid, wanted.as_ref(), limit)?),
+    };
+    app.bulk.answer("inspect", work).await
+}
+
+/// An entity at a former tick.
+pub(super) async fn entity_at(app: &App, world: &str, of: Uid, place: &str) -> Result<Response, Problem> {
+    let (questions, place) = (app.questions(world)?, at(Some(place))?);
+    let work = move || {
+        let mut answer = questions.inspect(place, Some(of), None, 0)?;
+        let mut entity = answer["entity"].take();
+        entity["tick"] = answer["tick"].take();
+        entity["branch"] = answer["branch"].take();
+        if let Some(components) = entity["components"].as_object_mut() {
+            components.remove("uid");
+        }
+        Ok(entity)
+    };
+    app.bulk.answer("entity", work).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EntityHistory {
+    from: Option<String>,
+    to: Option<String>,
+    #[serde(default)]
+    exact: bool,
+}
+
+pub(super) async fn entity_history(
+    State(app): State<Arc<App>>,
+    Path((world, of)): Path<(String, String)>,
+    query: Parameters<EntityHistory>,
+) -> Result<Response, Problem> {
+    let EntityHistory { from, to, exact } = parameters(query)?;
+    let (questions, of) = (app.questions(&world)?, uid(&of)?);
+    let (from, to) = (at(Some(from.as_deref().unwrap_or("0")))?, at(to.as_deref())?);
+    app.bulk.answer("history", move || Ok(questions.entity_history(of, from, to, exact)?)).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Why {
+    tick: String,
+}
+
+pub(super) async fn why(
+    State(app): State<Arc<App>>,
+    Path((world, of)): Path<(String, String)>,
+    query: Parameters<Why>,
+) -> Result<Response, Problem> {
+    let place = at(Some(&parameters(query)?.tick))?;
+    let (questions, of) = (app.questions(&world)?, uid(&of)?);
+    let work = move || Ok(serde_json::to_value(questions.why(of, place)?).unwrap_or_default());
+    app.bulk.answer("why", work).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Diff {
+    from: String,
+    to: Option<String>,
+    other_world: Option<String>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn diff(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+    query: Parameters<Diff>,
+) -> Result<Response, Problem> {
+    let Diff { from, to, other_world, limit } = parameters(query)?;
+    let (first, second) = (at(Some(&from))?, at(Some(to.as_deref().unwrap_or(&from)))?);
+    let questions = app.questions(&world)?;
+    let hosted = other_world.as_ref().map(|other| app.questions(other)).and_then(Result::ok);
+    let (data, options) = (app.config.data.dir.clone(), app.spine_options());
+    let work = move || -> Outcome {
+        let other = match (hosted, other_world) {
+            (Some(hosted), _) => Some(hosted),
+            (None, None) => None,
+            (None, Some(other)) => {
+                if !worlds::is_legal_name(&other) || !worlds::on_disk(&data).contains(&other) {
+                    return Err(Problem::not_found(format!("there is no world \"{other}\"")));
+                }
+                // It is beside the hosted one: this process holds the directory's lock, and nobody runs it.
+                let history = History::open(&data, &other, &questions.history.plugins, &options)?;
+                let newest = history.newest()?.target();
+                Some(Questions { history, newest, ..questions.clone() })
+            }
+        };
+        Ok(questions.diff(first, second, other.as_ref(), limit.unwrap_or(20).min(LIMIT_MAX))?)
+    };
+    app.bulk.answer("diff", work).await
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Verify {
+    branch: Option<u32>,
+    from: Option<u64>,
+    to: Option<u64>,
+    threads: Option<usize>,
+    deep: bool,
+}
+
+pub(super) async fn verify(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let Verify { branch, from, to, threads, deep } =
+        if body.is_empty() { Verify::default() } else { read_json(&body)? };
+    let threads = threads.unwrap_or(1);
+    if !(1..=256).contains(&threads) {
+        let fault = Fault::new("/threads", format!("expected 1 to 256, found {threads}"));
+        return Err(Problem::invalid(vec![fault]));
+    }
+    let questions = app.questions(&world)?;
+    let options = VerifyOptions { branch, from: from.map(Tick), to: to.map(Tick), threads, deep, idle: true };
+    let work = move || Ok(serde_json::to_value(questions.verify(&options)?).unwrap_or_default());
+    app.bulk.answer("verify", work).await
+}
+
+pub(super) async fn branches(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(app.questions(&world)?.branches()))
+}
+
+pub(super) async fn snapshots(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(app.questions(&world)?.snapshots()))
+}
+
+/// A snapshot that was asked for is there after so long, or the disk is too slow.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(20);
+
+pub(super) async fn create_snapshot(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    let (handle, running) = app.running(&world)?;
+    let (tick, branch) = (handle.status.tick(), handle.status.branch());
+    handle.ask(Wish::Snapshot, app.origin(&headers)).await?;
+    let history = running.history.clone();
+    let written = async {
+        loop {
+            let snapshots = history.snapshots();
+            let found = snapshots.iter().find(|meta| meta.branch == branch && meta.tick >= tick);
+            if let Some(meta) = found {
+                return meta.tick;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let written = tokio::time::timeout(SNAPSHOT_WAIT, written).await;
+    let tick =
+        written.map_err(|_| Problem::unavailable("the snapshot is not written yet; see /snapshots"))?;
+    Ok(Json(json!({"id": format!("{branch}-{tick}"), "branch": branch, "tick": tick})))
+}
+
+fn find(questions: &Questions, id: &str) -> Result<everworld_persistence::SnapshotMeta, Problem> {
+    let snapshots = questions.history.snapshots();
+    let found = snapshots.iter().find(|meta| snapshot_id(meta) == id).copied();
+    found.ok_or_else(|| {
+        let known: Vec<String> = snapshots.iter().map(snapshot_id).collect();
+        Problem::not_found(format!("there is no snapshot {id}; kept are {}", known.join(", ")))
+    })
+}
+
+pub(super) async fn download(
+    State(app): State<Arc<App>>,
+    Path((world, id)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let questions = app.questions(&world)?;
+    let meta = find(&questions, &id)?;
+    let file = app.config.data.dir.join(format!(".export-{world}-{id}-{}", app.next_request()));
+    let target = file.clone();
+    let work = move || -> Outcome {
+        let exported = questions.history.store.export(meta.branch, meta.tick, &target);
+        exported.map_err(|source| SpineError::Store { world: world.clone(), source })?;
+        Ok(Value::Null)
+    };
+    app.bulk.wait("download", work).await?;
+    let opened = std::fs::File::open(&file).and_then(|opened| Ok((opened.metadata()?.len(), opened)));
+    // Open files outlive their names.
+    let removed = std::fs::remove_file(&file);
+    let (bytes, opened) = opened.map_err(|error| Problem::failed(format!("the export is gone: {error}")))?;
+    if let Err(error) = removed {
+        tracing::warn!("could not remove \"{}\": {error}", file.display());
+    }
+    let name = format!("attachment; filename=\"{id}.snapshot\"");
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_DISPOSITION, name),
+        (header::CONTENT_LENGTH, bytes.to_string()),
+    ];
+    Ok((headers, Body::new(FileBody { file: opened, left: bytes })).into_response())
+}
+
+/// A file as the body of a response: one buffer of it in memory at a time.
+struct FileBody {
+    file: std::fs::File,
+    left: u64,
+}
+
+impl axum::body::HttpBody for FileBody {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, std::io::Error>>> {
+        use std::io::Read as _;
+        let this = self.get_mut();
+        if this.left == 0 {
+            return std::task::Poll::Ready(None);
+        }
+        let mut buffer = vec![0; this.left.min(65_536) as usize];
+        // From the page cache: it was written just now.
+        let read = this.file.read_exact(&mut buffer);
+        this.left -= buffer.len() as u64;
+        std::task::Poll::Ready(Some(read.map(|()| hyper::body::Frame::data(buffer.into()))))
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        hyper::body::SizeHint::with_exact(self.left)
+    }
+}
+
+pub(super) async fn restore_snapshot(
+    State(app): State<Arc<App>>,
+    Path((world, id)): Path<(String, String)>,
+    query: Parameters<Confirm>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    let questions = app.questions(&world)?;
+    confirmed(query, &world)?;
+    let meta = find(&questions, &id)?;
+    let branches = questions.history.branches();
+    let now = (branches.current(), questions.newest);
+    if !branches.on_the_way((meta.branch, meta.tick), now) {
+        return Err(Problem::wrong_state(format!(
+            "snapshot {id} is of another line of history than the one that goes on: fork it"
+        )));
+    }
+    go_back(&app, &world, meta.tick, &headers).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rewind {
+    tick: u64,
+}
+
+pub(super) async fn rewind(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+    query: Parameters<Confirm>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
+    app.running(&world)?;
+    confirmed(query, &world)?;
+    let Rewind { tick } = read_json(&body)?;
+    go_back(&app, &world, Tick(tick), &headers).await
+}
+
+async fn go_back(app: &App, world: &str, tick: Tick, headers: &HeaderMap) -> Result<Json<Value>, Problem> {
+    let (handle, _) = app.running(world)?;
+    let questions = app.questions(world)?;
+    let place = questions.place(At { branch: None, tick: Some(tick) })?;
+    if tick < questions.oldest(place.0) && questions.history.first_tick() > tick {
+        return Err(Problem::gone(format!(
+            "tick {tick} is not kept any more; kept is what comes from tick {} on",
+            questions.oldest(place.0)
+        )));
+    }
+    let done = handle.ask(Wish::Rewind(tick), app.origin(headers)).await?;
+    Ok(Json(json!({"world": world, "branch": handle.status.branch(), "tick": done.tick})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fork {
+    at_tick: Option<u64>,
+    branch: Option<u32>,
+    name: String,
+}
+
+pub(super) async fn fork(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let Fork { at_tick, branch, name } = read_json(&body)?;
+    if !worlds::is_legal_name(&name) {
+        let detail = "expected 1 to 64 of a-z, 0-9, - and _";
+        return Err(Problem::invalid(vec![Fault::new("/name", detail)]));
+    }
+    let questions = app.questions(&world)?;
+    let place = questions.place(At { branch, tick: at_tick.map(Tick) })?;
+    let (data, options) = (app.config.data.dir.clone(), app.spine_options());
+    if app.world(&name).is_ok() || worlds::on_disk(&data).contains(&name) {
+        return Err(Problem::wrong_state(format!("there is a world \"{name}\" already")));
+    }
+    let work = move || -> Outcome {
+        drop(questions.world_at(place)?);
+        history::fork(&questions.history, &data, place, &name, &questions.options, &options)?;
+        Ok(json!({"world": name, "parent": world, "branch": place.0, "tick": place.1}))
+    };
+    app.bulk.answer("fork", work).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Backup {
+    to: PathBuf,
+}
+
+/// All worlds of the data directory, into a directory of this machine: the hosted ones while they run.
+pub(super) async fn back_up(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, Problem> {
+    let Backup { to } = read_json(&body)?;
+    if !to.is_absolute() {
+        let detail = "expected an absolute path on the server's machine";
+        return Err(Problem::invalid(vec![Fault::new("/to", detail)]));
+    }
+    let mut hosted = Vec::new();
+    for handle in &app.worlds {
+        let (_, running) = app.running(&handle.name)?;
+        hosted.push((handle.name.clone(), running.history.store.clone(), running.log.clone()));
+    }
+    let work = move || -> Outcome {
+        let failed = |what: &str, error: &dyn std::error::Error| {
+            Problem::failed(format!("{what}: {}", crate::spine::chain(error)))
+        };
+        if to.exists() {
+            return Err(Problem::wrong_state(format!("\"{}\" is there already", to.display())));
+        }
+        // Nothing is removed behind the copy's back.
+        let _copying = crate::spine::COPYING.lock();
+        let worlds_dir = to.join("worlds");
+        std::fs::create_dir_all(&worlds_dir)
+            .map_err(|error| failed("could not create the backup", &error))?;
+        let mut told = Vec::new();
+        for (name, store, log) in hosted {
+            let report = backup(&store, &log, &worlds_dir.join(&name))
+                .map_err(|error| failed("could not back up", &error))?;
+            let tick = report_tick(&store);
+            told.push(json!({
+                "world": name, "tick": tick, "epochs": report.epochs, "log_lsn": report.durable.lsn,
+                "damaged": report.damaged,
+            }));
+        }
+        for dir in [&worlds_dir, &to, &to.join("..")] {
+            let synced = std::fs::File::open(dir).and_then(|dir| dir.sync_all());
+            synced.map_err(|error| failed("could not sync the backup", &error))?;
+        }
+        Ok(json!({"to": to, "worlds": told}))
+    };
+    app.bulk.answer("backup", work).await
+}
+
+/// The tick of the newest snapshot; the log goes on from there.
+fn report_tick(store: &everworld_persistence::Store) -> Option<Tick> {
+    store.snapshots().kept.first().map(|meta| meta.tick)
+}

@@ -1,0 +1,999 @@
+//! The time machine: what a world's log tells, and the world as it was at any tick that is still kept.
+//!
+//! A tick of the past is its nearest snapshot on the same line of history, and the ticks after it computed again from the
+//! log; recovery, rewinds and forks are that too. Each hash that the log remembers is compared on the way. The log is
+//! linear: a rewind begins a new branch, and ticks are named by (branch, tick). Reads go beside a running world.
+
+use crate::{
+    catalogue::{self, Event, Origin},
+    spine::{self, SpineError, SpineOptions, chain},
+};
+use everworld_engine::{
+    Image, ImageError, InputEnvelope, LiveWorld, Options, StateHash, Tick, TickError, migrate_image,
+};
+use everworld_persistence::{
+    Control, DurablePoint, IdempotencyKey, LogHandle, LogOptions, LogReader, Record, Records, SnapshotMeta,
+    Store,
+};
+use everworld_systems::{Plugin, WorldRecord};
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::{Bound, ControlFlow},
+    path::Path,
+    sync::Arc,
+};
+
+/// What a world does when it is not told otherwise; from the control records of its log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunMode {
+    /// Not ticking, but for steps.
+    pub paused: bool,
+    /// Where stepping ends.
+    pub step_until: Tick,
+    /// The rate that an operator set; without one, the configured.
+    pub millihertz: Option<u64>,
+}
+
+impl RunMode {
+    /// The mode after a control record that was consumed after `tick`.
+    pub fn after(self, control: &Control, tick: Tick) -> Self {
+        match *control {
+            Control::Pause => Self { paused: true, step_until: tick, ..self },
+            Control::Resume => Self { paused: false, ..self },
+            Control::Step { until } => Self { paused: true, step_until: until, ..self },
+            Control::Rate { millihertz } => Self { millihertz: Some(millihertz), ..self },
+            // Who paused it did not ask for steps on another line.
+            Control::Branch { tick, .. } => Self { step_until: self.step_until.min(tick), ..self },
+            Control::Quarantine { .. } | Control::Skip { .. } => self,
+        }
+    }
+}
+
+/// What is left out from a tick on, because the tick failed with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fix {
+    /// A system, for good.
+    Quarantine(String),
+    /// An input.
+    Skip(u64),
+}
+
+impl Fix {
+    /// The record that makes it durable.
+    pub fn control(&self) -> Control {
+        match self {
+            Self::Quarantine(system) => Control::Quarantine { system: system.clone() },
+            Self::Skip(seq) => Control::Skip { seq: *seq },
+        }
+    }
+
+    /// What leaves out who is to blame for a failed tick, if that can be done.
+    pub fn of(error: &TickError, live: &LiveWorld) -> Option<Self> {
+        match error {
+            TickError::System { system, .. } => {
+                let node = live.plan().nodes.iter().find(|node| node.name == *system)?;
+                use everworld_engine::NodeKind::{Exclusive, System};
+                matches!(node.kind, System | Exclusive).then(|| Self::Quarantine(system.clone()))
+            }
+            TickError::Inputs { seq, .. } => seq.map(Self::Skip),
+            _ => None,
+        }
+    }
+
+    /// Applies it, before the tick that it fixes.
+    pub fn apply(&self, live: &mut LiveWorld) {
+        match self {
+            // A system that is no longer there does no harm.
+            Self::Quarantine(system) => _ = live.set_enabled(system, false),
+            Self::Skip(seq) => live.skip_input(*seq),
+        }
+    }
+}
+
+impl std::fmt::Display for Fix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Quarantine(system) => write!(f, "system \"{system}\" is quarantined"),
+            Self::Skip(seq) => write!(f, "input {seq} is skipped"),
+        }
+    }
+}
+
+/// A line of history that left another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BranchInfo {
+    /// Its number; the first line is 0, and is not listed.
+    pub branch: u32,
+    /// The line that it left.
+    pub parent: u32,
+    /// The last tick that both share.
+    pub tick: Tick,
+    /// The last input of the older line.
+    pub floor_seq: u64,
+    /// Where the log says so.
+    pub lsn: u64,
+}
+
+/// The lines of history of a world. The newest one is the one that goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branches(pub Vec<BranchInfo>);
+
+impl Branches {
+    /// The line that goes on.
+    pub fn current(&self) -> u32 {
+        self.0.last().map_or(0, |info| info.branch)
+    }
+
+    /// The line that went on when the log had that record.
+    fn at(&self, lsn: u64) -> u32 {
+        self.0.iter().rfind(|info| info.lsn < lsn).map_or(0, |info| info.branch)
+    }
+
+    fn get(&self, branch: u32) -> Option<&BranchInfo> {
+        self.0.iter().find(|info| info.branch == branch)
+    }
+
+    /// The last input that a branch leaves to older ones.
+    pub fn floor(&self, branch: u32) -> u64 {
+        self.get(branch).map_or(0, |info| info.floor_seq)
+    }
+
+    /// Which line a tick belongs to, seen from `branch`.
+    pub fn resolve(&self, mut branch: u32, tick: Tick) -> u32 {
+        while let Some(info) = self.get(branch).filter(|info| tick <= info.tick) {
+            branch = info.parent;
+        }
+        branch
+    }
+
+    /// The last tick that two lines have in common.
+    pub fn common(&self, one: u32, other: u32) -> Tick {
+        let line = |mut branch: u32| {
+            let mut line = vec![(branch, Tick(u64::MAX))];
+            while let Some(info) = self.get(branch) {
+                let until = line.last().map_or(info.tick, |(_, until)| info.tick.min(*until));
+                branch = info.parent;
+                line.push((branch, until));
+            }
+            line
+        };
+        let other = line(other);
+        let shared = line(one).into_iter().find_map(|(branch, until)| {
+            let (_, other) = other.iter().find(|(known, _)| *known == branch)?;
+            Some(until.min(*other))
+        });
+        shared.unwrap_or_default()
+    }
+
+    /// Whether the state at `(branch, tick)` lies on the way to `to`. Where a branch begins it has its parent's state.
+    pub fn on_the_way(&self, (branch, tick): (u32, Tick), to: (u32, Tick)) -> bool {
+        let (mut line, mut until) = to;
+        loop {
+            let info = self.get(line);
+            if line == branch {
+                return tick <= until && info.is_none_or(|info| tick >= info.tick);
+            }
+            let Some(info) = info else { return false };
+            (line, until) = (info.parent, until.min(info.tick));
+        }
+    }
+}
+
+/// What the host knows beside the state at a tick, kept with its snapshot: so that the log before is not needed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostState {
+    /// The world record as JSON.
+    pub record_json: Arc<[u8]>,
+    /// What the world does.
+    pub mode: RunMode,
+    /// Ticks up to that one may have been shown.
+    pub horizon: Tick,
+    /// The systems that are left out.
+    pub quarantined: Vec<String>,
+    /// What is left out from later ticks on.
+    pub fixes: Vec<(Tick, Fix)>,
+    /// The lines of history; the snapshot's tick belongs to the newest.
+    pub branches: Branches,
+    /// The number of the first input that the state has not taken and that the log has after `from`, or the next.
+    pub next_seq: u64,
+    /// The number of the next control record.
+    pub next_control: u64,
+    /// The records after this one tell how the world goes on.
+    pub from: DurableAt,
+    /// The log was durable up to there when the snapshot was written (D7).
+    pub covered: DurableAt,
+}
+
+/// A [`DurablePoint`], as it is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DurableAt {
+    /// See [`DurablePoint::lsn`].
+    pub lsn: u64,
+    /// See [`DurablePoint::chain`].
+    pub chain: u64,
+}
+
+impl From<DurablePoint> for DurableAt {
+    fn from(point: DurablePoint) -> Self {
+        Self { lsn: point.lsn, chain: point.chain }
+    }
+}
+
+/// What was known beside the states that were captured last, until their images have become snapshots or were passed
+/// over. The host adds at each capture; who writes a snapshot takes the one of its tick.
+#[derive(Default)]
+pub struct HostStates(Mutex<VecDeque<(Tick, HostState)>>);
+
+/// Captures on their way are few: the mirror takes one at a time.
+const HOST_STATES_MAX: usize = 64;
+
+impl HostStates {
+    /// A state of that tick was captured.
+    pub fn captured(&self, tick: Tick, host: HostState) {
+        let mut states = self.0.lock();
+        states.retain(|(known, _)| *known < tick);
+        if states.len() == HOST_STATES_MAX {
+            states.pop_front();
+        }
+        states.push_back((tick, host));
+    }
+
+    /// What belongs to an image of that tick; earlier ones are forgotten.
+    pub fn of(&self, tick: Tick) -> Option<HostState> {
+        let mut states = self.0.lock();
+        while states.front().is_some_and(|(known, _)| *known < tick) {
+            states.pop_front();
+        }
+        states.front().filter(|(known, _)| *known == tick).map(|(_, host)| host.clone())
+    }
+
+    /// Another line of history begins: nothing that was captured before is on it.
+    pub fn clear(&self) {
+        self.0.lock().clear();
+    }
+}
+
+/// The version of [`HostState`] that this build writes; the first byte of its encoding.
+const HOST_STATE_VERSION: u8 = 1;
+
+impl HostState {
+    /// As bytes for the store.
+    pub fn encode(&self) -> Vec<u8> {
+        let encoded = postcard::to_extend(self, vec![HOST_STATE_VERSION]);
+        encoded.expect("a host's state holds only sized sequences, which postcard always encodes")
+    }
+
+    /// From the bytes of a snapshot that was verified.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        match bytes.split_first() {
+            Some((&HOST_STATE_VERSION, rest)) => {
+                postcard::from_bytes(rest).map_err(|error| format!("the host's state: {error}"))
+            }
+            Some((version, _)) => {
+                Err(format!("the host's state has version {version}, this build knows {HOST_STATE_VERSION}"))
+            }
+            None => Err("the host's state is missing".into()),
+        }
+    }
+}
+
+/// What the log says about a tick.
+#[derive(Clone, Debug, Default)]
+struct At {
+    seal: Option<u64>,
+    fixes: Vec<Fix>,
+    checkpoint: Option<StateHash>,
+}
+
+/// An input as the log has it.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    /// Its place.
+    pub lsn: u64,
+    /// What the tick sees of it.
+    pub input: InputEnvelope,
+    /// By what its sender knows it again.
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// How a world went on after some point, as its log tells it.
+#[derive(Clone, Debug)]
+pub struct Timeline {
+    /// What the world was created from, once known.
+    pub record: Option<WorldRecord>,
+    /// The lines of history.
+    pub branches: Branches,
+    /// The build of the newest [`Record::Build`].
+    pub build_id: Option<[u8; 16]>,
+    /// Ticks up to that one of the newest branch may have been shown.
+    pub horizon: Tick,
+    /// What the world does.
+    pub mode: RunMode,
+    /// The number after the last input.
+    pub next_seq: u64,
+    /// The number after the last control record.
+    pub next_control: u64,
+    /// The inputs, by number.
+    pub inputs: BTreeMap<u64, Logged>,
+    /// What was read comes after this record.
+    pub begin: DurablePoint,
+    /// The last ticks that may have been shown of lines that were left.
+    pub ends: BTreeMap<u32, Tick>,
+    /// It begins with a state of a former build's schema: hashes of those rows say nothing about ours.
+    pub migrated: bool,
+    at: BTreeMap<(u32, Tick), At>,
+    hung: Vec<(Tick, Fix)>,
+}
+
+impl Timeline {
+    /// A world of which nothing is known.
+    fn empty() -> Self {
+        Self {
+            record: None,
+            branches: Branches::default(),
+            build_id: None,
+            horizon: Tick(0),
+            mode: RunMode::default(),
+            next_seq: 1,
+            next_control: 1,
+            inputs: BTreeMap::new(),
+            begin: DurablePoint::default(),
+            ends: BTreeMap::new(),
+            migrated: false,
+            at: BTreeMap::new(),
+            hung: Vec::new(),
+        }
+    }
+
+    /// A world that was just created.
+    pub fn of(record: WorldRecord) -> Self {
+        Self { record: Some(record), build_id: Some(crate::spine::build_id()), ..Self::empty() }
+    }
+
+    /// What was known when a snapshot was taken.
+    fn from_host(host: &HostState, build_id: [u8; 16]) -> Result<Self, String> {
+        let record = serde_json::from_slice(&host.record_json);
+        let mut timeline = Self {
+            record: Some(record.map_err(|error| format!("the world record: {error}"))?),
+            branches: host.branches.clone(),
+            build_id: Some(build_id),
+            horizon: host.horizon,
+            mode: host.mode,
+            next_seq: host.next_seq,
+            next_control: host.next_control,
+            begin: DurablePoint { lsn: host.from.lsn, chain: host.from.chain },
+            ..Self::empty()
+        };
+        for (tick, fix) in &host.fixes {
+            timeline.add_fix(*tick, fix.clone());
+        }
+        Ok(timeline)
+    }
+
+    /// Reads on to the end of `records`.
+    fn read(&mut self, records: Records, world: &str) -> Result<(), SpineError> {
+        let inconsistent = |detail: String| SpineError::Inconsistent { world: world.to_owned(), detail };
+        for entry in records {
+            let (lsn, record) = entry
+                .map_err(|source| SpineError::Log { world: world.to_owned(), source: Arc::new(source) })?;
+            let branch = self.branches.at(lsn);
+            match record {
+                Record::Create { world_record } => {
+                    let record = serde_json::from_slice(&world_record);
+                    self.record = Some(record.map_err(|error| inconsistent(format!("Create: {error}")))?);
+                }
+                Record::Build { build_id } => self.build_id = Some(build_id),
+                Record::Input(input) => {
+                    self.next_seq = self.next_seq.max(input.seq + 1);
+                    let (seq, idempotency) = (input.seq, input.idempotency);
+                    let (kind, at_tick, payload) = (input.kind, input.at_tick, input.payload);
+                    let input = InputEnvelope { seq, kind, at_tick, payload };
+                    self.inputs.insert(seq, Logged { lsn, input, idempotency });
+                }
+                Record::Seal { tick, up_to_seq } => {
+                    self.at.entry((branch, tick)).or_default().seal = Some(up_to_seq);
+                }
+                // The newest one counts, not the highest: a pause lowers what the lease had allowed.
+                Record::Horizon { tick } => self.horizon = tick,
+                Record::Checkpoint { tick, hash } => {
+                    self.at.entry((branch, tick)).or_default().checkpoint = Some(hash);
+                }
+                Record::Server { .. } => {
+                    return Err(inconsistent("it has a record of the server's own log".into()));
+                }
+                Record::Hung { tick, system } => self.hung.push((tick, blame(&system))),
+                // What a snapshot's host state already has.
+                Record::Control { seq, control, .. } if seq < self.next_control => match control {
+                    Control::Quarantine { system } => self.answer(&Fix::Quarantine(system)),
+                    Control::Skip { seq } => self.answer(&Fix::Skip(seq)),
+                    _ => {}
+                },
+                Record::Control { seq, control, tick, .. } => {
+                    self.next_control = seq + 1;
+                    self.mode = self.mode.after(&control, tick);
+                    match control {
+                        Control::Quarantine { system } => self.add_fix(tick, Fix::Quarantine(system)),
+                        Control::Skip { seq } => self.add_fix(tick, Fix::Skip(seq)),
+                        Control::Branch { branch, parent, tick, floor_seq } => {
+                            self.ends.insert(self.branches.current(), self.target());
+                            self.branches.0.push(BranchInfo { branch, parent, tick, floor_seq, lsn });
+                            self.horizon = tick;
+                            self.hung.clear();
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what is left out from a tick of the newest branch on. A fix answers the hang that it is for.
+    pub fn add_fix(&mut self, tick: Tick, fix: Fix) {
+        self.answer(&fix);
+        let at = self.at.entry((self.branches.current(), tick)).or_default();
+        if !at.fixes.contains(&fix) {
+            at.fixes.push(fix);
+        }
+    }
+
+    fn answer(&mut self, fix: &Fix) {
+        self.hung.retain(|(_, hung)| hung != fix);
+    }
+
+    /// The hangs that nothing was done about yet, in the order of the log.
+    pub fn unanswered_hangs(&self) -> Vec<(Tick, Fix)> {
+        self.hung.clone()
+    }
+
+    /// The last tick of the newest branch that recovery has to reach: whatever may have been shown, and whatever has
+    /// its inputs.
+    pub fn target(&self) -> Tick {
+        let branch = self.branches.current();
+        let own = self.at.range((branch, Tick(0))..=(branch, Tick(u64::MAX)));
+        let sealed = own.filter(|(_, at)| at.seal.is_some()).map(|((_, tick), _)| *tick).max();
+        self.horizon.max(sealed.unwrap_or_default())
+    }
+
+    /// What is left out from ticks of the newest branch after `now` on.
+    pub fn fixes_after(&self, now: Tick) -> Vec<(Tick, Fix)> {
+        let branch = self.branches.current();
+        let later = self.at.range((branch, now.next())..=(branch, Tick(u64::MAX)));
+        later.flat_map(|((_, tick), at)| at.fixes.iter().map(|fix| (*tick, fix.clone()))).collect()
+    }
+
+    /// The inputs that no tick has taken, for the newest branch.
+    pub fn queued(&self, taken: u64) -> Vec<Logged> {
+        let after = taken.max(self.branches.floor(self.branches.current()));
+        self.inputs.range(after + 1..).map(|(_, logged)| logged.clone()).collect()
+    }
+
+    /// The hash of a tick of a line, where the log remembers it.
+    pub fn checkpoint(&self, branch: u32, tick: Tick) -> Option<StateHash> {
+        self.at.get(&(self.branches.resolve(branch, tick), tick))?.checkpoint
+    }
+
+    /// The ticks on the way to the end of a line whose hashes the log remembers.
+    pub fn checkpoints(&self, branch: u32) -> Vec<Tick> {
+        let known = self.at.iter().filter(|(_, at)| at.checkpoint.is_some());
+        let own = known.filter(|((on, tick), _)| self.branches.resolve(branch, *tick) == *on);
+        own.map(|((_, tick), _)| *tick).collect()
+    }
+
+    /// Readies a world for its next tick on a line: leaves out what was left out then, and returns the inputs that
+    /// the tick's Seal gave it.
+    pub fn prepare(&self, live: &mut LiveWorld, branch: u32) -> Vec<InputEnvelope> {
+        let tick = live.now().next();
+        let on = self.branches.resolve(branch, tick);
+        let at = self.at.get(&(on, tick)).cloned().unwrap_or_default();
+        at.fixes.iter().for_each(|fix| fix.apply(live));
+        let after = live.taken_seq().max(self.branches.floor(on));
+        let up_to = at.seal.unwrap_or(0).max(after);
+        let taken = self.inputs.range((Bound::Excluded(after), Bound::Included(up_to)));
+        taken.map(|(_, logged)| logged.input.clone()).collect()
+    }
+
+    /// Computes the next tick of a line as it was. Nothing is compared.
+    pub fn advance(&self, live: &mut LiveWorld, branch: u32) -> Result<(), TickError> {
+        let inputs = self.prepare(live, branch);
+        live.tick(&inputs).map(|_| ())
+    }
+
+    /// As [`Timeline::advance`], and compares the hash that the log remembers.
+    fn step(&self, live: &mut LiveWorld, branch: u32, lenient: bool) -> Result<(), StepError> {
+        self.advance(live, branch).map_err(StepError::Tick)?;
+        let tick = live.now();
+        let Some(expected) = self.checkpoint(branch, tick).filter(|_| !self.migrated) else { return Ok(()) };
+        let found = live.state_hash();
+        if found != expected {
+            if !lenient {
+                return Err(StepError::Diverged { tick, expected, found });
+            }
+            tracing::warn!(%tick, %expected, %found, "this build computes another state than the log says");
+        }
+        Ok(())
+    }
+}
+
+/// What a [`Record::Hung`] calls an input.
+const HUNG_INPUT: &str = "input ";
+
+/// Who hung, as [`Record::Hung`] has it. Names of systems have no spaces.
+pub fn hung_name(doing: &everworld_engine::Doing) -> String {
+    use everworld_engine::Doing;
+    match doing {
+        Doing::System(system) => system.clone(),
+        Doing::Input(seq) => format!("{HUNG_INPUT}{seq}"),
+        Doing::Engine => String::new(),
+    }
+}
+
+fn blame(hung: &str) -> Fix {
+    let seq = hung.strip_prefix(HUNG_INPUT).and_then(|seq| seq.parse().ok());
+    seq.map_or_else(|| Fix::Quarantine(hung.to_owned()), Fix::Skip)
+}
+
+enum StepError {
+    Tick(TickError),
+    Diverged { tick: Tick, expected: StateHash, found: StateHash },
+}
+
+/// What to do about ticks that fail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnPanic {
+    /// Leave out the system or the input that failed, for good, and go on.
+    #[default]
+    Quarantine,
+    /// Stop with the reason.
+    Stop,
+}
+
+impl OnPanic {
+    /// Their names in the configuration.
+    pub const NAMES: [(&'static str, Self); 2] = [("quarantine", Self::Quarantine), ("stop", Self::Stop)];
+}
+
+/// A snapshot that was loaded and verified.
+pub(crate) struct Kept {
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) image: Arc<Image>,
+    pub(crate) host: HostState,
+    pub(crate) ledger: Vec<(u64, Vec<u8>)>,
+}
+
+impl Kept {
+    pub(crate) fn load(store: &Store, meta: &SnapshotMeta) -> Result<Self, String> {
+        let loaded = store.load(meta.branch, meta.tick).map_err(|error| chain(&error))?;
+        let host = HostState::decode(&loaded.host)?;
+        Ok(Self { meta: loaded.meta, image: Arc::new(loaded.image), host, ledger: loaded.ledger })
+    }
+}
+
+/// Where the log of a past is read from.
+#[derive(Clone)]
+pub enum LogSource {
+    /// From a log that is being written.
+    Live(LogHandle),
+    /// From that of a stopped world.
+    Stopped(Arc<LogReader>),
+}
+
+impl LogSource {
+    fn records(&self, from_lsn: u64) -> Records {
+        match self {
+            Self::Live(log) => log.records(from_lsn),
+            Self::Stopped(log) => log.records(from_lsn),
+        }
+    }
+}
+
+/// The past of one world: its store, its log, and what it is made of. Cheap to clone; usable from any thread.
+#[derive(Clone)]
+pub struct History {
+    pub(crate) world: String,
+    pub(crate) plugins: Arc<[Plugin]>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) log: LogSource,
+    pub(crate) branches: Arc<RwLock<Branches>>,
+    /// Hashes that differ are reported, not refused: the log is another build's.
+    pub(crate) lenient: bool,
+    /// Stores that could not be opened, and why.
+    pub(crate) damaged: Arc<[String]>,
+}
+
+/// A world of the past, and what the log tells beside it.
+pub struct Past {
+    /// The world.
+    pub live: LiveWorld,
+    /// How it goes on.
+    pub timeline: Timeline,
+    /// The snapshot that it began with; without one, the world as it was created.
+    pub snapshot: Option<SnapshotMeta>,
+    /// How many ticks were computed again.
+    pub replayed: u64,
+}
+
+impl History {
+    /// The past of a world that no process runs, read without writing anything. The caller holds the directory's lock.
+    ///
+    /// # Errors
+    /// When there is no such world, or its files cannot be used.
+    pub fn open(
+        data: &Path,
+        world: &str,
+        plugins: &[Plugin],
+        spine_options: &SpineOptions,
+    ) -> Result<Self, SpineError> {
+        let (dir, disk) = (data.join("worlds").join(world), &spine_options.disk);
+        let world = world.to_owned();
+        let opened = Store::open_read_only(disk.clone(), &dir, spine_options.store.clone());
+        let (store, report) = opened.map_err(|source| SpineError::Store { world: world.clone(), source })?;
+        for (path, detail) in &report.set_aside {
+            tracing::warn!(world, "passing over a damaged store, {}: {detail}", path.display());
+        }
+        let damaged = report.set_aside.iter();
+        let damaged = damaged.map(|(path, detail)| format!("\"{}\": {detail}", path.display())).collect();
+        let snapshots = kept(&store, &world);
+        let options = LogOptions {
+            oldest_needed: snapshots.iter().map(|meta| meta.lsn + 1).min().unwrap_or(1),
+            known_durable: snapshots
+                .iter()
+                .map(|meta| DurablePoint { lsn: meta.lsn, chain: meta.chain })
+                .collect(),
+            ..spine::log_options(&world, spine_options)
+        };
+        let log = LogReader::open(disk.clone(), &dir.join("log"), &options);
+        let (log, _) =
+            log.map_err(|source| SpineError::Log { world: world.clone(), source: Arc::new(source) })?;
+        let history = Self {
+            world,
+            plugins: plugins.into(),
+            store: Arc::new(store),
+            log: LogSource::Stopped(Arc::new(log)),
+            branches: Arc::default(),
+            lenient: false,
+            damaged,
+        };
+        let branches = history.newest()?.branches;
+        *history.branches.write() = branches;
+        Ok(history)
+    }
+
+    /// What the log says after the newest snapshot that loads: the lines of history, and where the newest one ends.
+    pub fn newest(&self) -> Result<Timeline, SpineError> {
+        for meta in self.snapshots() {
+            match Kept::load(&self.store, &meta) {
+                Ok(kept) => return self.timeline(&kept),
+                Err(detail) => {
+                    tracing::warn!(world = self.world, tick = %meta.tick, "passing over a snapshot: {detail}");
+                }
+            }
+        }
+        let mut timeline = Timeline::empty();
+        timeline.read(self.log.records(1), &self.world)?;
+        Ok(timeline)
+    }
+
+    /// The lines of history.
+    pub fn branches(&self) -> Branches {
+        self.branches.read().clone()
+    }
+
+    /// The readable snapshots, newest first. One that is damaged is named and passed over.
+    pub fn snapshots(&self) -> Vec<SnapshotMeta> {
+        kept(&self.store, &self.world)
+    }
+
+    /// The world as it was after a tick that is still kept.
+    ///
+    /// # Errors
+    /// When the tick is not kept, or cannot be brought back as the log says it was.
+    pub fn world_at(&self, branch: u32, tick: Tick, options: &Options) -> Result<LiveWorld, SpineError> {
+        let past = self.past(branch, tick, options, &mut |_| ControlFlow::Continue(()))?;
+        let Timeline { branches, .. } = &past.timeline;
+        if branch == branches.current() && tick > past.timeline.target() {
+            return Err(self.not_kept(tick, "the log does not reach that tick".into()));
+        }
+        Ok(past.live)
+    }
+
+    /// As [`History::world_at`], with all that is known beside it. `visit` sees the world before the first tick and
+    /// after each, and may end the matter.
+    pub fn past(
+        &self,
+        branch: u32,
+        tick: Tick,
+        options: &Options,
+        visit: &mut dyn FnMut(&LiveWorld) -> ControlFlow<()>,
+    ) -> Result<Past, SpineError> {
+        let (mut live, timeline, snapshot) = self.begin_before(branch, tick, options)?;
+        let from = live.now();
+        self.replay(&timeline, &mut live, branch, tick, visit)?;
+        Ok(Past { replayed: live.now().0 - from.0, live, timeline, snapshot })
+    }
+
+    /// The world of the nearest snapshot on the way to a tick that is good, else as it was created; and what the log
+    /// says after it.
+    pub(crate) fn begin_before(
+        &self,
+        branch: u32,
+        tick: Tick,
+        options: &Options,
+    ) -> Result<(LiveWorld, Timeline, Option<SnapshotMeta>), SpineError> {
+        let branches = self.branches();
+        let mut tried = Vec::new();
+        let mut snapshots = self.snapshots();
+        snapshots.retain(|snapshot| branches.on_the_way((snapshot.branch, snapshot.tick), (branch, tick)));
+        snapshots.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.tick));
+        for snapshot in snapshots.into_iter().map(Some).chain([None]) {
+            let begun = match snapshot {
+                Some(snapshot) => self.begin_with(&snapshot, options),
+                None => self.begin_anew(options),
+            };
+            let (live, timeline) = match begun {
+                Ok(begun) => begun,
+                Err(error @ SpineError::Schema { .. }) => return Err(error),
+                Err(error) => {
+                    tried.push(chain(&error));
+                    continue;
+                }
+            };
+            return Ok((live, timeline, snapshot));
+        }
+        Err(SpineError::NotKept { world: self.world.clone(), tick, detail: tried.join("; ") })
+    }
+
+    /// Computes ticks of a line again, up to and with `until`.
+    pub(crate) fn replay(
+        &self,
+        timeline: &Timeline,
+        live: &mut LiveWorld,
+        branch: u32,
+        until: Tick,
+        visit: &mut dyn FnMut(&LiveWorld) -> ControlFlow<()>,
+    ) -> Result<(), SpineError> {
+        let world = || self.world.clone();
+        while live.now() < until {
+            if visit(live).is_break() {
+                return Err(SpineError::Interrupted);
+            }
+            timeline.step(live, branch, self.lenient).map_err(|error| match error {
+                StepError::Tick(source) => SpineError::Tick { world: world(), source },
+                StepError::Diverged { tick, expected, found } => {
+                    SpineError::Diverged { world: world(), tick, expected, found }
+                }
+            })?;
+        }
+        if visit(live).is_break() { Err(SpineError::Interrupted) } else { Ok(()) }
+    }
+
+    /// As [`History::replay`], with a closer look at one tick: its failure then names its culprit.
+    pub(crate) fn replay_past(
+        &self,
+        timeline: &Timeline,
+        live: &mut LiveWorld,
+        branch: u32,
+        until: Tick,
+        suspect: Option<Tick>,
+        visit: &mut dyn FnMut(&LiveWorld) -> ControlFlow<()>,
+    ) -> Result<(), SpineError> {
+        if let Some(tick) = suspect.filter(|tick| live.now() < *tick && *tick <= until) {
+            self.replay(timeline, live, branch, Tick(tick.0 - 1), visit)?;
+            live.set_careful(true);
+            self.replay(timeline, live, branch, tick, visit)?;
+            live.set_careful(false);
+        }
+        self.replay(timeline, live, branch, until, visit)
+    }
+
+    /// The world of a snapshot, and the log after it.
+    pub(crate) fn begin_with(
+        &self,
+        meta: &SnapshotMeta,
+        options: &Options,
+    ) -> Result<(LiveWorld, Timeline), SpineError> {
+        let kept = Kept::load(&self.store, meta).map_err(|detail| self.not_kept(meta.tick, detail))?;
+        let mut timeline = self.timeline(&kept)?;
+        Ok((self.restore(&kept, &mut timeline, options)?, timeline))
+    }
+
+    /// The world of a snapshot, in this build's schema.
+    pub(crate) fn restore(
+        &self,
+        kept: &Kept,
+        timeline: &mut Timeline,
+        options: &Options,
+    ) -> Result<LiveWorld, SpineError> {
+        let Kept { meta, image, host, .. } = kept;
+        let record = timeline.record.as_ref().ok_or_else(|| self.no_create())?;
+        let mut live = self.build(record, options)?;
+        let refused = |detail: String| self.not_kept(meta.tick, detail);
+        if image.hash != meta.hash {
+            return Err(refused("its image has another hash than its header".into()));
+        }
+        let migrated = migrate_image(live.registry(), (**image).clone());
+        let (image, report) = migrated.map_err(|error| match error {
+            // All others are of that schema too, or of older ones: refused by name.
+            ImageError::Misfits(_) => SpineError::Schema { world: self.world.clone(), source: error },
+            error => refused(chain(&error)),
+        })?;
+        live.restore(&image).map_err(|error| refused(chain(&error)))?;
+        timeline.migrated = !report.is_identity();
+        if timeline.migrated {
+            tracing::info!(world = self.world, tick = %meta.tick, "brought the state of a former build along");
+        }
+        for system in &host.quarantined {
+            Fix::Quarantine(system.clone()).apply(&mut live);
+        }
+        if live.taken_seq() != meta.applied_seq {
+            let (taken, says) = (live.taken_seq(), meta.applied_seq);
+            return Err(refused(format!("its state has taken {taken} inputs, its header says {says}")));
+        }
+        Ok(live)
+    }
+
+    /// What the log says after a snapshot.
+    pub(crate) fn timeline(&self, kept: &Kept) -> Result<Timeline, SpineError> {
+        let timeline = Timeline::from_host(&kept.host, kept.meta.build_id);
+        let inconsistent = |detail| SpineError::Inconsistent { world: self.world.clone(), detail };
+        let mut timeline = timeline.map_err(inconsistent)?;
+        timeline.read(self.log.records(kept.host.from.lsn + 1), &self.world)?;
+        Ok(timeline)
+    }
+
+    /// The world as it was created, and the whole log.
+    pub(crate) fn begin_anew(&self, options: &Options) -> Result<(LiveWorld, Timeline), SpineError> {
+        let mut timeline = Timeline::empty();
+        timeline.read(self.log.records(1), &self.world)?;
+        let record = timeline.record.as_ref().ok_or_else(|| self.no_create())?;
+        let mut live = self.build(record, options)?;
+        live.create().map_err(|source| SpineError::Tick { world: self.world.clone(), source })?;
+        Ok((live, timeline))
+    }
+
+    pub(crate) fn build(&self, record: &WorldRecord, options: &Options) -> Result<LiveWorld, SpineError> {
+        build(record, &self.plugins, options)
+    }
+
+    /// The state of a snapshot as it was stored, verified.
+    pub(crate) fn stored(&self, meta: &SnapshotMeta) -> Result<Image, SpineError> {
+        let failed = |source| SpineError::Store { world: self.world.clone(), source };
+        let loaded = self.store.load(meta.branch, meta.tick).map_err(failed)?;
+        Ok(loaded.image)
+    }
+
+    /// Whether the world was stopped in order: the newest snapshot holds all that the log tells.
+    pub(crate) fn is_in_order(&self) -> Result<bool, SpineError> {
+        let snapshots = self.snapshots();
+        let Some(kept) = snapshots.iter().find_map(|meta| Kept::load(&self.store, meta).ok()) else {
+            return Ok(false);
+        };
+        for entry in self.log.records(kept.host.covered.lsn + 1) {
+            let failed = |source| SpineError::Log { world: self.world.clone(), source: Arc::new(source) };
+            let (_, record) = entry.map_err(failed)?;
+            let adds_nothing = match record {
+                Record::Build { .. } | Record::Control { .. } => true,
+                Record::Horizon { tick } | Record::Checkpoint { tick, .. } => tick <= kept.meta.tick,
+                _ => false,
+            };
+            if !adds_nothing {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The first tick that can be had: that which the log begins with, or of the oldest snapshot.
+    pub(crate) fn first_tick(&self) -> Tick {
+        match self.log.records(1).next() {
+            Some(Ok(_)) => self.first_checkpoint(),
+            _ => self.snapshots().iter().map(|meta| meta.tick).min().unwrap_or_default(),
+        }
+    }
+
+    /// The tick that the log begins with: 0, or that of a fork's first state, whose hash is in the log before any
+    /// horizon.
+    pub(crate) fn first_checkpoint(&self) -> Tick {
+        for (_, record) in self.log.records(1).map_while(Result::ok) {
+            match record {
+                Record::Checkpoint { tick, .. } => return tick,
+                Record::Horizon { .. } | Record::Seal { .. } => break,
+                _ => {}
+            }
+        }
+        Tick(0)
+    }
+
+    fn not_kept(&self, tick: Tick, detail: String) -> SpineError {
+        SpineError::NotKept { world: self.world.clone(), tick, detail }
+    }
+
+    fn no_create(&self) -> SpineError {
+        let detail = "it does not begin with Create".into();
+        SpineError::Inconsistent { world: self.world.clone(), detail }
+    }
+}
+
+/// Builds the world of a record, still empty.
+pub(crate) fn build(
+    record: &WorldRecord,
+    plugins: &[Plugin],
+    options: &Options,
+) -> Result<LiveWorld, SpineError> {
+    let world = || record.world.clone();
+    let builder = record.scenario.builder(plugins);
+    let builder = builder.map_err(|source| SpineError::Scenario { world: world(), source })?;
+    builder.build(options.clone()).map_err(|source| SpineError::Build { world: world(), source })
+}
+
+/// The readable snapshots of a store, newest first by the log. One that is damaged is named and passed over.
+pub(crate) fn kept(store: &Store, world: &str) -> Vec<SnapshotMeta> {
+    let snapshots = store.snapshots();
+    for error in &snapshots.damaged {
+        tracing::warn!(world, "passing over a damaged snapshot: {}", chain(error));
+    }
+    snapshots.kept
+}
+
+/// Makes a new world of a state that was exported to a file.
+///
+/// # Errors
+/// When the file is damaged, its state does not fit this build, there is such a world already, or it cannot be written.
+pub fn import(
+    file: &Path,
+    data: &Path,
+    name: &str,
+    plugins: &[Plugin],
+    options: &Options,
+    spine_options: &SpineOptions,
+) -> Result<Tick, SpineError> {
+    let refused = |detail: String| SpineError::Inconsistent { world: name.to_owned(), detail };
+    let loaded = Store::import(&*spine_options.disk, file);
+    let loaded = loaded.map_err(|source| SpineError::Store { world: name.to_owned(), source })?;
+    let host = HostState::decode(&loaded.host).map_err(refused)?;
+    let record: WorldRecord = serde_json::from_slice(&host.record_json)
+        .map_err(|error| refused(format!("the world record: {error}")))?;
+    let record = WorldRecord { world: name.to_owned(), ..record };
+    let mut live = build(&record, plugins, options)?;
+    if loaded.image.hash != loaded.meta.hash {
+        return Err(refused("its state has another hash than its header".into()));
+    }
+    let schema = |source| SpineError::Schema { world: name.to_owned(), source };
+    let (image, _) = migrate_image(live.registry(), loaded.image).map_err(schema)?;
+    live.restore(&image).map_err(|error| refused(chain(&error)))?;
+    for system in &host.quarantined {
+        Fix::Quarantine(system.clone()).apply(&mut live);
+    }
+    let begun = Event::begun(name, Some(&record.scenario.name), Origin::Imported { tick: live.now() });
+    catalogue::making(&spine_options.disk, data, begun, || {
+        spine::write_fork(data, &record, &mut live, spine_options)
+    })?;
+    Ok(live.now())
+}
+
+/// Makes a new world beside its parent, in the same data directory, from the parent's state at a tick that is still kept:
+/// with a record, a log and a first snapshot of its own. Nothing of it is there before all of it is durable. The world is
+/// not opened.
+///
+/// # Errors
+/// When the tick is not kept, there is such a world already, or it cannot be written.
+pub fn fork(
+    parent: &History,
+    data: &Path,
+    (branch, tick): (u32, Tick),
+    name: &str,
+    options: &Options,
+    spine_options: &SpineOptions,
+) -> Result<(), SpineError> {
+    let past = parent.past(branch, tick, options, &mut |_| ControlFlow::Continue(()))?;
+    let Past { mut live, timeline, .. } = past;
+    let record = timeline.record.ok_or_else(|| parent.no_create())?;
+    let record = WorldRecord { world: name.to_owned(), ..record };
+    let origin = Origin::Forked { parent: parent.world.clone(), branch, tick };
+    let begun = Event::begun(name, Some(&record.scenario.name), origin);
+    catalogue::making(&spine_options.disk, data, begun, || {
+        spine::write_fork(data, &record, &mut live, spine_options)
+    })
+}

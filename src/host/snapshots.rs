@@ -1,0 +1,218 @@
+//! Snapshots on a thread of their own (T1): encoding and writing never touch the tick.
+
+use crate::{
+    clock,
+    history::{HostState, HostStates},
+    metrics::WorldMetrics,
+    pool,
+    sequencer::Sequencer,
+    spine,
+    status::WorldStatus,
+};
+use everworld_engine::{Image, Tick};
+use everworld_persistence::{LogHandle, Store};
+use parking_lot::Mutex;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+/// Between a failed snapshot and the next try; twice as long each time.
+const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+const RETRY_PAUSE_MAX: Duration = Duration::from_mins(1);
+
+/// Waits; false when there is nothing more to come.
+fn wait<T>(incoming: &Receiver<T>, pause: Duration) -> bool {
+    let end = clock::now_nanos() + pause.as_nanos() as u64;
+    while clock::now_nanos() < end {
+        // Nothing is handed over meanwhile: who offers does not wait for a taker.
+        if let Err(TryRecvError::Disconnected) = incoming.try_recv() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+pub(super) struct Snapshots {
+    work: Option<SyncSender<(HostState, Arc<Image>)>>,
+    thread: Option<JoinHandle<()>>,
+    last: Option<Tick>,
+    last_nanos: u64,
+    retention: Retention,
+}
+
+/// Whether what is old may be removed. Not while a rewind may stand on it.
+#[derive(Clone, Default)]
+pub(super) struct Retention {
+    held: Arc<AtomicBool>,
+    removing: Arc<Mutex<()>>,
+}
+
+impl Retention {
+    /// Nothing is removed from now on, but for what is on its way.
+    pub(super) fn hold(&self) {
+        self.held.store(true, SeqCst);
+    }
+
+    /// Waits for what is on its way. Not on the tick's thread.
+    pub(super) fn settled(&self) {
+        drop(self.removing.lock());
+    }
+
+    /// Goes on, with snapshots of the branch that the status names.
+    pub(super) fn release(&self) {
+        self.held.store(false, SeqCst);
+    }
+
+    fn remove(&self, status: &WorldStatus, branch: u32, prune: impl FnOnce()) {
+        let _removing = self.removing.lock();
+        // In this order: a branch gets its name before the hold for it ends. And not while a new branch has no
+        // snapshot of its own yet.
+        if !self.held.load(SeqCst) && branch == status.branch() {
+            prune();
+        }
+    }
+}
+
+impl Snapshots {
+    pub(super) fn start(
+        store: Arc<Store>,
+        log: LogHandle,
+        sequencer: Arc<Sequencer>,
+        world: &str,
+        status: Arc<WorldStatus>,
+        metrics: WorldMetrics,
+        last: Option<Tick>,
+    ) -> io::Result<Self> {
+        status.set_last_snapshot(last.unwrap_or_default());
+        // One waits at the most (L1): while the disk is slow the period gives way, never the tick.
+        let (work, incoming) = sync_channel::<(HostState, Arc<Image>)>(0);
+        let world = world.to_owned();
+        let retention = Retention::default();
+        let keeping = retention.clone();
+        let body = move || {
+            pool::stand_back();
+            // At first, and after a failure, nobody knows what the store has of the keys.
+            let mut all_keys = true;
+            let mut pause = RETRY_PAUSE_MIN;
+            while let Ok((host, image)) = incoming.recv() {
+                let (tick, branch) = (image.tick, host.branches.current());
+                let keys = sequencer.keys_to_store(std::mem::take(&mut all_keys));
+                match spine::write_snapshot(&store, &log, image, host, &keys) {
+                    Ok(stats) => {
+                        status.set_last_snapshot(tick);
+                        metrics.snapshots_written.inc();
+                        status.set_unsaved(None);
+                        pause = RETRY_PAUSE_MIN;
+                        keeping.remove(&status, branch, || {
+                            if let Err(error) = spine::prune(&store, &log, &world) {
+                                tracing::error!(world, "could not prune: {}", spine::chain(&error));
+                            }
+                        });
+                        tracing::debug!(world, %tick, bytes = stats.written_bytes, "snapshot written");
+                    }
+                    Err(error) => {
+                        all_keys = true;
+                        metrics.snapshots_failed.inc();
+                        // The log has everything: the world goes on, a recovery takes longer.
+                        let why = format!("could not write a snapshot: {}", spine::chain(&error));
+                        tracing::error!(world, %tick, "{why}");
+                        status.set_unsaved(Some(why));
+                        let goes_on = wait(&incoming, pause);
+                        pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                        // The last snapshot of a world that ends is worth a try, too.
+                        if let Err(error) = store.begin_anew() {
+                            tracing::error!(world, "could not begin a new epoch: {}", spine::chain(&error));
+                        }
+                        if !goes_on {
+                            return;
+                        }
+                    }
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("snapshots".into()).spawn(body)?;
+        let last_nanos = clock::now_nanos();
+        Ok(Self { work: Some(work), thread: Some(thread), last, last_nanos, retention })
+    }
+
+    /// True when it is time for the next one.
+    pub(super) fn is_due(&self, now: u64, period_nanos: u64) -> bool {
+        self.last_nanos == 0 || now - self.last_nanos >= period_nanos
+    }
+
+    /// Offers a visible view: what may be seen is covered by the log (D2), so its snapshot is too (D7).
+    pub(super) fn offer(&mut self, view: Arc<Image>, states: &HostStates) {
+        if self.last.is_some_and(|last| view.tick <= last) {
+            return;
+        }
+        let Some(work) = &self.work else { return };
+        let Some(host) = states.of(view.tick) else { return };
+        let tick = view.tick;
+        // Taken only when the thread is idle; else the next tick offers again.
+        if work.try_send((host, view)).is_ok() {
+            self.last = Some(tick);
+            self.last_nanos = clock::now_nanos();
+        }
+    }
+
+    /// Another line of history has begun: its first snapshot is wanted now.
+    pub(super) fn rewound(&mut self) {
+        self.last = None;
+        self.last_nanos = 0;
+    }
+
+    /// What a rewind stands on is kept by it.
+    pub(super) fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
+    /// Somebody asks for one now.
+    pub(super) fn wanted(&mut self) {
+        self.last_nanos = 0;
+    }
+
+    /// Whether one is wanted now.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.last_nanos == 0
+    }
+
+    /// Waits for the snapshot that is being written.
+    pub(super) fn finish(&mut self) {
+        drop(self.work.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been reported by the panic hook; the log has everything.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_removed_while_a_rewind_stands_on_it() {
+        let (retention, status) = (Retention::default(), WorldStatus::default());
+        let removes = |branch| {
+            let mut removed = false;
+            retention.remove(&status, branch, || removed = true);
+            removed
+        };
+        assert!(removes(0));
+        retention.hold();
+        assert!(!removes(0));
+        retention.settled();
+        status.set_branch(1);
+        retention.release();
+        assert!(!removes(0), "the new branch has no snapshot yet");
+        assert!(removes(1));
+    }
+}
