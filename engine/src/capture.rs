@@ -101,9 +101,14 @@ impl Buffers {
         free.unwrap_or_else(|| Vec::with_capacity(bytes))
     }
 
+    /// Whether it is a chunk's buffer.
+    pub(crate) fn is_whole(row_bytes: usize, buffer: &Vec<u8>) -> bool {
+        buffer.capacity() == row_bytes * CHUNK_ROWS
+    }
+
     /// Takes a buffer back. One that is not a chunk's is let go.
     pub(crate) fn give(&self, row_bytes: usize, mut buffer: Vec<u8>) {
-        if buffer.capacity() == row_bytes * CHUNK_ROWS {
+        if Self::is_whole(row_bytes, &buffer) {
             buffer.clear();
             self.free.lock().entry(row_bytes * CHUNK_ROWS).or_default().push(buffer);
         }
@@ -119,10 +124,10 @@ impl Buffers {
         }
     }
 
-    /// Lets go of what is free beyond what the last capture used, by bytes of a row, and some more.
-    pub(crate) fn trim(&self, used: &BTreeMap<usize, usize>) {
+    /// Lets go of what is free beyond what is wanted, by bytes of a row, and some more.
+    pub(crate) fn trim(&self, wanted: &BTreeMap<usize, usize>) {
         for (bytes, free) in self.free.lock().iter_mut() {
-            free.truncate(used.get(&(bytes / CHUNK_ROWS)).map_or(0, |used| used * 2) + SPARE);
+            free.truncate(wanted.get(&(bytes / CHUNK_ROWS)).copied().unwrap_or_default() + SPARE);
         }
     }
 
@@ -249,15 +254,16 @@ impl Capturing {
 /// Calls `moved` for each row that has another Uid than before, and remembers the Uids.
 pub(crate) fn see_moves(before: &mut Vec<u64>, uids: &[u64], mut moved: impl FnMut(usize)) {
     let known = before.len().min(uids.len());
-    for (i, (old, new)) in before[..known].chunks(1_024).zip(uids[..known].chunks(1_024)).enumerate() {
+    for (i, (old, new)) in before[..known].chunks_mut(1_024).zip(uids[..known].chunks(1_024)).enumerate() {
         if old != new {
             let rows = (0..new.len()).filter(|row| old[*row] != new[*row]);
             rows.for_each(|row| moved(i * 1_024 + row));
+            old.copy_from_slice(new);
         }
     }
     (known..uids.len()).for_each(moved);
-    before.clear();
-    before.extend_from_slice(uids);
+    before.truncate(known);
+    before.extend_from_slice(&uids[known..]);
 }
 
 /// What all tasks of a capture look at.

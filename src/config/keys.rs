@@ -268,7 +268,7 @@ keys! {
 
     /// Snapshots from which a world comes back.
     snapshot: SnapshotConfig {
-        /// Time between two snapshots; 0 = by size: every tick up to 20,000 entities, each second up to 200,000, 5 s above.
+        /// Time between two snapshots; 0 = by size: 250 ms up to 20,000 entities, each second up to 200,000, 5 s above.
         /// Shorter where a replay would take longer than recovery.target_secs.
         period_millis: u64 where 0..=86_400_000 = 0, Host;
         /// Of so many seconds every snapshot is kept.

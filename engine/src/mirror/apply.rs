@@ -40,6 +40,8 @@ struct MirrorColumn {
     chunks: Vec<Arc<Chunk>>,
     /// The hash of each chunk, see [`crate::hash`].
     sums: Vec<u64>,
+    /// It has changed in many rows at once, so that each of its chunks may come as a whole.
+    is_busy: bool,
 }
 
 /// Where chunks come from and go to.
@@ -47,9 +49,6 @@ struct Chunks {
     buffers: Arc<Buffers>,
     /// Replaced chunks that a view may still share.
     limbo: Vec<Arc<Chunk>>,
-    /// How many whole chunks the last capture brought in buffers of their size, by bytes of a row.
-    brought: BTreeMap<usize, usize>,
-    has_begun: bool,
 }
 
 /// Entities that left a row and that came to one: (Uid, row).
@@ -65,7 +64,7 @@ impl Working {
             tick: Tick(0),
             tables: BTreeMap::new(),
             resources: Vec::new(),
-            store: Chunks { buffers, limbo: Vec::new(), brought: BTreeMap::new(), has_begun: false },
+            store: Chunks { buffers, limbo: Vec::new() },
         }
     }
 
@@ -103,7 +102,7 @@ impl Working {
         }
         self.tick = capture.tick;
         self.resources = capture.resources;
-        self.store.prepare(pace);
+        self.prepare(pace);
         if moves.left.is_empty() && moves.came.is_empty() {
             return;
         }
@@ -114,6 +113,23 @@ impl Working {
             }
         }
         moves.came.into_iter().for_each(|(uid, row)| rows.insert(Uid::new(uid), row));
+    }
+
+    /// Has as many buffers ready as the next capture can need if every chunk of a busy column comes as a whole.
+    fn prepare(&self, pace: &mut (dyn FnMut() + Send)) {
+        let mut wanted: BTreeMap<usize, usize> = BTreeMap::new();
+        for column in self.tables.values().flat_map(|table| &table.columns) {
+            if let (true, Some(row_bytes)) = (column.is_busy, column.schema.row_bytes()) {
+                *wanted.entry(row_bytes).or_default() += column.chunks.len();
+            }
+        }
+        self.store.buffers.trim(&wanted);
+        for (row_bytes, count) in wanted {
+            for ready in 1..=count {
+                self.store.buffers.prepare(row_bytes, ready);
+                pace();
+            }
+        }
     }
 
     /// The hash of the state, from the sums that the mirror keeps.
@@ -154,6 +170,7 @@ impl MirrorTable {
             salt: column.salt,
             chunks: Vec::new(),
             sums: Vec::new(),
+            is_busy: false,
         };
         Self { rows: 0, columns: capture.columns.iter().map(column).collect() }
     }
@@ -294,13 +311,16 @@ impl MirrorColumn {
             self.chunks.push(Arc::new(none));
             self.sums.push(0);
         }
+        // The first capture brings everything, which says nothing of the next.
+        if let (Some(Piece::All(bytes) | Piece::Some(_, bytes)), Some(row_bytes)) =
+            (&piece, self.schema.row_bytes())
+        {
+            self.is_busy |= lens.0 > 0 && Buffers::is_whole(row_bytes, bytes);
+        }
         let old_uids = uids.0.map_or(Cow::Borrowed(&[][..]), uids_of);
         let new_uids = uids_of(uids.1);
         match (piece, self.schema.row_bytes()) {
             (Some(Piece::All(bytes)), Some(row_bytes)) => {
-                if bytes.capacity() == row_bytes * CHUNK_ROWS {
-                    *store.brought.entry(row_bytes).or_default() += 1;
-                }
                 let is_same = matches!(&*self.chunks[i], Chunk::Plain(old) if *old == bytes);
                 if is_same && old_uids == new_uids {
                     store.buffers.give(row_bytes, bytes);
@@ -417,22 +437,6 @@ impl Chunks {
                 Ok(Chunk::Plain(bytes)) => self.buffers.give(bytes.capacity() / CHUNK_ROWS, bytes),
                 Ok(Chunk::Slow(_)) => {}
                 Err(shared) => self.limbo.push(shared),
-            }
-        }
-    }
-
-    /// Has as many buffers ready as the last capture used, and not many more.
-    fn prepare(&mut self, pace: &mut (dyn FnMut() + Send)) {
-        let brought = mem::take(&mut self.brought);
-        self.buffers.trim(&brought);
-        // The first capture brings everything; the next one does not.
-        if !mem::replace(&mut self.has_begun, true) {
-            return;
-        }
-        for (row_bytes, count) in brought {
-            for ready in 0..count {
-                self.buffers.prepare(row_bytes, ready + 1);
-                pace();
             }
         }
     }
