@@ -12,6 +12,7 @@
 extern crate self as everworld_engine;
 
 mod capture;
+mod changes;
 pub mod column;
 mod effects;
 pub mod explain;
@@ -43,6 +44,7 @@ mod world;
 
 pub use bevy_ecs as ecs;
 pub use capture::{Buffers, Capture};
+pub use changes::{Change, Changes, Place};
 pub use column::{Column, Layout, SlowColumn};
 pub use effects::{Effects, UidIndex};
 pub use hash::StateHash;

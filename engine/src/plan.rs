@@ -98,6 +98,14 @@ pub enum BuildError {
     /// One function twice: a dependency on it would be ambiguous.
     #[error("system \"{0}\" is registered twice, also as \"{1}\"")]
     DuplicateFunction(String, String),
+    /// More columns than a set of columns can name.
+    #[error("{found} columns are registered, {max} is the most")]
+    TooManyColumns {
+        /// How many.
+        found: usize,
+        /// How many are allowed.
+        max: usize,
+    },
     /// A closure without a name.
     #[error("system \"{0}\" is a closure: give it a name with .named(\"...\")")]
     Unnamed(String),

@@ -2,6 +2,7 @@
 
 use crate::{
     capture::{Buffers, Capture, Capturing},
+    changes::COLUMNS_MAX,
     column::{Column, SlowColumn},
     effects::{self, BuiltArchetypes, Effect, SharedRegistry, Slot, StructureSlots, UidCounter, UidIndex},
     explain,
@@ -347,6 +348,10 @@ impl WorldBuilder {
     pub fn build(mut self, options: Options) -> Result<LiveWorld, BuildErrors> {
         let mut faults = std::mem::take(&mut self.faults);
         faults.extend(self.registry.evolution_faults());
+        let (found, max) = (self.registry.columns.len(), COLUMNS_MAX);
+        if found > max {
+            faults.push(BuildError::TooManyColumns { found, max });
+        }
         let planner = Planner::new(&mut self, &mut faults);
         let by_ticks = planner.as_ref().map(|planner| planner.written_by_ticks(&self)).unwrap_or_default();
         let planned = planner.and_then(|planner| planner.place(&mut faults));

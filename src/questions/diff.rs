@@ -2,11 +2,11 @@
 
 use super::{AskError, Questions, changes, extended, table_row};
 use crate::spine::SpineError;
-use everworld_engine::{Column as _, Image, Registry, Tick, Uid};
+use everworld_engine::{Changes, Image, Place, Registry, Tick, Uid};
 use everworld_persistence::SnapshotMeta;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What differs between two states.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,88 +51,39 @@ pub struct FieldDifference {
     pub to: Option<Value>,
 }
 
-/// Where the rows of an image are: (uid, table, row), by Uid.
-fn rows(image: &Image) -> Vec<(u64, usize, usize)> {
-    let mut rows = Vec::with_capacity(image.entities());
-    for (number, table) in image.tables.iter().enumerate() {
-        rows.extend(table.uids().enumerate().map(|(row, uid)| (uid.get(), number, row)));
-    }
-    rows.sort_unstable();
-    rows
-}
-
 /// Compares two states, and lists at most so many entities.
 pub fn diff_images(registry: &Registry, from: &Image, to: &Image, limit: usize) -> ImageDiff {
-    let mut diff = ImageDiff::default();
-    let (old, new) = (rows(from), rows(to));
-    let (mut i, mut j) = (0, 0);
-    while i < old.len() || j < new.len() {
-        let (a, b) = (old.get(i), new.get(j));
-        let uid = a.map_or(u64::MAX, |a| a.0).min(b.map_or(u64::MAX, |b| b.0));
-        let a = a.filter(|a| a.0 == uid);
-        let b = b.filter(|b| b.0 == uid);
-        i += usize::from(a.is_some());
-        j += usize::from(b.is_some());
-        let change = match (a, b) {
-            (None, _) => {
-                diff.added += 1;
-                "added"
-            }
-            (_, None) => {
-                diff.removed += 1;
-                "removed"
-            }
-            (Some(a), Some(b)) => {
-                let columns = differing(registry, from, to, (a.1, a.2), (b.1, b.2));
-                if columns.is_empty() {
-                    continue;
-                }
-                diff.changed += 1;
-                for column in columns {
-                    *diff.components.entry(column.to_owned()).or_default() += 1;
-                }
-                "changed"
-            }
+    let differences = Changes::between(from, to);
+    let mut diff = ImageDiff { same: differences.is_empty(), ..ImageDiff::default() };
+    for change in &differences.entities {
+        let (count, name) = match (change.from, change.to) {
+            (None, _) => (&mut diff.added, "added"),
+            (_, None) => (&mut diff.removed, "removed"),
+            _ => (&mut diff.changed, "changed"),
         };
+        *count += 1;
+        if name == "changed" {
+            for column in differences.columns(change) {
+                *diff.components.entry(column.to_owned()).or_default() += 1;
+            }
+        }
         if diff.items.len() < limit {
-            let row = |image: &Image, at: Option<&(u64, usize, usize)>| {
-                at.map(|(_, table, row)| table_row(image, registry, &image.tables[*table], *row))
+            let row = |image: &Image, place: Option<Place>| {
+                let table = |place: Place| &image.tables[place.table as usize];
+                place.map(|place| table_row(image, registry, table(place), place.row as usize))
             };
-            let (a, b) = (row(from, a), row(to, b));
-            let fields = changes(a.as_ref(), b.as_ref()).into_iter();
+            let fields = changes(row(from, change.from).as_ref(), row(to, change.to).as_ref()).into_iter();
             let fields: Vec<FieldDifference> = fields
                 .map(|change| FieldDifference { field: change.field, from: change.before, to: change.after })
                 .collect();
-            if change == "changed" {
+            if name == "changed" {
                 fields.iter().for_each(|field| *diff.fields.entry(field.field.clone()).or_default() += 1);
             }
-            diff.items.push(ItemDiff { uid: Uid::new(uid), change: change.into(), fields });
+            diff.items.push(ItemDiff { uid: change.uid, change: name.into(), fields });
         }
     }
-    let bytes = |image: &Image, name: &str| image.resource(name).map(|resource| resource.bytes.clone());
-    let names: BTreeSet<&str> = registry.resources().iter().map(|resource| resource.name).collect();
-    let differs = |name: &&str| bytes(from, name) != bytes(to, name);
-    diff.resources = names.into_iter().filter(differs).map(str::to_owned).collect();
-    diff.same = diff.added + diff.removed + diff.changed == 0 && diff.resources.is_empty();
+    diff.resources = differences.resources;
     diff
-}
-
-/// The columns in which two rows differ.
-fn differing<'r>(
-    registry: &'r Registry,
-    from: &Image,
-    to: &Image,
-    (old_table, old_row): (usize, usize),
-    (new_table, new_row): (usize, usize),
-) -> Vec<&'r str> {
-    let (old, new) = (&from.tables[old_table], &to.tables[new_table]);
-    let columns = registry.columns().iter().filter(|column| column.name != Uid::NAME);
-    let differs = |name: &str| match (old.column(name), new.column(name)) {
-        (Some(a), Some(b)) => from.row(a, old_row) != to.row(b, new_row),
-        (None, None) => false,
-        _ => true,
-    };
-    columns.map(|column| column.name).filter(|name| differs(name)).collect()
 }
 
 impl Questions {

@@ -4,13 +4,16 @@
 use crate::{created, options};
 use bevy_ecs::prelude::{Entity, Query, With, World};
 use everworld_engine::{
-    Image, LiveWorld, Mirror, MirrorHooks, Parallel, Tick, component, prelude::*, random::Draws,
+    Changes, Image, LiveWorld, Mirror, MirrorHooks, Parallel, Tick, component, prelude::*, random::Draws,
     slow_component,
 };
 use proptest::prelude::*;
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 component! {
@@ -127,6 +130,46 @@ fn check(live: &LiveWorld, mirror: &Mirror) -> Arc<Image> {
     view
 }
 
+type ByUid = BTreeMap<Uid, BTreeMap<String, Vec<u8>>>;
+
+fn rows_of(image: &Image) -> ByUid {
+    let mut rows = ByUid::new();
+    for table in &image.tables {
+        for (row, uid) in table.uids().enumerate() {
+            let columns = table.columns.iter().filter(|column| column.schema.name != "uid");
+            let named = columns.map(|column| (column.schema.name.clone(), image.row(column, row).to_vec()));
+            assert!(rows.insert(uid, named.collect()).is_none(), "two rows of {uid}");
+        }
+    }
+    rows
+}
+
+/// The quick difference between two views is the one that a plain comparison finds.
+fn compare(from: &Image, to: &Image) {
+    let (old, new) = (rows_of(from), rows_of(to));
+    let mut expected = BTreeMap::new();
+    let none = BTreeMap::new();
+    for uid in old.keys().chain(new.keys()) {
+        let (a, b) = (old.get(uid).unwrap_or(&none), new.get(uid).unwrap_or(&none));
+        let names: BTreeSet<&str> = a.keys().chain(b.keys()).map(String::as_str).collect();
+        let differing: Vec<&str> = names.into_iter().filter(|name| a.get(*name) != b.get(*name)).collect();
+        if !differing.is_empty() || old.contains_key(uid) != new.contains_key(uid) {
+            expected.insert(*uid, (old.contains_key(uid), new.contains_key(uid), differing));
+        }
+    }
+    let changes = Changes::between(from, to);
+    let found = changes.entities.iter().map(|change| {
+        for (place, image) in [(change.from, from), (change.to, to)] {
+            if let Some(place) = place {
+                assert_eq!(image.tables[place.table as usize].uid(place.row as usize), Some(change.uid));
+            }
+        }
+        (change.uid, (change.from.is_some(), change.to.is_some(), changes.columns(change).collect()))
+    });
+    assert_eq!(found.collect::<BTreeMap<_, _>>(), expected);
+    assert!(changes.entities.is_sorted_by_key(|change| change.uid));
+}
+
 fn follow(rows: u32, exclusive: bool, threads: usize, seed: u64, ticks: u64, every: u32) {
     let mut live = created(world(rows, exclusive), threads, Parallel::Auto);
     let mirror = start(&live);
@@ -145,6 +188,9 @@ fn follow(rows: u32, exclusive: bool, threads: usize, seed: u64, ticks: u64, eve
                     let row = draws.below(table.rows as u32) as usize;
                     let uid = table.uid(row).unwrap();
                     assert_eq!(handle.find(&view, uid).map(|(_, row)| row), Some(row));
+                }
+                if let Some(former) = held.last() {
+                    compare(former, &view);
                 }
                 if draws.below(2) == 0 {
                     held.push(view);
