@@ -6,13 +6,14 @@
 
 use super::{
     FORMAT_KEY, FORMAT_MAGIC, HEADER_BYTES_MAX, Loaded, RECORD_BYTES_MAX, STORE_FORMAT,
-    backend::{Direct, Overlay},
+    backend::{BLOCK_BYTES, Backend, Blocks},
     codec,
     envelope::{self, Kind, OpenError, Opener, Place, Sealer},
     error::{OrFail, StoreError},
     extents::{self, STREAM, StreamWriter},
     guard,
     header::{Header, RecordHeader, RecordPlace, What, order_check},
+    pages::{Pages, Tree},
 };
 use crate::{disk::Disk, panics::guarded};
 use everworld_engine::{CHUNK_ROWS, Chunk, ColumnImage, Image, ResourceImage, TableImage, Tick};
@@ -33,9 +34,32 @@ const SNAPSHOTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("snapsho
 
 /// An open epoch file.
 pub(super) struct Epoch {
-    /// `None` only while dropping.
-    db: Option<Database>,
+    source: Source,
     path: PathBuf,
+}
+
+enum Source {
+    /// redb has begun it in this process, and may write to it.
+    Written {
+        /// `None` only while dropping.
+        db: Option<Database>,
+        blocks: Arc<Blocks>,
+    },
+    /// It is only read, and redb has no part in it.
+    Kept(Box<Kept>),
+}
+
+/// An epoch file with its two large tables.
+struct Kept {
+    pages: Pages,
+    snapshots: Tree,
+    stream: Tree,
+}
+
+/// An epoch as it is at one instant.
+enum View<'a> {
+    Written(ReadTransaction),
+    Kept(&'a Kept),
 }
 
 /// The headers of an epoch that can be believed, and what is wrong with the others.
@@ -61,9 +85,12 @@ impl Epoch {
             disk.remove(path).map_err(StoreError::io("remove unfinished store", path))?;
         }
         let file = disk.create_new(path).map_err(StoreError::io("create store", path))?;
+        let blocks = Arc::new(Blocks::new(file));
         guard(path, || {
-            let db = redb::Builder::new().set_cache_size(cache_bytes).create_with_backend(Direct(file));
-            let epoch = Self { db: Some(db.or_fail("create store", path)?), path: path.into() };
+            let backend = Backend(blocks.clone());
+            let db = redb::Builder::new().set_cache_size(cache_bytes).create_with_backend(backend);
+            let db = Some(db.or_fail("create store", path)?);
+            let epoch = Self { source: Source::Written { db, blocks }, path: path.into() };
             let txn = epoch.begin()?;
             let begin = || -> Result<(), redb::Error> {
                 txn.open_table(FORMAT)?.insert(FORMAT_KEY, format_record().as_slice())?;
@@ -77,34 +104,15 @@ impl Epoch {
         })
     }
 
-    /// Opens an epoch file to write to it.
+    /// Opens an epoch file that nobody writes to, in whatever state it was left.
     pub fn open(disk: &dyn Disk, path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
-        let file = disk.open(path).map_err(StoreError::io("open store", path))?;
-        if file.len().map_err(StoreError::io("open store", path))? == 0 {
-            return Err(StoreError::damaged(path, "the file is empty"));
-        }
-        guard(path, || Self::checked(redb::Builder::new().set_cache_size(cache_bytes), Direct(file), path))
-    }
-
-    /// Opens an epoch file without writing to it, whatever state it was left in.
-    pub fn open_read(disk: &dyn Disk, path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
         let file = disk.open_read(path).map_err(StoreError::io("open store", path))?;
-        let overlay = Overlay::new(file).map_err(StoreError::io("open store", path))?;
-        if redb::StorageBackend::len(&overlay).map_err(StoreError::io("open store", path))? == 0 {
-            return Err(StoreError::damaged(path, "the file is empty"));
-        }
-        guard(path, || Self::checked(redb::Builder::new().set_cache_size(cache_bytes), overlay, path))
-    }
-
-    fn checked(
-        builder: &redb::Builder,
-        backend: impl redb::StorageBackend,
-        path: &Path,
-    ) -> Result<Self, StoreError> {
-        let db = builder.create_with_backend(backend).or_fail("open store", path)?;
-        let epoch = Self { db: Some(db), path: path.into() };
-        epoch.check_format()?;
-        Ok(epoch)
+        let pages = Pages::open(file, path, cache_bytes)?;
+        check_format(&pages, path)?;
+        let snapshots = pages.table(SNAPSHOTS.name(), Some(8))?;
+        let stream = pages.table(STREAM.name(), Some(12))?;
+        let kept = Kept { pages, snapshots, stream };
+        Ok(Self { source: Source::Kept(Box::new(kept)), path: path.into() })
     }
 
     pub fn path(&self) -> &Path {
@@ -116,38 +124,18 @@ impl Epoch {
         self
     }
 
-    fn db(&self) -> &Database {
-        self.db.as_ref().expect("the database is there until the epoch is dropped")
-    }
-
-    fn check_format(&self) -> Result<(), StoreError> {
-        let path = &self.path;
-        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
-            let txn = self.db().begin_read()?;
-            Ok(txn.open_table(FORMAT)?.get(FORMAT_KEY)?.map(|value| value.value().to_vec()))
-        };
-        let record: Option<[u8; 24]> =
-            read().or_fail("read store", path)?.and_then(|record| record.try_into().ok());
-        let valid = |record: &[u8; 24]| {
-            &record[..8] == FORMAT_MAGIC && xxh3_64(&record[..16]).to_le_bytes() == record[16..]
-        };
-        let Some(record) = record.filter(valid) else {
-            return Err(StoreError::damaged(path, "the format record does not verify"));
-        };
-        let (found, known) =
-            (u32::from_le_bytes([record[8], record[9], record[10], record[11]]), STORE_FORMAT);
-        match found.cmp(&known) {
-            std::cmp::Ordering::Equal => Ok(()),
-            std::cmp::Ordering::Less => Err(StoreError::OlderFormat { path: path.clone(), found, known }),
-            std::cmp::Ordering::Greater => {
-                Err(StoreError::NewerFormat { path: path.clone(), what: "store format", found, known })
+    fn db(&self) -> Result<&Database, StoreError> {
+        match &self.source {
+            Source::Written { db, .. } => {
+                Ok(db.as_ref().expect("the database is there until the epoch is dropped"))
             }
+            Source::Kept(_) => Err(StoreError::ReadOnly { path: self.path.clone() }),
         }
     }
 
     /// Begins a transaction that is durable when it is committed.
     pub fn begin(&self) -> Result<WriteTransaction, StoreError> {
-        let mut txn = self.db().begin_write().or_fail("write store", &self.path)?;
+        let mut txn = self.db()?.begin_write().or_fail("write store", &self.path)?;
         txn.set_durability(Durability::Immediate).or_fail("write store", &self.path)?;
         txn.set_quick_repair(true);
         Ok(txn)
@@ -162,13 +150,8 @@ impl Epoch {
         guard(&self.path, || {
             let mut headers = Headers::default();
             let mut opener = self.opener()?;
-            let txn = self.begin_read()?;
-            let table = txn.open_table(SNAPSHOTS).or_fail("read store", &self.path)?;
-            for entry in table.iter().or_fail("read store", &self.path)? {
-                // After an error inside redb there is no telling what comes next.
-                let (tick, sealed) = entry.or_fail("read store", &self.path)?;
-                let tick = Tick(tick.value());
-                let header = self.header(&mut opener, tick, sealed.value());
+            self.view()?.each_snapshot(&self.path, &mut |tick, sealed| {
+                let header = self.header(&mut opener, tick, sealed);
                 let follows = |header: &Header| match (headers.chain.last(), header.previous) {
                     (None, None) => true,
                     (Some(last), Some(previous)) => {
@@ -187,7 +170,8 @@ impl Epoch {
                     }
                     Err(error) => return Err(error),
                 }
-            }
+                Ok(())
+            })?;
             Ok(headers)
         })
     }
@@ -219,11 +203,7 @@ impl Epoch {
             return Err(not_found());
         }
         headers.chain.truncate(last + 1);
-        guard(&self.path, || {
-            let txn = self.begin_read()?;
-            let reading = Reading { epoch: self, txn: &txn, headers: &headers.chain };
-            reading.loaded()
-        })
+        guard(&self.path, || Reading { epoch: self, view: &self.view()?, headers: &headers.chain }.loaded())
     }
 
     /// The entries of the ledger as of that tick, by their numbers.
@@ -233,10 +213,7 @@ impl Epoch {
             return Err(StoreError::damaged(&self.path, format!("the snapshot of tick {tick} is gone")));
         };
         headers.chain.truncate(last + 1);
-        guard(&self.path, || {
-            let txn = self.begin_read()?;
-            Reading { epoch: self, txn: &txn, headers: &headers.chain }.ledger()
-        })
+        guard(&self.path, || Reading { epoch: self, view: &self.view()?, headers: &headers.chain }.ledger())
     }
 
     /// Copies snapshots to another epoch as they are, after they were verified; only the first, or all.
@@ -249,8 +226,8 @@ impl Epoch {
         for header in chain {
             // One short look at the source for each snapshot: a long one would hold all its freed pages.
             guard(&self.path, || {
-                let txn = self.begin_read()?;
-                let reading = Reading { epoch: self, txn: &txn, headers: chain };
+                let view = self.view()?;
+                let reading = Reading { epoch: self, view: &view, headers: chain };
                 let mut opener = self.opener()?;
                 let into = other.begin()?;
                 let mut stream = StreamWriter::new(header.meta.tick.0);
@@ -263,6 +240,41 @@ impl Epoch {
                 other.finish(&into, stream, header)?;
                 other.commit(into)
             })?;
+        }
+        Ok(())
+    }
+
+    /// Reads it again from the disk, all that a load may need, and compares every checksum. `progress` is told how many
+    /// bytes come next; false ends it.
+    pub fn scrub(&self, progress: &mut dyn FnMut(u64) -> bool) -> Result<(), StoreError> {
+        let pages = match &self.source {
+            Source::Written { blocks, .. } => {
+                // What redb wrote is what the disk has: then it has what the records were.
+                for block in 0..blocks.count() {
+                    if !progress(BLOCK_BYTES as u64) {
+                        break;
+                    }
+                    blocks.verify(block).or_fail("read store", &self.path)?;
+                }
+                return Ok(());
+            }
+            Source::Kept(kept) => &kept.pages,
+        };
+        pages.forget();
+        let Headers { chain, damaged } = self.headers()?;
+        if let Some(first) = damaged.into_iter().next() {
+            return Err(first);
+        }
+        let view = self.view()?;
+        let mut opener = self.opener()?;
+        for header in &chain {
+            let reading = Reading { epoch: self, view: &view, headers: &chain };
+            for place in header.places() {
+                if !progress(place.bytes) {
+                    return Ok(());
+                }
+                reading.open(&mut opener, &place, &reading.sealed(&place)?)?;
+            }
         }
         Ok(())
     }
@@ -289,8 +301,13 @@ impl Epoch {
         Ok(sealed.len() as u64)
     }
 
-    fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
-        self.db().begin_read().or_fail("read store", &self.path)
+    fn view(&self) -> Result<View<'_>, StoreError> {
+        match &self.source {
+            Source::Written { .. } => {
+                self.db()?.begin_read().or_fail("read store", &self.path).map(View::Written)
+            }
+            Source::Kept(kept) => Ok(View::Kept(kept)),
+        }
     }
 
     fn opener(&self) -> Result<Opener, StoreError> {
@@ -312,9 +329,73 @@ impl Epoch {
 
 impl Drop for Epoch {
     fn drop(&mut self) {
-        // On a damaged file closing can panic as well; what was committed is durable without it.
-        let db = self.db.take();
-        let _ = guarded(|| drop(db));
+        // Closing writes, too, and may fail as all writes; what was committed is durable without it.
+        if let Source::Written { db, .. } = &mut self.source {
+            let db = db.take();
+            let _ = guarded(|| drop(db));
+        }
+    }
+}
+
+impl View<'_> {
+    fn each_snapshot(
+        &self,
+        path: &Path,
+        visit: &mut dyn FnMut(Tick, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Written(txn) => {
+                let table = txn.open_table(SNAPSHOTS).or_fail("read store", path)?;
+                for entry in table.iter().or_fail("read store", path)? {
+                    // After an error inside redb there is no telling what comes next.
+                    let (tick, sealed) = entry.or_fail("read store", path)?;
+                    visit(Tick(tick.value()), sealed.value())?;
+                }
+                Ok(())
+            }
+            Self::Kept(Kept { pages, snapshots, .. }) => {
+                pages.each(snapshots, &mut |tick, sealed| visit(Tick(number(tick)), sealed))
+            }
+        }
+    }
+
+    /// A piece of a snapshot's stream.
+    fn extent(&self, path: &Path, tick: u64, extent: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        match self {
+            Self::Written(txn) => {
+                let table = txn.open_table(STREAM).or_fail("read store", path)?;
+                let value = table.get((tick, extent)).or_fail("read store", path)?;
+                Ok(value.map(|value| value.value().to_vec()))
+            }
+            Self::Kept(Kept { pages, stream, .. }) => {
+                let key = (tick, u64::from(extent));
+                pages.get(stream, &|found| (number(&found[..8]), number(&found[8..])).cmp(&key))
+            }
+        }
+    }
+}
+
+/// A number as redb writes it into a key.
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
+fn check_format(pages: &Pages, path: &Path) -> Result<(), StoreError> {
+    let record = pages.get(&pages.table(FORMAT.name(), None)?, &|key| key.cmp(FORMAT_KEY.as_bytes()))?;
+    let record: Option<[u8; 24]> = record.and_then(|record| record.try_into().ok());
+    let valid = |record: &[u8; 24]| {
+        &record[..8] == FORMAT_MAGIC && xxh3_64(&record[..16]).to_le_bytes() == record[16..]
+    };
+    let Some(record) = record.filter(valid) else {
+        return Err(StoreError::damaged(path, "the format record does not verify"));
+    };
+    let (found, known) = (u32::from_le_bytes([record[8], record[9], record[10], record[11]]), STORE_FORMAT);
+    match found.cmp(&known) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Less => Err(StoreError::OlderFormat { path: path.into(), found, known }),
+        std::cmp::Ordering::Greater => {
+            Err(StoreError::NewerFormat { path: path.into(), what: "store format", found, known })
+        }
     }
 }
 
@@ -362,7 +443,7 @@ impl Records {
 /// A snapshot that is being read.
 struct Reading<'a> {
     epoch: &'a Epoch,
-    txn: &'a ReadTransaction,
+    view: &'a View<'a>,
     /// From the first of the epoch to the one that is wanted.
     headers: &'a [Header],
 }
@@ -509,10 +590,9 @@ impl Reading<'_> {
     /// The bytes of a record, not yet verified.
     fn sealed(&self, place: &RecordPlace) -> Result<Vec<u8>, StoreError> {
         let path = &self.epoch.path;
-        let table = self.txn.open_table(STREAM).or_fail("read store", path)?;
         let bytes = usize::try_from(place.bytes).unwrap_or(usize::MAX);
-        let sealed = extents::read(&table, place.tick.0, place.stream_bytes, place.offset, bytes);
-        let sealed = sealed.or_fail("read store", path)?;
+        let get = |extent| self.view.extent(path, place.tick.0, extent);
+        let sealed = extents::read(get, place.stream_bytes, place.offset, bytes)?;
         sealed.ok_or_else(|| StoreError::damaged(path, format!("{} is not complete", name_of(place))))
     }
 

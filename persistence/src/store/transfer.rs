@@ -74,7 +74,7 @@ impl Store {
 
     /// Reads a file that [`Store::export`] wrote. Every byte is verified; the caller compares the state's hash.
     pub fn import(disk: &dyn Disk, path: &Path) -> Result<Loaded, StoreError> {
-        let epoch = Epoch::open_read(disk, path, 4 << 20)?;
+        let epoch = Epoch::open(disk, path, 4 << 20)?;
         let headers = epoch.headers()?;
         let Some(first) = headers.chain.first() else {
             let damage = headers.damaged.into_iter().next();

@@ -54,15 +54,11 @@ fn live(disk: &SimDisk, world: &mut World, tried: &mut Images, steps: u64, seed:
         life.failed = true;
         return life;
     };
-    if let Some(newest) = store.snapshots().kept.first().copied() {
-        let Ok(loaded) = store.load(0, newest.tick) else {
-            life.failed = true;
-            return life;
-        };
-        if store.resume(newest, Arc::new(loaded.image)).is_err() {
-            life.failed = true;
-            return life;
-        }
+    if let Some(newest) = store.snapshots().kept.first().copied()
+        && (store.load(0, newest.tick).is_err() || store.resume(newest).is_err())
+    {
+        life.failed = true;
+        return life;
     }
     let mut last: Option<Arc<Image>> = None;
     for step in 0..steps {
@@ -239,6 +235,79 @@ fn flipped_bits_are_found_or_harmless() {
     }
     println!("{} bytes used: {loaded} loads were right, {named} were named as damaged", used.len());
     assert!(loaded > 1000 && named > 50, "{loaded} {named}");
+}
+
+/// Opens a damaged store, loads all that it lists, and goes on with it for a while.
+fn live_with_damage(disk: &SimDisk) {
+    let opened = Store::open(Arc::new(disk.clone()), &dir(), options());
+    let Ok((store, _)) = opened else { return };
+    let kept = store.snapshots().kept;
+    for meta in &kept {
+        let _ = store.load(meta.branch, meta.tick);
+    }
+    if let Some(newest) = kept.first() {
+        store.resume(*newest).unwrap();
+        let mut world = World::new(20, 1);
+        for _ in 0..3 {
+            world.tick = world.tick.max(newest.tick.0) + 1;
+            if store.write(&snapshot(newest.branch, &Arc::new(world.image()), &[])).is_err() {
+                store.begin_anew().unwrap();
+            }
+        }
+        assert_eq!(store.snapshots().kept[0].tick.0, world.tick);
+    }
+    store.prune(u64::MAX).unwrap();
+    store.scrub(&mut |_| true);
+}
+
+/// The newest epoch file of a small world, as a kill leaves it or closed.
+fn an_epoch(closed: bool) -> (SimDisk, PathBuf) {
+    let disk = SimDisk::default();
+    let (store, _) = Store::open(Arc::new(disk.clone()), &dir(), StoreOptions::default()).unwrap();
+    let mut world = World::new(40, 1);
+    for step in 0..8 {
+        store.write(&snapshot(0, &Arc::new(world.image()), &[(step, vec![1])])).unwrap();
+        world.step(step);
+    }
+    let killed = disk.copy();
+    drop(store);
+    let disk = if closed { disk } else { killed };
+    let path = disk.files().into_iter().next().unwrap();
+    (disk, path)
+}
+
+/// Each of these, and many more, ended the process while redb still read such files: an assertion failed, and while it
+/// unwound a destructor met the lock that it had poisoned.
+#[test]
+fn damage_does_not_end_the_process() {
+    for (closed, bits) in ABORTING_BITS {
+        let (good, path) = an_epoch(closed);
+        for bit in bits {
+            let disk = good.copy();
+            disk.flip(&path, *bit);
+            live_with_damage(&disk);
+        }
+    }
+}
+
+/// Bits of [`an_epoch`].
+const ABORTING_BITS: [(bool, &[usize]); 2] = [(true, &[0]), (false, &[0])];
+
+/// As many flips as `EVERWORLD_FLIPS` says, one after the other, with what is drawn from `EVERWORLD_SEED`. The last line
+/// names the flip that a process did not survive.
+#[test]
+fn flips_do_not_end_the_process() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let epochs = [an_epoch(true), an_epoch(false)];
+    let mut draws = Draws(number("EVERWORLD_SEED").unwrap_or(8));
+    for turn in 0..number("EVERWORLD_FLIPS").unwrap_or(300) {
+        let (good, path) = &epochs[(turn % 2) as usize];
+        let bit = draws.below(good.file(path).unwrap().len() * 8);
+        println!("turn {turn} bit {bit}");
+        let disk = good.copy();
+        disk.flip(path, bit);
+        live_with_damage(&disk);
+    }
 }
 
 /// A damaged epoch is set aside by name, and the older one is used.
