@@ -5,7 +5,7 @@
 //! begins: see mod.rs.
 
 use super::{
-    FORMAT_KEY, FORMAT_MAGIC, HEADER_BYTES_MAX, Loaded, RECORD_BYTES_MAX, STORE_FORMAT,
+    FORMAT_KEY, FORMAT_MAGIC, HEADER_BYTES_MAX, Loaded, RECORD_BYTES_MAX, STORE_FORMAT, SnapshotMeta,
     backend::{BLOCK_BYTES, Backend, Blocks},
     codec,
     envelope::{self, Kind, OpenError, Opener, Place, Sealer},
@@ -25,7 +25,10 @@ use redb::{
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -69,6 +72,29 @@ pub(super) struct Headers {
     pub chain: Vec<Header>,
     pub damaged: Vec<StoreError>,
 }
+
+/// Memory that what is read may take in all. Taken before it is needed, by what the records say of themselves.
+struct Budget {
+    bytes_max: u64,
+    left: AtomicU64,
+}
+
+impl Budget {
+    fn new(bytes_max: u64) -> Self {
+        Self { bytes_max, left: AtomicU64::new(bytes_max) }
+    }
+
+    fn take(&self, path: &Path, bytes: u64) -> Result<(), StoreError> {
+        let taken = self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes));
+        let over = |_| StoreError::OverLimit { path: path.into(), bytes_max: self.bytes_max };
+        taken.map(|_| ()).map_err(over)
+    }
+}
+
+/// A value of any length takes so much beside its bytes.
+const VALUE_BYTES: u64 = 32;
+/// Lists of small things take up to so many times their stored bytes.
+const LIST_FACTOR: u64 = 16;
 
 /// A partition that is being put together: its records, and how many rows it has after each.
 struct Chain<'a> {
@@ -147,10 +173,15 @@ impl Epoch {
 
     /// The headers that can be believed, oldest first.
     pub fn headers(&self) -> Result<Headers, StoreError> {
+        self.headers_within(&Budget::new(u64::MAX))
+    }
+
+    fn headers_within(&self, budget: &Budget) -> Result<Headers, StoreError> {
         guard(&self.path, || {
             let mut headers = Headers::default();
             let mut opener = self.opener()?;
             self.view()?.each_snapshot(&self.path, &mut |tick, sealed| {
+                budget.take(&self.path, envelope::raw_bytes(sealed).saturating_mul(LIST_FACTOR))?;
                 let header = self.header(&mut opener, tick, sealed);
                 let follows = |header: &Header| match (headers.chain.last(), header.previous) {
                     (None, None) => true,
@@ -192,8 +223,28 @@ impl Epoch {
 
     /// The snapshot of that tick, put together from the last whole copy of each partition.
     pub fn load(&self, branch: u32, tick: Tick) -> Result<Loaded, StoreError> {
+        self.load_within(&Budget::new(u64::MAX), self.headers()?, branch, tick)
+    }
+
+    /// The first snapshot, if it takes no more memory than that.
+    pub fn load_first(&self, bytes_max: u64) -> Result<Loaded, StoreError> {
+        let budget = Budget::new(bytes_max);
+        let headers = self.headers_within(&budget)?;
+        let Some(SnapshotMeta { branch, tick, .. }) = headers.chain.first().map(|first| first.meta) else {
+            let damage = headers.damaged.into_iter().next();
+            return Err(damage.unwrap_or_else(|| StoreError::damaged(&self.path, "it holds no snapshot")));
+        };
+        self.load_within(&budget, headers, branch, tick)
+    }
+
+    fn load_within(
+        &self,
+        budget: &Budget,
+        mut headers: Headers,
+        branch: u32,
+        tick: Tick,
+    ) -> Result<Loaded, StoreError> {
         let not_found = || StoreError::NotFound { path: self.path.clone(), branch, tick };
-        let mut headers = self.headers()?;
         let Some(last) = headers.chain.iter().position(|header| header.meta.tick == tick) else {
             let named = |error: &StoreError| error.to_string().contains(&format!("tick {tick}"));
             let damage = headers.damaged.into_iter().find(named);
@@ -203,7 +254,9 @@ impl Epoch {
             return Err(not_found());
         }
         headers.chain.truncate(last + 1);
-        guard(&self.path, || Reading { epoch: self, view: &self.view()?, headers: &headers.chain }.loaded())
+        guard(&self.path, || {
+            Reading { epoch: self, view: &self.view()?, budget, headers: &headers.chain }.loaded()
+        })
     }
 
     /// The entries of the ledger as of that tick, by their numbers.
@@ -213,7 +266,10 @@ impl Epoch {
             return Err(StoreError::damaged(&self.path, format!("the snapshot of tick {tick} is gone")));
         };
         headers.chain.truncate(last + 1);
-        guard(&self.path, || Reading { epoch: self, view: &self.view()?, headers: &headers.chain }.ledger())
+        let budget = &Budget::new(u64::MAX);
+        guard(&self.path, || {
+            Reading { epoch: self, view: &self.view()?, budget, headers: &headers.chain }.ledger()
+        })
     }
 
     /// Copies snapshots to another epoch as they are, after they were verified; only the first, or all.
@@ -227,7 +283,8 @@ impl Epoch {
             // One short look at the source for each snapshot: a long one would hold all its freed pages.
             guard(&self.path, || {
                 let view = self.view()?;
-                let reading = Reading { epoch: self, view: &view, headers: chain };
+                let budget = &Budget::new(u64::MAX);
+                let reading = Reading { epoch: self, view: &view, budget, headers: chain };
                 let mut opener = self.opener()?;
                 let into = other.begin()?;
                 let mut stream = StreamWriter::new(header.meta.tick.0);
@@ -268,7 +325,8 @@ impl Epoch {
         let view = self.view()?;
         let mut opener = self.opener()?;
         for header in &chain {
-            let reading = Reading { epoch: self, view: &view, headers: &chain };
+            let budget = &Budget::new(u64::MAX);
+            let reading = Reading { epoch: self, view: &view, budget, headers: &chain };
             for place in header.places() {
                 if !progress(place.bytes) {
                     return Ok(());
@@ -444,6 +502,7 @@ impl Records {
 struct Reading<'a> {
     epoch: &'a Epoch,
     view: &'a View<'a>,
+    budget: &'a Budget,
     /// From the first of the epoch to the one that is wanted.
     headers: &'a [Header],
 }
@@ -539,6 +598,8 @@ impl Reading<'_> {
     fn partition(&self, chain: &Chain<'_>) -> Result<Vec<Chunk>, StoreError> {
         debug_assert!(chain.rows <= CHUNK_ROWS);
         let mut opener = self.epoch.opener()?;
+        let slow = chain.columns.iter().filter(|column| column.row_bytes().is_none()).count();
+        self.budget.take(&self.epoch.path, (chain.rows * slow) as u64 * VALUE_BYTES)?;
         let mut chunks = Vec::new();
         for (place, rows) in &chain.records {
             let sealed = self.sealed(place)?;
@@ -563,7 +624,7 @@ impl Reading<'_> {
             let Some(place) = place else {
                 return self.damaged(&format!("resource \"{}\" is not there", resource.name));
             };
-            let bytes = self.content(&place)?;
+            let bytes = self.content(&place)?.into();
             resources.push(ResourceImage { name: resource.name.clone(), version: resource.version, bytes });
         }
         Ok(resources)
@@ -598,6 +659,8 @@ impl Reading<'_> {
 
     fn open(&self, opener: &mut Opener, place: &RecordPlace, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
         let key = Place { table: STREAM.name(), tick: place.tick.0, record: place.number };
+        let factor = if place.what == What::Ledger { LIST_FACTOR } else { 1 };
+        self.budget.take(&self.epoch.path, envelope::raw_bytes(sealed).saturating_mul(factor))?;
         let raw = opener.open(key, kind_of(place.what), RECORD_BYTES_MAX, sealed);
         raw.map_err(|error| self.epoch.not_believed(name_of(place), error))
     }

@@ -302,7 +302,10 @@ fn flips_do_not_end_the_process() {
     let mut draws = Draws(number("EVERWORLD_SEED").unwrap_or(8));
     for turn in 0..number("EVERWORLD_FLIPS").unwrap_or(300) {
         let (good, path) = &epochs[(turn % 2) as usize];
-        let bit = draws.below(good.file(path).unwrap().len() * 8);
+        let bytes = good.file(path).unwrap();
+        // Every other one where there is something to damage.
+        let used: Vec<usize> = (0..bytes.len()).filter(|at| turn % 4 < 2 || bytes[*at] != 0).collect();
+        let bit = used[draws.below(used.len())] * 8 + draws.below(8);
         println!("turn {turn} bit {bit}");
         let disk = good.copy();
         disk.flip(path, bit);
@@ -334,4 +337,70 @@ fn an_older_epoch_is_used_when_the_newest_is_damaged() {
         store.write(&snapshot(0, &Arc::new(world.image()), &[])).unwrap();
         assert!(disk.file(&newest).is_none());
     }
+}
+
+/// A scrub finds what a load would find, of every epoch, and what is damaged is no more relied on.
+#[test]
+fn scrubbing_finds_damage_and_a_new_epoch_begins() {
+    let disk = SimDisk::default();
+    let (mut world, mut tried) = (World::new(40, 1), Images::new());
+    live(&disk, &mut world, &mut tried, 20, 1);
+    let (store, _) = Store::open(Arc::new(disk.clone()), &dir(), options()).unwrap();
+    world.tick += 1;
+    store.write(&snapshot(0, &Arc::new(world.image()), &[])).unwrap();
+    let mut bytes = 0;
+    let scrubbed = store.scrub(&mut |next| {
+        bytes += next;
+        true
+    });
+    assert!(scrubbed.damaged.is_empty() && bytes > 20_000, "{bytes} {:?}", scrubbed.damaged);
+    let mut turns = 0;
+    store.scrub(&mut |_| {
+        turns += 1;
+        turns < 3
+    });
+    assert_eq!(turns, 3, "it can be ended");
+
+    let epochs: Vec<PathBuf> = disk.files();
+    assert!(epochs.len() > 2);
+    let old = &epochs[epochs.len() - 2];
+    let good = disk.file(old).unwrap();
+    let mut found = 0;
+    for at in (0..good.len()).step_by(509) {
+        disk.flip(old, at * 8 + at % 8);
+        let scrubbed = store.scrub(&mut |_| true);
+        assert!(!scrubbed.in_use);
+        let damaged = !scrubbed.damaged.is_empty();
+        assert!(scrubbed.damaged.iter().all(|error| error.to_string().contains(old.to_str().unwrap())));
+        found += u32::from(damaged);
+        let all_load = store.snapshots().kept.iter().all(|meta| {
+            // The same snapshot may be in a sound epoch, too.
+            store.load(0, meta.tick).is_ok_and(|loaded| {
+                loaded.image == *tried.get(&meta.tick.0).unwrap_or(&Arc::new(world.image())).as_ref()
+            })
+        });
+        assert!(damaged || all_load, "byte {at}");
+        disk.set_file(old, good.clone());
+    }
+    assert!(found > 20, "{found}");
+    // It counts no more: two others stay, however old they are.
+    world.tick += 1;
+    store.begin_epoch();
+    store.write(&snapshot(0, &Arc::new(world.image()), &[])).unwrap();
+    store.prune(u64::MAX).unwrap();
+    assert!(disk.files().contains(old) && disk.files().len() == 3, "{:?}", disk.files());
+
+    let newest = disk.files().into_iter().max().unwrap();
+    disk.flip(&newest, disk.file(&newest).unwrap().len() * 4);
+    let scrubbed = store.scrub(&mut |_| true);
+    assert!(scrubbed.in_use && !scrubbed.damaged.is_empty());
+    world.tick += 1;
+    let image = Arc::new(world.image());
+    let written = store.write(&snapshot(0, &image, &[])).or_else(|_| {
+        // What it needed of the damaged one could not be read: as the host does.
+        store.begin_anew()?;
+        store.write(&snapshot(0, &image, &[]))
+    });
+    assert!(written.unwrap().epoch_begun);
+    assert_eq!(store.load(0, image.tick).unwrap().image, *image);
 }
