@@ -940,9 +940,9 @@ pub(crate) fn kept(store: &Store, world: &str) -> Vec<SnapshotMeta> {
 /// Makes a new world of a state that was exported to a file.
 ///
 /// # Errors
-/// When the file is damaged, its state does not fit this build, there is such a world already, or it cannot be written.
+/// When the file is damaged, its state unpacks to more than `bytes_max` bytes, its state does not fit this build, there is such a world already, or it cannot be written.
 pub fn import(
-    file: &Path,
+    (file, bytes_max): (&Path, u64),
     data: &Path,
     name: &str,
     plugins: &[Plugin],
@@ -950,7 +950,7 @@ pub fn import(
     spine_options: &SpineOptions,
 ) -> Result<Tick, SpineError> {
     let refused = |detail: String| SpineError::Inconsistent { world: name.to_owned(), detail };
-    let loaded = Store::import(&*spine_options.disk, file);
+    let loaded = Store::import(&*spine_options.disk, file, bytes_max);
     let loaded = loaded.map_err(|source| SpineError::Store { world: name.to_owned(), source })?;
     let host = HostState::decode(&loaded.host).map_err(refused)?;
     let record: WorldRecord = serde_json::from_slice(&host.record_json)
@@ -996,4 +996,34 @@ pub fn fork(
     catalogue::making(&spine_options.disk, data, begun, || {
         spine::write_fork(data, &record, &mut live, spine_options)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes that docs/FORMAT.md has. Whoever changes them raises the version.
+    #[test]
+    fn host_state_is_as_documented() {
+        let branch = BranchInfo { branch: 1, parent: 2, tick: Tick(3), floor_seq: 4, lsn: 300 };
+        let state = HostState {
+            record_json: Arc::from(&b"{}"[..]),
+            mode: RunMode { paused: true, step_until: Tick(5), millihertz: Some(6) },
+            horizon: Tick(7),
+            quarantined: vec!["ab".into()],
+            fixes: vec![(Tick(8), Fix::Quarantine("c".into())), (Tick(9), Fix::Skip(10))],
+            branches: Branches(vec![branch]),
+            next_seq: 11,
+            next_control: 12,
+            from: DurableAt { lsn: 13, chain: 14 },
+            covered: DurableAt { lsn: 15, chain: 16 },
+        };
+        let mut expected = vec![1, 2, b'{', b'}', 1, 5, 1, 6, 7, 1, 2, b'a', b'b'];
+        expected.extend([2, 8, 0, 1, b'c', 9, 1, 10, 1, 1, 2, 3, 4, 0xAC, 2]);
+        expected.extend([11, 12, 13, 14, 15, 16]);
+        assert_eq!(state.encode(), expected);
+        assert_eq!(HostState::decode(&expected), Ok(state));
+        expected[0] = 2;
+        assert!(HostState::decode(&expected).unwrap_err().contains("version 2"));
+    }
 }

@@ -19,6 +19,7 @@ use crate::{
     metrics::{Metrics, WorldMetrics},
     pool,
     rig::Rig,
+    scrubber::{ScrubOptions, Scrubber},
     sequencer::{Origin, Sequencer},
     spine::{self, Spine, SpineError, SpineOptions},
     status::{Phase, TickTimes, Timings, WorldState, WorldStatus},
@@ -399,11 +400,14 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     assert!(handle.running.set(running).is_ok(), "a world is opened once");
     let verifier = start_verifier(&config, &spine, &mirror, &status, &metrics)
         .map_err(|source| thread_error(&handle.name, source))?;
+    let scrubber = start_scrubber(&config, &spine, &handle, &metrics)
+        .map_err(|source| thread_error(&handle.name, source))?;
     let timings = Timings::new(live.plan());
     status.watched.set(live.watch(), spine.log.clone());
     let mut host = Host {
         options,
         verifier,
+        scrubber,
         states,
         checkpoint: (now, clock::now_nanos()),
         status,
@@ -448,6 +452,30 @@ fn start_verifier(
     Verifier::start(history, mirror, status.clone(), metrics.clone(), options).map(Some)
 }
 
+fn start_scrubber(
+    config: &Config,
+    spine: &Spine,
+    handle: &WorldHandle,
+    metrics: &WorldMetrics,
+) -> std::io::Result<Option<Scrubber>> {
+    if config.scrub.mb_per_sec == 0.0 {
+        return Ok(None);
+    }
+    let options = ScrubOptions {
+        mb_per_sec: config.scrub.mb_per_sec,
+        pause: Duration::from_secs_f64(config.scrub.every_secs),
+    };
+    let commands = handle.commands.clone();
+    let snapshot_now = move || {
+        let origin = Origin { principal: "scrub".into(), request_id: String::new() };
+        // Too many wishes at once: the next pass asks again.
+        let _ = commands.try_send(Command { what: Wish::Snapshot, origin, reply: None });
+    };
+    let (store, log, status) = (spine.store.clone(), spine.log.clone(), handle.status.clone());
+    let snapshot_now = Box::new(snapshot_now);
+    Scrubber::start(store, log, &handle.name, status, metrics.clone(), options, snapshot_now).map(Some)
+}
+
 /// The tick loop and what it holds.
 struct Host {
     config: Arc<Config>,
@@ -464,6 +492,8 @@ struct Host {
     snapshots: Snapshots,
     /// Computes ticks a second time.
     verifier: Option<Verifier>,
+    /// Reads the files again.
+    scrubber: Option<Scrubber>,
     publisher: Arc<Publisher>,
     metrics: WorldMetrics,
     timings: Timings,
@@ -1076,6 +1106,9 @@ impl Host {
         self.snapshots.finish();
         if let Some(verifier) = &mut self.verifier {
             verifier.finish();
+        }
+        if let Some(scrubber) = &mut self.scrubber {
+            scrubber.finish();
         }
         // From here on it is not a tick that takes long.
         self.status.watched.clear();

@@ -239,6 +239,31 @@ mod tests {
         assert!(none.is_empty());
     }
 
+    /// The bytes that docs/FORMAT.md has. Whoever changes them raises the version.
+    #[test]
+    fn entries_are_as_documented() {
+        let stored = |applied| {
+            let changes = Changes { floor: 0, entries: vec![(3, Entry { applied, ..entry("key") })] };
+            changes.encode().pop().unwrap()
+        };
+        let after = |outcome| stored(Some(Applied { tick: Tick(300), outcome }));
+        let head = [1, 3, b'k', b'e', b'y', 7, 1];
+        let check = |(number, found): (u64, Vec<u8>), rest: &[u8]| {
+            assert_eq!((number, &found[..]), (3, &[&head, rest].concat()[..]));
+            let back = Ledger::new(9, vec![(3, found.clone())]).unwrap();
+            let (seq, entry) = back.find("key").unwrap();
+            let again = Changes { floor: 0, entries: vec![(seq, entry.clone())] };
+            assert_eq!(again.encode(), [(3, found)]);
+        };
+        check(stored(None), &[0]);
+        let created = vec![everworld_engine::Uid::new(8), everworld_engine::Uid::new(200)];
+        check(after(Ok(Outcome { created })), &[1, 0xAC, 2, 0, 2, 8, 0xC8, 1]);
+        check(after(Err(InputError::UnknownKind("a".into()))), &[1, 0xAC, 2, 1, 0, 1, b'a']);
+        check(after(Err(InputError::Malformed("b".into()))), &[1, 0xAC, 2, 1, 1, 1, b'b']);
+        check(after(Err(InputError::Rejected("c".into()))), &[1, 0xAC, 2, 1, 2, 1, b'c']);
+        check(after(Err(InputError::Skipped)), &[1, 0xAC, 2, 1, 3]);
+    }
+
     #[test]
     fn it_comes_back_from_what_was_stored() {
         let mut ledger = Ledger::new(10, Vec::new()).unwrap();

@@ -22,6 +22,7 @@ pub mod pool;
 pub mod questions;
 #[doc(hidden)]
 pub mod rig;
+pub mod scrubber;
 pub mod sequencer;
 pub mod spine;
 pub mod status;

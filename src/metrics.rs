@@ -47,6 +47,9 @@ pub struct Metrics {
     failed_ticks: Family<WorldLabels, Counter>,
     mismatches: Family<WorldLabels, Counter>,
     verified_ticks: Family<WorldLabels, Counter>,
+    scrubbed_bytes: Family<WorldLabels, Counter>,
+    scrub_passes: Family<WorldLabels, Counter>,
+    scrub_faults: Family<WorldLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -121,6 +124,9 @@ impl Metrics {
             failed_ticks: Family::default(),
             mismatches: Family::default(),
             verified_ticks: Family::default(),
+            scrubbed_bytes: Family::default(),
+            scrub_passes: Family::default(),
+            scrub_faults: Family::default(),
         };
         let m = &metrics;
         registry.register("http_requests", "Answered requests", m.http_requests.clone());
@@ -178,6 +184,17 @@ impl Metrics {
             m.mismatches.clone(),
         );
         registry.register("verified_ticks", "Ticks that were computed again", m.verified_ticks.clone());
+        registry.register(
+            "scrubbed_bytes",
+            "Bytes of the store and the log that were read again",
+            m.scrubbed_bytes.clone(),
+        );
+        registry.register(
+            "scrub_passes",
+            "Times that all of the store and the log was read again",
+            m.scrub_passes.clone(),
+        );
+        registry.register("scrub_faults", "Damaged files that were found by it", m.scrub_faults.clone());
         registry.register_collector(Box::new(Worlds(worlds.to_vec())));
         registry.register_collector(Box::new(Process));
         *metrics.registry.lock() = registry;
@@ -217,6 +234,9 @@ impl Metrics {
             failed_ticks: self.failed_ticks.get_or_create_owned(&labels),
             mismatches: self.mismatches.get_or_create_owned(&labels),
             verified_ticks: self.verified_ticks.get_or_create_owned(&labels),
+            scrubbed_bytes: self.scrubbed_bytes.get_or_create_owned(&labels),
+            scrub_passes: self.scrub_passes.get_or_create_owned(&labels),
+            scrub_faults: self.scrub_faults.get_or_create_owned(&labels),
             systems: systems.into_iter().map(system).collect(),
             inputs_applied: input("applied"),
             inputs_rejected: input("rejected"),
@@ -237,6 +257,9 @@ pub struct WorldMetrics {
     pub failed_ticks: Counter,
     pub mismatches: Counter,
     pub verified_ticks: Counter,
+    pub scrubbed_bytes: Counter,
+    pub scrub_passes: Counter,
+    pub scrub_faults: Counter,
     systems: Vec<Histogram>,
     inputs_applied: Counter,
     inputs_rejected: Counter,

@@ -675,7 +675,7 @@ const PROGRESS_NANOS: u64 = 5_000_000_000;
 struct Begun {
     live: LiveWorld,
     timeline: Timeline,
-    snapshot: Option<(SnapshotMeta, Arc<Image>)>,
+    snapshot: Option<SnapshotMeta>,
 }
 
 impl Opening<'_> {
@@ -756,13 +756,9 @@ impl Opening<'_> {
         if is_upgrade {
             self.append(&log, Record::Build { build_id: build_id() })?;
         }
-        if let Some((meta, image)) = &begun.snapshot {
-            let resumed = history.store.resume(*meta, image.clone());
+        if let Some(meta) = begun.snapshot {
+            let resumed = history.store.resume(meta);
             resumed.map_err(|source| SpineError::Store { world: self.world.clone(), source })?;
-        }
-        if is_upgrade || begun.timeline.migrated {
-            // What the former build wrote stays as it is.
-            history.store.begin_epoch();
         }
         self.spine(lock, log, history, begun, ledger, from)
     }
@@ -867,7 +863,7 @@ impl Opening<'_> {
             self.status.set_phase(Phase::Restoring);
             match history.restore(kept, &mut timeline, &self.options) {
                 Ok(live) => {
-                    return Ok(Begun { live, timeline, snapshot: Some((kept.meta, kept.image.clone())) });
+                    return Ok(Begun { live, timeline, snapshot: Some(kept.meta) });
                 }
                 Err(SpineError::NotKept { detail, .. }) => self.pass_over(snapshot, &detail),
                 Err(error) => return Err(error),
@@ -948,7 +944,7 @@ impl Opening<'_> {
             ledger,
             next: (timeline.next_seq, timeline.next_control),
             fixes,
-            last_snapshot: snapshot.map(|(meta, _)| meta.tick),
+            last_snapshot: snapshot.map(|meta| meta.tick),
             replayed: live.now().0 - from.0,
             horizon: timeline.horizon,
             point: timeline.begin,

@@ -1,6 +1,6 @@
 //! What everyone may know of a world without asking its thread: small, published at each tick, read at any time.
 
-use crate::{verifier::Verification, watchdog::Watched};
+use crate::{scrubber::Scrub, verifier::Verification, watchdog::Watched};
 use everworld_engine::{Plan, Tick, TickReport};
 use hdrhistogram::Histogram;
 use parking_lot::{Mutex, RwLock};
@@ -111,6 +111,7 @@ pub struct WorldStatus {
     unsaved: Mutex<Option<String>>,
     quarantined: Mutex<Vec<String>>,
     verification: Mutex<Verification>,
+    scrub: Mutex<Scrub>,
     branch: AtomicU64,
     entities: AtomicU64,
     lag_nanos: AtomicU64,
@@ -223,6 +224,16 @@ impl WorldStatus {
     /// Changes that.
     pub fn with_verification(&self, change: impl FnOnce(&mut Verification)) {
         change(&mut self.verification.lock());
+    }
+
+    /// What was found when the files were read again.
+    pub fn scrub(&self) -> Scrub {
+        self.scrub.lock().clone()
+    }
+
+    /// Changes that.
+    pub fn with_scrub(&self, change: impl FnOnce(&mut Scrub)) {
+        change(&mut self.scrub.lock());
     }
 
     /// Sets what the world is doing.

@@ -23,7 +23,11 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 #[derive(Args, Clone)]
@@ -43,6 +47,9 @@ pub(crate) struct BitrotArgs {
     /// Of the kinds of records only those whose names begin so
     #[arg(long)]
     only: Option<String>,
+    /// Of the files only those whose names end so get random flips
+    #[arg(long)]
+    ending: Option<String>,
     /// The process that does it
     #[arg(long, hide = true)]
     worker: Option<PathBuf>,
@@ -68,6 +75,7 @@ const ABORTS_MAX: u64 = 5;
 
 pub(crate) fn run(args: &BitrotArgs) -> Outcome {
     if let Some(progress) = &args.worker {
+        end_when_it_hangs();
         let rotten = work(args, Some(progress))?;
         println!("{}", serde_json::to_string(&rotten)?);
         return Ok(Report::new("bitrot", Vec::new(), None));
@@ -79,6 +87,7 @@ pub(crate) fn run(args: &BitrotArgs) -> Outcome {
         child.args(["bitrot", "--seed", &(args.seed + aborts).to_string()]);
         child.args(["--file-flips", &args.file_flips.to_string(), "--stride", &args.stride.to_string()]);
         child.args(args.only.iter().flat_map(|only| ["--only", only]));
+        child.args(args.ending.iter().flat_map(|ending| ["--ending", ending]));
         child.args(args.exhaustive.then_some("--exhaustive")).arg("--worker").arg(&progress);
         let output = child.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -96,6 +105,28 @@ pub(crate) fn run(args: &BitrotArgs) -> Outcome {
     // There is none when nothing was flipped.
     let _ = std::fs::remove_file(&progress);
     Ok(Report::new("bitrot", rotten.rows(args, aborts), None))
+}
+
+/// Flips so far.
+static FLIPS: AtomicU64 = AtomicU64::new(0);
+
+/// A flip that takes longer is a hang: then the process ends itself, which counts as an abort.
+const FLIP_SECS_MAX: u64 = 120;
+
+fn end_when_it_hangs() {
+    std::thread::spawn(|| {
+        let (mut flips, mut secs) = (0, 0);
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            let now = FLIPS.load(Relaxed);
+            secs = if now == flips { secs + 1 } else { 0 };
+            flips = now;
+            if secs > FLIP_SECS_MAX {
+                eprintln!("bitrot: it hangs");
+                std::process::abort();
+            }
+        }
+    });
 }
 
 impl Rotten {
@@ -160,7 +191,11 @@ pub(crate) fn work(args: &BitrotArgs, progress: Option<&Path>) -> anyhow::Result
     let mut draws = Draws::new(args.seed, 0, 4, 0);
     for flip in 0..args.file_flips {
         let (base, until) = &bases[flip as usize % bases.len()];
-        let files = base.files();
+        let mut files = base.files();
+        files.retain(|path| args.ending.as_ref().is_none_or(|end| path.to_string_lossy().ends_with(end)));
+        if files.is_empty() {
+            continue;
+        }
         let path = &files[draws.below(files.len() as u32) as usize];
         let bytes = base.file(path).map_or(0, |bytes| bytes.len());
         if bytes == 0 {
@@ -185,6 +220,7 @@ impl Rotten {
         if let Some(progress) = progress {
             std::fs::write(progress, format!("{} bit {bit}", path.display()))?;
         }
+        FLIPS.fetch_add(1, Relaxed);
         let damaged = base.copy();
         damaged.flip(path, bit);
         let findings = judge(case, &damaged, until, bit as u64);
@@ -274,6 +310,7 @@ fn sealed(bytes: &[u8]) -> Vec<(u8, Range<usize>)> {
 /// For the canary: some bits of the records of the log.
 pub(crate) fn some_of_the_log(seed: u64) -> anyhow::Result<Rotten> {
     let only = Some("log record".into());
-    let args = BitrotArgs { exhaustive: true, file_flips: 0, seed, stride: 5, only, worker: None };
+    let args =
+        BitrotArgs { exhaustive: true, file_flips: 0, seed, stride: 5, only, ending: None, worker: None };
     work(&args, None)
 }

@@ -146,6 +146,8 @@ pub(crate) struct Capturing {
     last: ChangeTick,
     /// Columns whose writers leave change ticks rather than marks.
     by_ticks: BTreeSet<ComponentId>,
+    /// The resources as the last capture saw them, by name.
+    resources: Vec<ResourceImage>,
     /// bevy has clamped old change ticks: those of before and after the last capture may look the same.
     ticks_clamped: bool,
     /// See [`Sabotage::ForgetSpawns`](crate::Sabotage).
@@ -161,6 +163,7 @@ impl Capturing {
     /// The next capture takes everything.
     pub(crate) fn forget(&mut self) {
         self.identity.clear();
+        self.resources.clear();
     }
 
     pub(crate) fn ticks_clamped(&mut self) {
@@ -242,12 +245,37 @@ impl Capturing {
             TableCapture { key: *key, rows: table.entity_count() as usize, columns: columns.collect() }
         });
         let tables = captured.collect();
-        let resources = registry.save_resources(world_ref);
+        let resources = self.resources(world_ref, registry, this);
         self.last = this;
         self.ticks_clamped = false;
         // What is written from now on is newer than this capture.
         world.increment_change_tick();
         Capture { tick: now, tables, resources }
+    }
+}
+
+impl Capturing {
+    /// Encodes the resources that changed since the last capture; the others share their bytes with it.
+    fn resources(&mut self, world: &World, registry: &Registry, this: ChangeTick) -> Vec<ResourceImage> {
+        if self.resources.len() != registry.resources.len() || self.ticks_clamped {
+            self.resources = registry.save_resources(world);
+            return self.resources.clone();
+        }
+        for image in &mut self.resources {
+            let info = registry.resources.iter().find(|info| info.name == image.name);
+            let info = info.expect("a world's resources are those that it was built with");
+            let ticks = world.get_resource_change_ticks_by_id(info.id);
+            if ticks.is_none_or(|ticks| ticks.is_changed(self.last, this)) {
+                image.bytes = (info.save)(world).into();
+            }
+            debug_assert_eq!(
+                *image.bytes,
+                (info.save)(world),
+                "resource \"{}\" changed behind a shared reference",
+                info.name
+            );
+        }
+        self.resources.clone()
     }
 }
 

@@ -86,8 +86,8 @@ pub struct ResourceImage {
     pub name: String,
     /// The resource's version.
     pub version: u16,
-    /// Its value, by postcard.
-    pub bytes: Vec<u8>,
+    /// Its value, by postcard. Images of ticks between which it did not change share it.
+    pub bytes: Arc<[u8]>,
 }
 
 /// Why an image is not a state of this world.

@@ -115,7 +115,7 @@ impl Registry {
         let save = |resource: &ResourceInfo| ResourceImage {
             name: resource.name.into(),
             version: resource.version,
-            bytes: (resource.save)(world),
+            bytes: (resource.save)(world).into(),
         };
         let mut resources: Vec<_> = self.resources.iter().map(save).collect();
         resources.sort_by(|a, b| a.name.cmp(&b.name));

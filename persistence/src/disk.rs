@@ -2,9 +2,11 @@
 //!
 //! Deliberately small: whole buffers at explicit offsets, no cursor, no buffering, no retries (D6).
 
+use rustix::fs::{Advice, fadvise};
 use std::{
     fs::{self, File, OpenOptions},
     io,
+    num::NonZeroU64,
     os::unix::fs::FileExt,
     path::Path,
 };
@@ -49,6 +51,11 @@ pub trait DiskFile: Send + Sync {
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
+    /// Lets the system forget what it holds of a range in memory, so that the next read comes from the disk. Best
+    /// effort: what is not written yet stays.
+    fn forget(&self, offset: u64, bytes: u64) {
+        let _ = (offset, bytes);
+    }
     /// Whether the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
@@ -127,5 +134,10 @@ impl DiskFile for File {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn forget(&self, offset: u64, bytes: u64) {
+        // Where the file system cannot, the read comes from memory, and a later one from the disk.
+        let _ = fadvise(self, offset, NonZeroU64::new(bytes), Advice::DontNeed);
     }
 }

@@ -23,11 +23,11 @@ mod store;
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use log::{
     Control, DurablePoint, FRAME_HEADER_BYTES, IdempotencyKey, InputRecord, LOG_FORMAT, Log, LogDone,
-    LogError, LogHandle, LogOptions, LogReader, LogStats, LogWriter, OpenReport, Record, Records,
+    LogError, LogFault, LogHandle, LogOptions, LogReader, LogStats, LogWriter, OpenReport, Record, Records,
     SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES,
 };
 pub use panics::panic_is_guarded;
 pub use store::{
-    BackupError, BackupReport, Loaded, Pruned, RECORD_BYTES_MAX, STORE_FORMAT, Snapshot, SnapshotMeta,
-    Snapshots, Store, StoreError, StoreOptions, StoreReport, WriteStats, backup,
+    BackupError, BackupReport, Loaded, Pruned, RECORD_BYTES_MAX, STORE_FORMAT, Scrubbed, Snapshot,
+    SnapshotMeta, Snapshots, Store, StoreError, StoreOptions, StoreReport, WriteStats, backup,
 };

@@ -33,6 +33,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>, RawQuery(query): RawQuer
                 "recovery_target_tick": world.status.recovery_target(),
                 "recovery": world.status.recovery(),
                 "tick_age_ms": world.status.age_nanos() / 1_000_000,
+                "damaged_files": world.status.scrub().damaged,
             })
         })
         .collect();

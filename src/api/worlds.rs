@@ -25,6 +25,7 @@ pub(super) fn summary(world: &WorldHandle) -> Value {
         "last_snapshot": status.last_snapshot(),
         "quarantined": status.quarantined(),
         "verification": status.verification(),
+        "scrub": status.scrub(),
     });
     if let Some(reason) = reason {
         summary["reason"] = reason.into();

@@ -58,11 +58,17 @@ enum SnapshotCommand {
         /// The new world's name
         #[arg(long, value_name = "N")]
         name: String,
+        /// Refuse a state that unpacks to more bytes: a small file can hold a large one
+        #[arg(long, value_name = "B", default_value_t = IMPORT_BYTES_MAX)]
+        bytes_max: u64,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
 }
+
+/// 8 GiB: about 10,000,000 entities of 600 bytes and what is beside them.
+const IMPORT_BYTES_MAX: u64 = 8 << 30;
 
 pub(super) fn run(args: &SnapshotArgs, plugins: &'static [Plugin]) -> Result<(), Failed> {
     match &args.command {
@@ -83,10 +89,17 @@ pub(super) fn run(args: &SnapshotArgs, plugins: &'static [Plugin]) -> Result<(),
             }
         },
         SnapshotCommand::Export { source, id, file } => export(source, id.as_deref(), file, plugins),
-        SnapshotCommand::Import { file, data, name, json } => {
+        SnapshotCommand::Import { file, data, name, bytes_max, json } => {
             legal_name(name)?;
             let _lock = spine::lock(data)?;
-            let tick = history::import(file, data, name, plugins, &options()?, &SpineOptions::default())?;
+            let tick = history::import(
+                (file, *bytes_max),
+                data,
+                name,
+                plugins,
+                &options()?,
+                &SpineOptions::default(),
+            )?;
             if *json {
                 println!("{}", json!({"world": name, "tick": tick}));
             } else {

@@ -260,6 +260,15 @@ keys! {
         memory_bytes_max: u64 where 0..=18_446_744_073_709_551_615 = 536_870_912, Host;
     }
 
+    /// What a world keeps on the disk is read again from time to time, when the CPU has nothing else to do.
+    scrub: ScrubConfig {
+        /// 1,000,000 bytes a second of snapshots and log; 0 = none is read. Damage is a metric, a line in the log, and `scrub`
+        /// of the world.
+        mb_per_sec: f64 where 0.0..=100_000.0 = 4.0, Host;
+        /// Before the first pass, and from the end of one to the beginning of the next.
+        every_secs: f64 where 0.01..=31_536_000.0 = 3600.0, Host;
+    }
+
     /// The copy of the world that all readers read.
     mirror: MirrorConfig {
         /// Time between two refreshes; 0 = by size: every tick up to 20,000 entities, each second above.

@@ -17,6 +17,7 @@ mod own_world_runs;
 mod past;
 mod plan;
 mod recovery;
+mod scrub;
 mod serve;
 mod support;
 mod tidy;

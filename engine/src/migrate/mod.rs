@@ -475,7 +475,8 @@ impl<'r> Planned<'r> {
             let Some(ResourceFate::Run(name, version, values)) = self.resources.get(&resource.name) else {
                 continue;
             };
-            let bytes = values.iter().try_fold(resource.bytes.clone(), |bytes, run| run(&bytes));
+            let bytes =
+                values.iter().try_fold(resource.bytes.to_vec(), |bytes, run| run(&bytes)).map(Arc::from);
             match bytes {
                 Ok(bytes) => resources.push(ResourceImage { name: name.clone(), version: *version, bytes }),
                 Err(detail) => {
@@ -485,7 +486,7 @@ impl<'r> Planned<'r> {
         }
         for known in &registry.resources {
             if self.report.resources.iter().any(|r| r.name == known.name && r.change == Change::Absent) {
-                let (name, bytes) = (known.name.to_owned(), known.first.clone());
+                let (name, bytes) = (known.name.to_owned(), known.first.as_slice().into());
                 resources.push(ResourceImage { name, version: known.version, bytes });
                 let note = format!("resource \"{}\" is new: it has its first value", known.name);
                 self.report.notes.push(note);

@@ -32,6 +32,24 @@ slow_component! {
     struct Title("title", version 1) { text: String }
 }
 
+resource! {
+    /// Written now and then, by a system, by an exclusive one, or to what it was.
+    struct Rare("rare", version 1) { text: String, count: u64 }
+}
+resource! {
+    /// Never written.
+    struct Fixed("fixed", version 1) { values: Vec<u64> }
+}
+
+fn ponder(time: Res<TickTime>, random: Random, mut rare: ResMut<Rare>) {
+    match random.of(Uid::new(time.tick.0 + 1)).below(12) {
+        0 => rare.count += 1,
+        1 => rare.text = format!("at {}", time.tick.0),
+        2 => rare.count += 0,
+        _ => {}
+    }
+}
+
 /// Write slices: a tenth of the rows, or all.
 fn warm(time: Res<TickTime>, mut rows: Rows<(&'static Uid, Write<Heat>)>) {
     let all = time.tick.0.is_multiple_of(5);
@@ -86,9 +104,14 @@ fn churn(random: Random, effects: Effects, mut rows: Rows<(&'static Uid, &'stati
 fn world(rows: u32, exclusive: bool) -> WorldBuilder {
     let mut world = WorldBuilder::new(3, 1.0);
     world.column::<Heat>().column::<Cold>().column::<Still>().column::<Flag>().slow_column::<Title>();
+    world.resource(Rare { text: String::new(), count: 0 }).resource(Fixed { values: vec![1, 2, 3] });
     world.system(system(warm)).system(system(cool)).system(system(rename)).system(system(churn));
+    world.system(system(ponder));
     if exclusive {
         fn anything(world: &mut World) {
+            if world.resource::<TickTime>().tick.0.is_multiple_of(7) {
+                world.resource_mut::<Rare>().count += 100;
+            }
             let mut query = world.query::<(&Uid, &mut Still)>();
             for (uid, mut still) in query.iter_mut(world) {
                 if uid.get() % 11 == 0 {
@@ -127,6 +150,7 @@ fn check(live: &LiveWorld, mirror: &Mirror) -> Arc<Image> {
     assert_eq!(view.compute_hash(), live.state_hash(), "the bytes of the mirror are those of the world");
     assert_eq!(view.hash, live.state_hash(), "the sums have followed every change");
     assert_eq!(view.entities(), live.entities());
+    assert_eq!(view.resources, live.image().resources, "as if all had been encoded");
     view
 }
 
@@ -208,6 +232,22 @@ fn follow(rows: u32, exclusive: bool, threads: usize, seed: u64, ticks: u64, eve
     for view in held {
         assert_eq!(view.compute_hash(), view.hash, "a view never changes");
     }
+}
+
+/// Resources that nobody wrote share their bytes from one capture to the next.
+#[test]
+fn resources_that_did_not_change_are_not_encoded_again() {
+    let mut live = created(world(20, false), 1, Parallel::Auto);
+    let mirror = start(&live);
+    let mut look = || {
+        live.tick(&[]).unwrap();
+        mirror.offer(live.capture());
+        check(&live, &mirror)
+    };
+    let (first, second) = (look(), look());
+    let bytes = |image: &Image, name: &str| image.resource(name).unwrap().bytes.clone();
+    assert!(Arc::ptr_eq(&bytes(&first, "fixed"), &bytes(&second, "fixed")));
+    assert_ne!(bytes(&first, "time"), bytes(&second, "time"));
 }
 
 #[test]

@@ -20,7 +20,7 @@ mod writer;
 pub use error::LogError;
 pub use frame::FRAME_HEADER_BYTES;
 pub use record::{Control, IdempotencyKey, InputRecord, Record};
-pub use records::Records;
+pub use records::{LogFault, Records};
 pub use segment::{
     LOG_FORMAT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES,
 };

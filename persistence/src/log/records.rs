@@ -123,6 +123,80 @@ pub(super) fn copy(
     Ok(until)
 }
 
+/// A segment of a log that does not verify.
+#[derive(Debug)]
+pub struct LogFault {
+    /// File and place.
+    pub error: LogError,
+    /// No record after this one is in the segment, as far as one can tell: a snapshot that is newer does not need it.
+    pub last_lsn: u64,
+}
+
+/// Reads all durable records again from the disk, segment by segment. `progress` is told how many bytes come next; false
+/// ends it.
+pub(super) fn scrub(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    world: u64,
+    until_lsn: u64,
+    progress: &mut dyn FnMut(u64) -> bool,
+) -> Result<Vec<LogFault>, LogError> {
+    let mut faults = Vec::new();
+    let mut segments = Vec::new();
+    for number in segment_numbers(&**disk, dir)? {
+        let path = segment_path(dir, number);
+        match read_header(&**disk, &path, world) {
+            Ok(header) => segments.push((path, header.filter(|header| header.first_lsn <= until_lsn))),
+            // It was cut off meanwhile.
+            Err(_) if disk.exists(&path).is_ok_and(|exists| !exists) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // Behind the last segment in use are reserved ones.
+    let in_use = segments.iter().rposition(|(_, header)| header.is_some()).map_or(0, |last| last + 1);
+    for (at, (path, header)) in segments[..in_use].iter().enumerate() {
+        let next = segments[at + 1..].iter().find_map(|(_, header)| header.as_ref());
+        let last_lsn = next.map_or(until_lsn, |next| next.first_lsn - 1);
+        let Some(header) = header else {
+            let error = LogError::corrupt(path, 0, "the header does not verify");
+            faults.push(LogFault { error, last_lsn });
+            continue;
+        };
+        let bytes = header.segment_bytes;
+        if !progress(bytes) {
+            break;
+        }
+        if let Ok(file) = disk.open_read(path) {
+            file.forget(0, bytes);
+        }
+        let walk = Walk {
+            disk: disk.clone(),
+            dir: dir.into(),
+            world,
+            from_lsn: header.first_lsn,
+            until_lsn: last_lsn,
+            bytes: Vec::new(),
+            offset: 0,
+            last: DurablePoint { lsn: header.first_lsn - 1, chain: header.chain },
+            path: path.clone(),
+            header: *header,
+        };
+        let follower = segments.get(at + 1).and_then(|(_, header)| header.as_ref());
+        let end = match (follower, next) {
+            (Some(follower), _) => Some((last_lsn, Some(follower.chain))),
+            // Nobody knows where it ends, since the one behind it is damaged.
+            (None, Some(_)) => None,
+            (None, None) => Some((last_lsn, None)),
+        };
+        match walk.load().and_then(|walk| walk.verify_rest(end)) {
+            Ok(()) => {}
+            Err(_) if disk.exists(path).is_ok_and(|exists| !exists) => {}
+            Err(error) => faults.push(LogFault { error, last_lsn }),
+        }
+    }
+    Ok(faults)
+}
+
 /// A place in a log that was verified up to there from the beginning of its segment.
 struct Walk {
     disk: Arc<dyn Disk>,
@@ -219,6 +293,19 @@ impl Walk {
             return Ok(Some((frame.kind, frame.version, frame.lsn, start, frame.payload.len())));
         }
         Ok(None)
+    }
+
+    /// Verifies the rest of the segment, and that it ends with that record and chain value, as far as they are known.
+    fn verify_rest(mut self, end: Option<(u64, Option<u64>)>) -> Result<(), LogError> {
+        while self.next_frame_here()?.is_some() {}
+        let is_end = |(lsn, chain): (u64, Option<u64>)| {
+            lsn == self.last.lsn && chain.is_none_or(|chain| chain == self.last.chain)
+        };
+        if end.is_none_or(is_end) {
+            return Ok(());
+        }
+        let detail = format!("it ends with record {}, what follows it does not", self.last.lsn);
+        Err(LogError::corrupt(&self.path, self.offset, detail))
     }
 
     fn next_segment(&mut self) -> Result<(), LogError> {

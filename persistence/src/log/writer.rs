@@ -6,7 +6,7 @@
 //! caller waits for the disk under the lock.
 
 use super::{
-    DurablePoint, Files, Log, LogError, LogStats, Record, Records, Tail, records,
+    DurablePoint, Files, Log, LogError, LogFault, LogStats, Record, Records, Tail, records,
     tail::{Cursor, Encoded, PlaceError, Run},
 };
 use crate::{disk::Disk, panics::panic_text};
@@ -200,6 +200,16 @@ impl LogHandle {
     pub fn copy_to(&self, target: &Path) -> Result<DurablePoint, LogError> {
         let Shared { disk, dir, world, .. } = &*self.owner.shared;
         records::copy(disk, dir, target, *world, self.durable())
+    }
+
+    /// Reads all records that are durable now again from the disk, on the calling thread, and compares every checksum.
+    /// `progress` is told how many bytes come next: the place to wait; false ends it.
+    ///
+    /// # Errors
+    /// When the segments cannot be listed; what is damaged is no error but a fault.
+    pub fn scrub(&self, progress: &mut dyn FnMut(u64) -> bool) -> Result<Vec<LogFault>, LogError> {
+        let Shared { disk, dir, world, .. } = &*self.owner.shared;
+        records::scrub(disk, dir, *world, self.durable_lsn(), progress)
     }
 
     /// As [`Log::cut_before`], on the calling thread.

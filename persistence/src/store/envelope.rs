@@ -179,6 +179,11 @@ pub(super) fn sealed_bytes(sealed: &[u8]) -> Option<usize> {
     (stored <= RECORD_BYTES_MAX + (RECORD_BYTES_MAX >> 7) + 1024).then_some(ENVELOPE_BYTES + stored)
 }
 
+/// To how many bytes a record says that it unpacks; nothing is verified yet.
+pub(super) fn raw_bytes(sealed: &[u8]) -> u64 {
+    sealed.get(..ENVELOPE_BYTES).map_or(0, |header| u64_at(header, 8))
+}
+
 fn checksum(place: Place, sealed: &[u8]) -> u64 {
     let mut hasher = Xxh3::new();
     hasher.update(&(place.table.len() as u64).to_le_bytes());

@@ -5,14 +5,15 @@
 //! begins: see mod.rs.
 
 use super::{
-    FORMAT_KEY, FORMAT_MAGIC, HEADER_BYTES_MAX, Loaded, RECORD_BYTES_MAX, STORE_FORMAT,
-    backend::{Direct, Overlay},
+    FORMAT_KEY, FORMAT_MAGIC, HEADER_BYTES_MAX, Loaded, RECORD_BYTES_MAX, STORE_FORMAT, SnapshotMeta,
+    backend::{BLOCK_BYTES, Backend, Blocks},
     codec,
     envelope::{self, Kind, OpenError, Opener, Place, Sealer},
     error::{OrFail, StoreError},
     extents::{self, STREAM, StreamWriter},
     guard,
     header::{Header, RecordHeader, RecordPlace, What, order_check},
+    pages::{Pages, Tree},
 };
 use crate::{disk::Disk, panics::guarded};
 use everworld_engine::{CHUNK_ROWS, Chunk, ColumnImage, Image, ResourceImage, TableImage, Tick};
@@ -24,7 +25,10 @@ use redb::{
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -33,9 +37,32 @@ const SNAPSHOTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("snapsho
 
 /// An open epoch file.
 pub(super) struct Epoch {
-    /// `None` only while dropping.
-    db: Option<Database>,
+    source: Source,
     path: PathBuf,
+}
+
+enum Source {
+    /// redb has begun it in this process, and may write to it.
+    Written {
+        /// `None` only while dropping.
+        db: Option<Database>,
+        blocks: Arc<Blocks>,
+    },
+    /// It is only read, and redb has no part in it.
+    Kept(Box<Kept>),
+}
+
+/// An epoch file with its two large tables.
+struct Kept {
+    pages: Pages,
+    snapshots: Tree,
+    stream: Tree,
+}
+
+/// An epoch as it is at one instant.
+enum View<'a> {
+    Written(ReadTransaction),
+    Kept(&'a Kept),
 }
 
 /// The headers of an epoch that can be believed, and what is wrong with the others.
@@ -45,6 +72,29 @@ pub(super) struct Headers {
     pub chain: Vec<Header>,
     pub damaged: Vec<StoreError>,
 }
+
+/// Memory that what is read may take in all. Taken before it is needed, by what the records say of themselves.
+struct Budget {
+    bytes_max: u64,
+    left: AtomicU64,
+}
+
+impl Budget {
+    fn new(bytes_max: u64) -> Self {
+        Self { bytes_max, left: AtomicU64::new(bytes_max) }
+    }
+
+    fn take(&self, path: &Path, bytes: u64) -> Result<(), StoreError> {
+        let taken = self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes));
+        let over = |_| StoreError::OverLimit { path: path.into(), bytes_max: self.bytes_max };
+        taken.map(|_| ()).map_err(over)
+    }
+}
+
+/// A value of any length takes so much beside its bytes.
+const VALUE_BYTES: u64 = 32;
+/// Lists of small things take up to so many times their stored bytes.
+const LIST_FACTOR: u64 = 16;
 
 /// A partition that is being put together: its records, and how many rows it has after each.
 struct Chain<'a> {
@@ -61,9 +111,12 @@ impl Epoch {
             disk.remove(path).map_err(StoreError::io("remove unfinished store", path))?;
         }
         let file = disk.create_new(path).map_err(StoreError::io("create store", path))?;
+        let blocks = Arc::new(Blocks::new(file));
         guard(path, || {
-            let db = redb::Builder::new().set_cache_size(cache_bytes).create_with_backend(Direct(file));
-            let epoch = Self { db: Some(db.or_fail("create store", path)?), path: path.into() };
+            let backend = Backend(blocks.clone());
+            let db = redb::Builder::new().set_cache_size(cache_bytes).create_with_backend(backend);
+            let db = Some(db.or_fail("create store", path)?);
+            let epoch = Self { source: Source::Written { db, blocks }, path: path.into() };
             let txn = epoch.begin()?;
             let begin = || -> Result<(), redb::Error> {
                 txn.open_table(FORMAT)?.insert(FORMAT_KEY, format_record().as_slice())?;
@@ -77,34 +130,15 @@ impl Epoch {
         })
     }
 
-    /// Opens an epoch file to write to it.
+    /// Opens an epoch file that nobody writes to, in whatever state it was left.
     pub fn open(disk: &dyn Disk, path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
-        let file = disk.open(path).map_err(StoreError::io("open store", path))?;
-        if file.len().map_err(StoreError::io("open store", path))? == 0 {
-            return Err(StoreError::damaged(path, "the file is empty"));
-        }
-        guard(path, || Self::checked(redb::Builder::new().set_cache_size(cache_bytes), Direct(file), path))
-    }
-
-    /// Opens an epoch file without writing to it, whatever state it was left in.
-    pub fn open_read(disk: &dyn Disk, path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
         let file = disk.open_read(path).map_err(StoreError::io("open store", path))?;
-        let overlay = Overlay::new(file).map_err(StoreError::io("open store", path))?;
-        if redb::StorageBackend::len(&overlay).map_err(StoreError::io("open store", path))? == 0 {
-            return Err(StoreError::damaged(path, "the file is empty"));
-        }
-        guard(path, || Self::checked(redb::Builder::new().set_cache_size(cache_bytes), overlay, path))
-    }
-
-    fn checked(
-        builder: &redb::Builder,
-        backend: impl redb::StorageBackend,
-        path: &Path,
-    ) -> Result<Self, StoreError> {
-        let db = builder.create_with_backend(backend).or_fail("open store", path)?;
-        let epoch = Self { db: Some(db), path: path.into() };
-        epoch.check_format()?;
-        Ok(epoch)
+        let pages = Pages::open(file, path, cache_bytes)?;
+        check_format(&pages, path)?;
+        let snapshots = pages.table(SNAPSHOTS.name(), Some(8))?;
+        let stream = pages.table(STREAM.name(), Some(12))?;
+        let kept = Kept { pages, snapshots, stream };
+        Ok(Self { source: Source::Kept(Box::new(kept)), path: path.into() })
     }
 
     pub fn path(&self) -> &Path {
@@ -116,38 +150,18 @@ impl Epoch {
         self
     }
 
-    fn db(&self) -> &Database {
-        self.db.as_ref().expect("the database is there until the epoch is dropped")
-    }
-
-    fn check_format(&self) -> Result<(), StoreError> {
-        let path = &self.path;
-        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
-            let txn = self.db().begin_read()?;
-            Ok(txn.open_table(FORMAT)?.get(FORMAT_KEY)?.map(|value| value.value().to_vec()))
-        };
-        let record: Option<[u8; 24]> =
-            read().or_fail("read store", path)?.and_then(|record| record.try_into().ok());
-        let valid = |record: &[u8; 24]| {
-            &record[..8] == FORMAT_MAGIC && xxh3_64(&record[..16]).to_le_bytes() == record[16..]
-        };
-        let Some(record) = record.filter(valid) else {
-            return Err(StoreError::damaged(path, "the format record does not verify"));
-        };
-        let (found, known) =
-            (u32::from_le_bytes([record[8], record[9], record[10], record[11]]), STORE_FORMAT);
-        match found.cmp(&known) {
-            std::cmp::Ordering::Equal => Ok(()),
-            std::cmp::Ordering::Less => Err(StoreError::OlderFormat { path: path.clone(), found, known }),
-            std::cmp::Ordering::Greater => {
-                Err(StoreError::NewerFormat { path: path.clone(), what: "store format", found, known })
+    fn db(&self) -> Result<&Database, StoreError> {
+        match &self.source {
+            Source::Written { db, .. } => {
+                Ok(db.as_ref().expect("the database is there until the epoch is dropped"))
             }
+            Source::Kept(_) => Err(StoreError::ReadOnly { path: self.path.clone() }),
         }
     }
 
     /// Begins a transaction that is durable when it is committed.
     pub fn begin(&self) -> Result<WriteTransaction, StoreError> {
-        let mut txn = self.db().begin_write().or_fail("write store", &self.path)?;
+        let mut txn = self.db()?.begin_write().or_fail("write store", &self.path)?;
         txn.set_durability(Durability::Immediate).or_fail("write store", &self.path)?;
         txn.set_quick_repair(true);
         Ok(txn)
@@ -159,16 +173,16 @@ impl Epoch {
 
     /// The headers that can be believed, oldest first.
     pub fn headers(&self) -> Result<Headers, StoreError> {
+        self.headers_within(&Budget::new(u64::MAX))
+    }
+
+    fn headers_within(&self, budget: &Budget) -> Result<Headers, StoreError> {
         guard(&self.path, || {
             let mut headers = Headers::default();
             let mut opener = self.opener()?;
-            let txn = self.begin_read()?;
-            let table = txn.open_table(SNAPSHOTS).or_fail("read store", &self.path)?;
-            for entry in table.iter().or_fail("read store", &self.path)? {
-                // After an error inside redb there is no telling what comes next.
-                let (tick, sealed) = entry.or_fail("read store", &self.path)?;
-                let tick = Tick(tick.value());
-                let header = self.header(&mut opener, tick, sealed.value());
+            self.view()?.each_snapshot(&self.path, &mut |tick, sealed| {
+                budget.take(&self.path, envelope::raw_bytes(sealed).saturating_mul(LIST_FACTOR))?;
+                let header = self.header(&mut opener, tick, sealed);
                 let follows = |header: &Header| match (headers.chain.last(), header.previous) {
                     (None, None) => true,
                     (Some(last), Some(previous)) => {
@@ -187,7 +201,8 @@ impl Epoch {
                     }
                     Err(error) => return Err(error),
                 }
-            }
+                Ok(())
+            })?;
             Ok(headers)
         })
     }
@@ -208,8 +223,28 @@ impl Epoch {
 
     /// The snapshot of that tick, put together from the last whole copy of each partition.
     pub fn load(&self, branch: u32, tick: Tick) -> Result<Loaded, StoreError> {
+        self.load_within(&Budget::new(u64::MAX), self.headers()?, branch, tick)
+    }
+
+    /// The first snapshot, if it takes no more memory than that.
+    pub fn load_first(&self, bytes_max: u64) -> Result<Loaded, StoreError> {
+        let budget = Budget::new(bytes_max);
+        let headers = self.headers_within(&budget)?;
+        let Some(SnapshotMeta { branch, tick, .. }) = headers.chain.first().map(|first| first.meta) else {
+            let damage = headers.damaged.into_iter().next();
+            return Err(damage.unwrap_or_else(|| StoreError::damaged(&self.path, "it holds no snapshot")));
+        };
+        self.load_within(&budget, headers, branch, tick)
+    }
+
+    fn load_within(
+        &self,
+        budget: &Budget,
+        mut headers: Headers,
+        branch: u32,
+        tick: Tick,
+    ) -> Result<Loaded, StoreError> {
         let not_found = || StoreError::NotFound { path: self.path.clone(), branch, tick };
-        let mut headers = self.headers()?;
         let Some(last) = headers.chain.iter().position(|header| header.meta.tick == tick) else {
             let named = |error: &StoreError| error.to_string().contains(&format!("tick {tick}"));
             let damage = headers.damaged.into_iter().find(named);
@@ -220,9 +255,7 @@ impl Epoch {
         }
         headers.chain.truncate(last + 1);
         guard(&self.path, || {
-            let txn = self.begin_read()?;
-            let reading = Reading { epoch: self, txn: &txn, headers: &headers.chain };
-            reading.loaded()
+            Reading { epoch: self, view: &self.view()?, budget, headers: &headers.chain }.loaded()
         })
     }
 
@@ -233,9 +266,9 @@ impl Epoch {
             return Err(StoreError::damaged(&self.path, format!("the snapshot of tick {tick} is gone")));
         };
         headers.chain.truncate(last + 1);
+        let budget = &Budget::new(u64::MAX);
         guard(&self.path, || {
-            let txn = self.begin_read()?;
-            Reading { epoch: self, txn: &txn, headers: &headers.chain }.ledger()
+            Reading { epoch: self, view: &self.view()?, budget, headers: &headers.chain }.ledger()
         })
     }
 
@@ -249,8 +282,9 @@ impl Epoch {
         for header in chain {
             // One short look at the source for each snapshot: a long one would hold all its freed pages.
             guard(&self.path, || {
-                let txn = self.begin_read()?;
-                let reading = Reading { epoch: self, txn: &txn, headers: chain };
+                let view = self.view()?;
+                let budget = &Budget::new(u64::MAX);
+                let reading = Reading { epoch: self, view: &view, budget, headers: chain };
                 let mut opener = self.opener()?;
                 let into = other.begin()?;
                 let mut stream = StreamWriter::new(header.meta.tick.0);
@@ -263,6 +297,42 @@ impl Epoch {
                 other.finish(&into, stream, header)?;
                 other.commit(into)
             })?;
+        }
+        Ok(())
+    }
+
+    /// Reads it again from the disk, all that a load may need, and compares every checksum. `progress` is told how many
+    /// bytes come next; false ends it.
+    pub fn scrub(&self, progress: &mut dyn FnMut(u64) -> bool) -> Result<(), StoreError> {
+        let pages = match &self.source {
+            Source::Written { blocks, .. } => {
+                // What redb wrote is what the disk has: then it has what the records were.
+                for block in 0..blocks.count() {
+                    if !progress(BLOCK_BYTES as u64) {
+                        break;
+                    }
+                    blocks.verify(block).or_fail("read store", &self.path)?;
+                }
+                return Ok(());
+            }
+            Source::Kept(kept) => &kept.pages,
+        };
+        pages.forget();
+        let Headers { chain, damaged } = self.headers()?;
+        if let Some(first) = damaged.into_iter().next() {
+            return Err(first);
+        }
+        let view = self.view()?;
+        let mut opener = self.opener()?;
+        for header in &chain {
+            let budget = &Budget::new(u64::MAX);
+            let reading = Reading { epoch: self, view: &view, budget, headers: &chain };
+            for place in header.places() {
+                if !progress(place.bytes) {
+                    return Ok(());
+                }
+                reading.open(&mut opener, &place, &reading.sealed(&place)?)?;
+            }
         }
         Ok(())
     }
@@ -289,8 +359,13 @@ impl Epoch {
         Ok(sealed.len() as u64)
     }
 
-    fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
-        self.db().begin_read().or_fail("read store", &self.path)
+    fn view(&self) -> Result<View<'_>, StoreError> {
+        match &self.source {
+            Source::Written { .. } => {
+                self.db()?.begin_read().or_fail("read store", &self.path).map(View::Written)
+            }
+            Source::Kept(kept) => Ok(View::Kept(kept)),
+        }
     }
 
     fn opener(&self) -> Result<Opener, StoreError> {
@@ -312,9 +387,73 @@ impl Epoch {
 
 impl Drop for Epoch {
     fn drop(&mut self) {
-        // On a damaged file closing can panic as well; what was committed is durable without it.
-        let db = self.db.take();
-        let _ = guarded(|| drop(db));
+        // Closing writes, too, and may fail as all writes; what was committed is durable without it.
+        if let Source::Written { db, .. } = &mut self.source {
+            let db = db.take();
+            let _ = guarded(|| drop(db));
+        }
+    }
+}
+
+impl View<'_> {
+    fn each_snapshot(
+        &self,
+        path: &Path,
+        visit: &mut dyn FnMut(Tick, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Written(txn) => {
+                let table = txn.open_table(SNAPSHOTS).or_fail("read store", path)?;
+                for entry in table.iter().or_fail("read store", path)? {
+                    // After an error inside redb there is no telling what comes next.
+                    let (tick, sealed) = entry.or_fail("read store", path)?;
+                    visit(Tick(tick.value()), sealed.value())?;
+                }
+                Ok(())
+            }
+            Self::Kept(Kept { pages, snapshots, .. }) => {
+                pages.each(snapshots, &mut |tick, sealed| visit(Tick(number(tick)), sealed))
+            }
+        }
+    }
+
+    /// A piece of a snapshot's stream.
+    fn extent(&self, path: &Path, tick: u64, extent: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        match self {
+            Self::Written(txn) => {
+                let table = txn.open_table(STREAM).or_fail("read store", path)?;
+                let value = table.get((tick, extent)).or_fail("read store", path)?;
+                Ok(value.map(|value| value.value().to_vec()))
+            }
+            Self::Kept(Kept { pages, stream, .. }) => {
+                let key = (tick, u64::from(extent));
+                pages.get(stream, &|found| (number(&found[..8]), number(&found[8..])).cmp(&key))
+            }
+        }
+    }
+}
+
+/// A number as redb writes it into a key.
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
+fn check_format(pages: &Pages, path: &Path) -> Result<(), StoreError> {
+    let record = pages.get(&pages.table(FORMAT.name(), None)?, &|key| key.cmp(FORMAT_KEY.as_bytes()))?;
+    let record: Option<[u8; 24]> = record.and_then(|record| record.try_into().ok());
+    let valid = |record: &[u8; 24]| {
+        &record[..8] == FORMAT_MAGIC && xxh3_64(&record[..16]).to_le_bytes() == record[16..]
+    };
+    let Some(record) = record.filter(valid) else {
+        return Err(StoreError::damaged(path, "the format record does not verify"));
+    };
+    let (found, known) = (u32::from_le_bytes([record[8], record[9], record[10], record[11]]), STORE_FORMAT);
+    match found.cmp(&known) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Less => Err(StoreError::OlderFormat { path: path.into(), found, known }),
+        std::cmp::Ordering::Greater => {
+            Err(StoreError::NewerFormat { path: path.into(), what: "store format", found, known })
+        }
     }
 }
 
@@ -362,7 +501,8 @@ impl Records {
 /// A snapshot that is being read.
 struct Reading<'a> {
     epoch: &'a Epoch,
-    txn: &'a ReadTransaction,
+    view: &'a View<'a>,
+    budget: &'a Budget,
     /// From the first of the epoch to the one that is wanted.
     headers: &'a [Header],
 }
@@ -458,6 +598,8 @@ impl Reading<'_> {
     fn partition(&self, chain: &Chain<'_>) -> Result<Vec<Chunk>, StoreError> {
         debug_assert!(chain.rows <= CHUNK_ROWS);
         let mut opener = self.epoch.opener()?;
+        let slow = chain.columns.iter().filter(|column| column.row_bytes().is_none()).count();
+        self.budget.take(&self.epoch.path, (chain.rows * slow) as u64 * VALUE_BYTES)?;
         let mut chunks = Vec::new();
         for (place, rows) in &chain.records {
             let sealed = self.sealed(place)?;
@@ -482,7 +624,7 @@ impl Reading<'_> {
             let Some(place) = place else {
                 return self.damaged(&format!("resource \"{}\" is not there", resource.name));
             };
-            let bytes = self.content(&place)?;
+            let bytes = self.content(&place)?.into();
             resources.push(ResourceImage { name: resource.name.clone(), version: resource.version, bytes });
         }
         Ok(resources)
@@ -509,15 +651,16 @@ impl Reading<'_> {
     /// The bytes of a record, not yet verified.
     fn sealed(&self, place: &RecordPlace) -> Result<Vec<u8>, StoreError> {
         let path = &self.epoch.path;
-        let table = self.txn.open_table(STREAM).or_fail("read store", path)?;
         let bytes = usize::try_from(place.bytes).unwrap_or(usize::MAX);
-        let sealed = extents::read(&table, place.tick.0, place.stream_bytes, place.offset, bytes);
-        let sealed = sealed.or_fail("read store", path)?;
+        let get = |extent| self.view.extent(path, place.tick.0, extent);
+        let sealed = extents::read(get, place.stream_bytes, place.offset, bytes)?;
         sealed.ok_or_else(|| StoreError::damaged(path, format!("{} is not complete", name_of(place))))
     }
 
     fn open(&self, opener: &mut Opener, place: &RecordPlace, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
         let key = Place { table: STREAM.name(), tick: place.tick.0, record: place.number };
+        let factor = if place.what == What::Ledger { LIST_FACTOR } else { 1 };
+        self.budget.take(&self.epoch.path, envelope::raw_bytes(sealed).saturating_mul(factor))?;
         let raw = opener.open(key, kind_of(place.what), RECORD_BYTES_MAX, sealed);
         raw.map_err(|error| self.epoch.not_believed(name_of(place), error))
     }

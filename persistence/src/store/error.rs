@@ -77,6 +77,14 @@ pub enum StoreError {
         /// The limit.
         max: usize,
     },
+    /// What is read would take more memory than the caller allows.
+    #[error("store \"{}\" unpacks to more than {bytes_max} bytes, the limit for it", path.display())]
+    OverLimit {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        bytes_max: u64,
+    },
     /// The image to be written contradicts itself or its description: a bug of the caller.
     #[error("refused to store a malformed image: {0}")]
     Malformed(String),

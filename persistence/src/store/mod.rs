@@ -15,6 +15,7 @@ mod epoch;
 mod error;
 mod extents;
 mod header;
+mod pages;
 mod retention;
 mod transfer;
 mod writer;
@@ -31,7 +32,6 @@ use header::Header;
 use parking_lot::{Mutex, RwLock};
 use std::{
     fmt::{self, Debug, Formatter},
-    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -138,6 +138,15 @@ pub struct Snapshots {
     pub damaged: Vec<StoreError>,
 }
 
+/// What a scrub has come to.
+#[derive(Debug, Default)]
+pub struct Scrubbed {
+    /// What is damaged: file and place. The rest of such a file is not looked at.
+    pub damaged: Vec<StoreError>,
+    /// Whether that is one that snapshots went into.
+    pub in_use: bool,
+}
+
 /// What was found when a store was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreReport {
@@ -174,6 +183,8 @@ struct Entry {
     snapshots: Vec<SnapshotMeta>,
     /// What is wrong with others of its snapshots.
     damaged: Vec<String>,
+    /// A scrub has found damage in it: it is no more one of those that are always kept.
+    is_doubtful: bool,
 }
 
 /// An open store. One thread writes, any may read.
@@ -239,10 +250,6 @@ impl Store {
                 "redb" => match Entry::read(&*disk, number, &path, options.cache_bytes) {
                     Ok(entry) => entries.push(entry),
                     Err(StoreError::Damaged { detail, .. }) => report.set_aside.push((path, detail)),
-                    // Cut: redb looks for what its header promises behind the end.
-                    Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::UnexpectedEof => {
-                        report.set_aside.push((path, "it ends too early".into()));
-                    }
                     Err(error) => return Err(error),
                 },
                 OPENING | THINNING if !read_only => {
@@ -306,11 +313,12 @@ impl Store {
         Err(first_error.unwrap_or_else(|| StoreError::NotFound { path: self.dir.clone(), branch, tick }))
     }
 
-    /// Goes on from that snapshot: in its epoch, if it is the newest one there is; else the next write begins an
-    /// epoch. `image` is the one that [`Store::load`] returned.
-    pub fn resume(&self, meta: SnapshotMeta, image: Arc<Image>) -> Result<(), StoreError> {
+    /// Goes on from that snapshot, with its ledger. The next write begins an epoch: nothing is written into a file
+    /// that was there when the store was opened.
+    pub fn resume(&self, meta: SnapshotMeta) -> Result<(), StoreError> {
         self.check_writable()?;
-        self.writer.lock().resume(self, meta, image)
+        self.writer.lock().resume(self, meta);
+        Ok(())
     }
 
     /// Lets the next write begin a new epoch, in one go.
@@ -355,6 +363,44 @@ impl Store {
             self.failed.store(false, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Reads all epochs again from the disk and compares every checksum. `progress` is told how many bytes come next:
+    /// the place to wait; false ends it.
+    ///
+    /// An epoch that is damaged counts no more as one of those that are always kept, and if it is the one that
+    /// snapshots go into, the next of them begins another.
+    pub fn scrub(&self, progress: &mut dyn FnMut(u64) -> bool) -> Scrubbed {
+        let mut scrubbed = Scrubbed::default();
+        let mut goes_on = true;
+        let mut progress = |bytes| {
+            goes_on = goes_on && progress(bytes);
+            goes_on
+        };
+        for (number, _) in self.epoch_files() {
+            let read = self.epoch(number).and_then(|epoch| epoch.scrub(&mut progress));
+            let Err(error) = read else { continue };
+            // Unless it was removed meanwhile.
+            if let Some(in_use) = self.doubt(number) {
+                scrubbed.in_use |= in_use;
+                scrubbed.damaged.push(error);
+            }
+        }
+        scrubbed
+    }
+
+    /// Relies no longer on that epoch, if it is still there. True if snapshots went into it.
+    fn doubt(&self, number: u64) -> Option<bool> {
+        let in_use = {
+            let mut entries = self.entries.write();
+            let entry = entries.iter_mut().find(|entry| entry.number == number)?;
+            entry.is_doubtful = true;
+            entry.open.is_some()
+        };
+        if in_use {
+            self.begin_epoch();
+        }
+        Some(in_use)
     }
 
     /// The directory.
@@ -408,14 +454,14 @@ impl Store {
         };
         match &entry.open {
             Some(epoch) => Ok(epoch.clone()),
-            None => Ok(Arc::new(Epoch::open_read(&*self.disk, &entry.path, self.options.cache_bytes)?)),
+            None => Ok(Arc::new(Epoch::open(&*self.disk, &entry.path, self.options.cache_bytes)?)),
         }
     }
 }
 
 impl Entry {
     fn read(disk: &dyn Disk, number: u64, path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
-        let epoch = Epoch::open_read(disk, path, cache_bytes)?;
+        let epoch = Epoch::open(disk, path, cache_bytes)?;
         let Headers { chain, damaged } = epoch.headers()?;
         if let Some(newer) = damaged.iter().position(|error| matches!(error, StoreError::NewerFormat { .. }))
         {
@@ -434,6 +480,7 @@ impl Entry {
             open: None,
             snapshots: chain.iter().map(|header| header.meta).collect(),
             damaged: damaged.iter().map(detail).collect(),
+            is_doubtful: false,
         })
     }
 }
@@ -472,7 +519,7 @@ fn check_size(what: &str, bytes: usize, max: usize) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Turns a panic of redb, which a damaged file can cause, into an error.
+/// Turns a panic of redb into an error.
 fn guard<T>(path: &Path, body: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     guarded(body)
         .unwrap_or_else(|panic| Err(StoreError::damaged(path, format!("redb cannot read it: {panic}"))))

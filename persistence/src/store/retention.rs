@@ -1,12 +1,13 @@
 //! Which epochs stay: the newest whole, older ones as single states with time between them, then none.
 //!
-//! Promises: two complete epochs always stay; nothing is removed before what replaces it has its name durably (D8).
+//! Promises: two complete epochs always stay, not counting one that is known to be damaged; nothing is removed before what replaces it has its name durably (D8).
 //! Age is told by the times in the snapshots and the one that is handed in; no clock is read here.
 
 use super::{Entry, Store, StoreError, THINNING, epoch::Epoch, guard, writer::give_name};
 use std::{cmp::Reverse, path::PathBuf};
 
-/// Epochs that are never touched, counted from the newest.
+/// Epochs that are never touched, nor are those after them; counted from the newest, without those that are known to
+/// be damaged.
 const EPOCHS_KEPT_MIN: usize = 2;
 
 /// What pruning came to.
@@ -63,7 +64,13 @@ impl Store {
         by_age.sort_by_key(|entry| Reverse(entry.number));
         let mut fates = Vec::new();
         let mut last_sparse: Option<u64> = None;
-        for entry in by_age.into_iter().skip(EPOCHS_KEPT_MIN).rev() {
+        let mut sound = 0;
+        let is_kept = |entry: &&Entry| {
+            sound += usize::from(!entry.is_doubtful);
+            sound <= EPOCHS_KEPT_MIN
+        };
+        let old: Vec<&Entry> = by_age.into_iter().skip_while(is_kept).collect();
+        for entry in old.into_iter().rev() {
             let times = entry.snapshots.iter().map(|meta| meta.unix_millis);
             let (first, last) = (entry.snapshots[0].unix_millis, times.max().unwrap_or(0));
             if age_secs(last) < options.dense_secs {
@@ -102,7 +109,7 @@ impl Store {
         };
         let temporary = path.with_extension(THINNING);
         let written = guard(&path, || {
-            let source = Epoch::open_read(&*self.disk, &path, self.options.cache_bytes)?;
+            let source = Epoch::open(&*self.disk, &path, self.options.cache_bytes)?;
             let target = Epoch::create(&*self.disk, &temporary, self.options.cache_bytes)?;
             source.copy_to(&target, true, &*self.options.pace)
         });

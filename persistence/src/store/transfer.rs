@@ -73,14 +73,11 @@ impl Store {
     }
 
     /// Reads a file that [`Store::export`] wrote. Every byte is verified; the caller compares the state's hash.
-    pub fn import(disk: &dyn Disk, path: &Path) -> Result<Loaded, StoreError> {
-        let epoch = Epoch::open_read(disk, path, 4 << 20)?;
-        let headers = epoch.headers()?;
-        let Some(first) = headers.chain.first() else {
-            let damage = headers.damaged.into_iter().next();
-            return Err(damage.unwrap_or_else(|| StoreError::damaged(path, "it holds no snapshot")));
-        };
-        epoch.load(first.meta.branch, first.meta.tick)
+    ///
+    /// # Errors
+    /// What would take more than `bytes_max` bytes of memory is refused before it is unpacked.
+    pub fn import(disk: &dyn Disk, path: &Path, bytes_max: u64) -> Result<Loaded, StoreError> {
+        Epoch::open(disk, path, 4 << 20)?.load_first(bytes_max)
     }
 
     /// Copies all complete epochs, as they are at some instant of the call, into a directory. Every record is

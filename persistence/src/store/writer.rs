@@ -110,62 +110,13 @@ impl Writer {
         self.begin_epoch = true;
     }
 
-    pub fn resume(&mut self, store: &Store, meta: SnapshotMeta, image: Arc<Image>) -> Result<(), StoreError> {
+    /// Goes on from that snapshot, in an epoch of its own: redb writes to no file that was there before this process.
+    pub fn resume(&mut self, store: &Store, meta: SnapshotMeta) {
         self.begin_epoch(store);
-        let newest_epoch = store.entries.read().last().map(|entry| entry.number);
-        let holder = store.epochs_with(meta.branch, meta.tick).first().copied();
         if self.ledger_at.is_none() {
+            let holder = store.epochs_with(meta.branch, meta.tick).first().copied();
             self.ledger_at = holder.map(|number| (number, meta.tick));
         }
-        let (Some(number), true) = (holder, holder == newest_epoch) else { return Ok(()) };
-        self.current = None;
-        store.close_unused();
-        let mut entries = store.entries.write();
-        let Some(entry) = entries.last_mut() else { return Ok(()) };
-        if entry.snapshots.last() != Some(&meta) || !entry.damaged.is_empty() {
-            return Ok(());
-        }
-        if entry.open.is_some() {
-            // A reader still holds it.
-            return Ok(());
-        }
-        let epoch = Arc::new(Epoch::open(&*store.disk, &entry.path, store.options.cache_bytes)?);
-        let headers = epoch.headers()?.chain;
-        let Some(last) = headers.last().filter(|header| header.meta == meta) else {
-            return Err(StoreError::damaged(&entry.path, "it changed since it was opened"));
-        };
-        if last.order != order_check(&image) || image.hash != meta.hash {
-            return Ok(());
-        }
-        entry.open = Some(epoch.clone());
-        drop(entries);
-        let base = Base {
-            meta,
-            image,
-            tables: last.tables.iter().map(|table| table.number).collect(),
-            resources: last.resources.clone(),
-        };
-        let mut current = Current {
-            number,
-            epoch,
-            base,
-            tables: Tables::default(),
-            chains: BTreeMap::new(),
-            began_unix_millis: headers[0].meta.unix_millis,
-            keyframe_bytes: headers[0].stream_bytes(),
-            delta_bytes: headers[1..].iter().map(Header::stream_bytes).sum(),
-            ledger_pending: Vec::new(),
-        };
-        for header in &headers {
-            current.tables.learn(&header.tables);
-            current.forget_gone(&header.tables);
-            for place in header.places() {
-                note_size(&mut current.chains, place.what, place.bytes);
-            }
-        }
-        self.current = Some(current);
-        self.begin_epoch = false;
-        Ok(())
     }
 
     pub fn write(&mut self, store: &Store, snapshot: &Snapshot<'_>) -> Result<WriteStats, StoreError> {
@@ -443,6 +394,7 @@ impl Opening {
             open: Some(epoch.clone()),
             snapshots: vec![meta],
             damaged: Vec::new(),
+            is_doubtful: false,
         });
         let current = Current {
             number,
@@ -546,17 +498,6 @@ impl Tables {
             numbers.push(number as u32);
         }
         numbers
-    }
-
-    /// Takes over the numbers of a header.
-    fn learn(&mut self, tables: &[TableHeader]) {
-        for table in tables {
-            let number = table.number as usize;
-            if self.0.len() <= number {
-                self.0.resize(number + 1, Vec::new());
-            }
-            self.0[number].clone_from(&table.columns);
-        }
     }
 }
 

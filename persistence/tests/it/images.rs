@@ -155,7 +155,7 @@ impl World {
         let resource = |(name, bytes): &(String, Vec<u8>)| ResourceImage {
             name: name.clone(),
             version: 1,
-            bytes: bytes.clone(),
+            bytes: bytes.as_slice().into(),
         };
         let mut image = Image {
             tick: Tick(self.tick),

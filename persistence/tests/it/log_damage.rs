@@ -324,3 +324,49 @@ proptest! {
         }
     }
 }
+
+/// A scrub of a log that is written finds every bit of its durable records, and says up to where a recovery needs them.
+#[test]
+fn scrubbing_finds_damage_and_how_far_it_goes() {
+    let disk = SimDisk::default();
+    let (log, _) = open(&disk).unwrap();
+    let log = everworld_persistence::LogWriter::start(log, 100).unwrap();
+    for seq in 1..=20 {
+        let lsn = log.append(input(seq, 9_000), None).unwrap();
+        log.wait_durable(lsn).unwrap();
+    }
+    let scrub = || log.scrub(&mut |_| true).unwrap();
+    assert!(scrub().is_empty());
+    let mut segments = 0;
+    log.scrub(&mut |_| {
+        segments += 1;
+        segments < 2
+    })
+    .unwrap();
+    assert_eq!(segments, 2, "it can be ended");
+    // Where each of the three segments ends.
+    let first_of =
+        |number: u64| u64::from_le_bytes(disk.file(&segment(number)).unwrap()[48..56].try_into().unwrap());
+    let last = [first_of(2) - 1, first_of(3) - 1, 20];
+    assert!(last[0] > 3 && last[1] > last[0] && last[2] > last[1]);
+    for (number, last) in (1..).zip(last) {
+        let path = segment(number);
+        let good = disk.file(&path).unwrap();
+        let used = good.iter().rposition(|byte| *byte != 0).unwrap();
+        for at in (0..used).step_by(97).chain(0..128) {
+            disk.flip(&path, at * 8 + at % 8);
+            let faults = scrub();
+            // A segment that lost its header is missed by the one before it.
+            assert!((1..=2).contains(&faults.len()), "segment {number} byte {at}: {faults:?}");
+            assert!(
+                faults.iter().any(|fault| fault.last_lsn == last),
+                "segment {number} byte {at}: {faults:?}"
+            );
+            disk.set_file(&path, good.clone());
+        }
+    }
+    assert!(scrub().is_empty());
+    // Whoever needs nothing of it does not hear of it either.
+    log.cut_before(last[1] + 1).unwrap();
+    assert!(scrub().is_empty() && disk.file(&segment(1)).is_none());
+}

@@ -86,9 +86,7 @@ proptest! {
                 0 => {
                     drop(store);
                     store = open(&disk);
-                    let newest = store.snapshots().kept[0];
-                    let image = Arc::new(store.load(0, newest.tick).unwrap().image);
-                    store.resume(newest, image).unwrap();
+                    store.resume(store.snapshots().kept[0]).unwrap();
                 }
                 1 => store.begin_epoch(),
                 2 | 3 => {
@@ -255,13 +253,11 @@ fn branches_have_epochs_of_their_own() {
     }
     // Back to the second, and on from there.
     let second = meta(0, &images[1]);
-    let loaded = store.load(0, second.tick).unwrap();
-    store.resume(second, Arc::new(loaded.image)).unwrap();
-    store.begin_epoch();
+    store.resume(second).unwrap();
     let other = Arc::new(share(&images[1], {
         let mut image = (*images[1]).clone();
         image.tick = Tick(second.tick.0 + 1);
-        image.resources[0].bytes = vec![42];
+        image.resources[0].bytes = [42].into();
         image.hash = hash_of(&image);
         image
     }));
@@ -321,20 +317,24 @@ fn images_that_contradict_themselves_are_refused() {
     assert!(!refused(&|_, _| ()), "the store goes on after a refusal");
 }
 
-/// A row order that is another one than the store believes would turn differences to nonsense.
+/// redb writes to no file that was there when the store was opened, whatever has become of it meanwhile.
 #[test]
-fn resuming_with_other_rows_begins_an_epoch() {
+fn a_store_that_is_opened_begins_an_epoch() {
     let disk = SimDisk::default();
     let store = open(&disk);
     let mut world = World::new(40, 8);
-    write(&store, &Arc::new(world.image()), &[]).unwrap();
+    write(&store, &Arc::new(world.image()), &[(1, vec![1])]).unwrap();
     drop(store);
+    let before = disk.copy();
     let store = open(&disk);
     let newest = store.snapshots().kept[0];
-    let image = store.load(0, newest.tick).unwrap().image.shuffled(1);
-    store.resume(newest, Arc::new(image)).unwrap();
+    store.resume(newest).unwrap();
     world.tick += 1;
     assert!(write(&store, &Arc::new(world.image()), &[]).unwrap().epoch_begun);
+    assert_eq!(store.load(0, Tick(world.tick)).unwrap().ledger, [(1, vec![1])], "the ledger comes along");
+    for path in before.files() {
+        assert_eq!(disk.file(&path), before.file(&path), "{}", path.display());
+    }
 }
 
 #[test]
@@ -354,14 +354,51 @@ fn snapshots_leave_and_enter_as_files() {
     disk.set_file(Path::new("data/third.everworld.opening"), vec![1, 2, 3]);
     store.export(0, images[2].tick, path).unwrap();
     assert!(store.export(0, images[2].tick, path).is_err(), "nothing is overwritten");
-    let imported = Store::import(&disk, path).unwrap();
+    let imported = Store::import(&disk, path, 1 << 30).unwrap();
     assert_eq!(imported, store.load(0, images[2].tick).unwrap());
     assert_eq!(imported.image, *images[2]);
     let bytes = disk.file(path).unwrap();
     // Cut anywhere it is refused; what is not verified is not used.
     for length in (0..bytes.len()).step_by(bytes.len() / 23) {
         disk.set_file(path, bytes[..length].to_vec());
-        assert!(Store::import(&disk, path).is_err(), "cut to {length}");
+        assert!(Store::import(&disk, path, 1 << 30).is_err(), "cut to {length}");
+    }
+}
+
+/// A small file that unpacks to much is refused before it takes the memory.
+#[test]
+fn bombs_are_not_imported() {
+    let disk = SimDisk::default();
+    let store = open(&disk);
+    let mut world = World::new(10, 9);
+    let zeros = vec![0; 200 << 20];
+    for (name, is_bomb) in [("resource", true), ("host", true), ("ledger", true), ("none", false)] {
+        world.tick += 1;
+        world.resources[0].1 = if name == "resource" { zeros.clone() } else { vec![1] };
+        let image = Arc::new(world.image());
+        let ledger = if name == "ledger" { vec![(1, zeros.clone())] } else { Vec::new() };
+        let host: &[u8] = if name == "host" { &zeros } else { &[] };
+        let meta = meta(0, &image);
+        store.begin_epoch();
+        store.set_ledger_floor(world.tick);
+        let snapshot = everworld_persistence::Snapshot { meta, image, host, ledger: &ledger };
+        if name == "ledger" {
+            store.set_ledger_floor(0);
+        }
+        store.write(&snapshot).unwrap();
+        let path = PathBuf::from(format!("data/{name}.everworld"));
+        store.export(0, meta.tick, &path).unwrap();
+        let bytes = disk.file(&path).unwrap().len() as u64;
+        assert!(bytes < 2 << 20, "{name}: {bytes}");
+        let imported = Store::import(&disk, &path, 100 << 20);
+        match imported {
+            Err(error @ StoreError::OverLimit { .. }) if is_bomb => {
+                let text = error.to_string();
+                assert!(text.contains("unpacks to more than 104857600 bytes"), "{text}");
+            }
+            Ok(_) if !is_bomb => {}
+            other => panic!("{name}: {other:?}"),
+        }
     }
 }
 

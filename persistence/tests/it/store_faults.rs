@@ -54,15 +54,11 @@ fn live(disk: &SimDisk, world: &mut World, tried: &mut Images, steps: u64, seed:
         life.failed = true;
         return life;
     };
-    if let Some(newest) = store.snapshots().kept.first().copied() {
-        let Ok(loaded) = store.load(0, newest.tick) else {
-            life.failed = true;
-            return life;
-        };
-        if store.resume(newest, Arc::new(loaded.image)).is_err() {
-            life.failed = true;
-            return life;
-        }
+    if let Some(newest) = store.snapshots().kept.first().copied()
+        && (store.load(0, newest.tick).is_err() || store.resume(newest).is_err())
+    {
+        life.failed = true;
+        return life;
     }
     let mut last: Option<Arc<Image>> = None;
     for step in 0..steps {
@@ -241,6 +237,82 @@ fn flipped_bits_are_found_or_harmless() {
     assert!(loaded > 1000 && named > 50, "{loaded} {named}");
 }
 
+/// Opens a damaged store, loads all that it lists, and goes on with it for a while.
+fn live_with_damage(disk: &SimDisk) {
+    let opened = Store::open(Arc::new(disk.clone()), &dir(), options());
+    let Ok((store, _)) = opened else { return };
+    let kept = store.snapshots().kept;
+    for meta in &kept {
+        let _ = store.load(meta.branch, meta.tick);
+    }
+    if let Some(newest) = kept.first() {
+        store.resume(*newest).unwrap();
+        let mut world = World::new(20, 1);
+        for _ in 0..3 {
+            world.tick = world.tick.max(newest.tick.0) + 1;
+            if store.write(&snapshot(newest.branch, &Arc::new(world.image()), &[])).is_err() {
+                store.begin_anew().unwrap();
+            }
+        }
+        assert_eq!(store.snapshots().kept[0].tick.0, world.tick);
+    }
+    store.prune(u64::MAX).unwrap();
+    store.scrub(&mut |_| true);
+}
+
+/// The newest epoch file of a small world, as a kill leaves it or closed.
+fn an_epoch(closed: bool) -> (SimDisk, PathBuf) {
+    let disk = SimDisk::default();
+    let (store, _) = Store::open(Arc::new(disk.clone()), &dir(), StoreOptions::default()).unwrap();
+    let mut world = World::new(40, 1);
+    for step in 0..8 {
+        store.write(&snapshot(0, &Arc::new(world.image()), &[(step, vec![1])])).unwrap();
+        world.step(step);
+    }
+    let killed = disk.copy();
+    drop(store);
+    let disk = if closed { disk } else { killed };
+    let path = disk.files().into_iter().next().unwrap();
+    (disk, path)
+}
+
+/// Each of these, and many more, ended the process while redb still read such files: an assertion failed, and while it
+/// unwound a destructor met the lock that it had poisoned.
+#[test]
+fn damage_does_not_end_the_process() {
+    for (closed, bits) in ABORTING_BITS {
+        let (good, path) = an_epoch(closed);
+        for bit in bits {
+            let disk = good.copy();
+            disk.flip(&path, *bit);
+            live_with_damage(&disk);
+        }
+    }
+}
+
+/// Bits of [`an_epoch`].
+const ABORTING_BITS: [(bool, &[usize]); 2] = [(true, &[0]), (false, &[0])];
+
+/// As many flips as `EVERWORLD_FLIPS` says, one after the other, with what is drawn from `EVERWORLD_SEED`. The last line
+/// names the flip that a process did not survive.
+#[test]
+fn flips_do_not_end_the_process() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let epochs = [an_epoch(true), an_epoch(false)];
+    let mut draws = Draws(number("EVERWORLD_SEED").unwrap_or(8));
+    for turn in 0..number("EVERWORLD_FLIPS").unwrap_or(300) {
+        let (good, path) = &epochs[(turn % 2) as usize];
+        let bytes = good.file(path).unwrap();
+        // Every other one where there is something to damage.
+        let used: Vec<usize> = (0..bytes.len()).filter(|at| turn % 4 < 2 || bytes[*at] != 0).collect();
+        let bit = used[draws.below(used.len())] * 8 + draws.below(8);
+        println!("turn {turn} bit {bit}");
+        let disk = good.copy();
+        disk.flip(path, bit);
+        live_with_damage(&disk);
+    }
+}
+
 /// A damaged epoch is set aside by name, and the older one is used.
 #[test]
 fn an_older_epoch_is_used_when_the_newest_is_damaged() {
@@ -265,4 +337,70 @@ fn an_older_epoch_is_used_when_the_newest_is_damaged() {
         store.write(&snapshot(0, &Arc::new(world.image()), &[])).unwrap();
         assert!(disk.file(&newest).is_none());
     }
+}
+
+/// A scrub finds what a load would find, of every epoch, and what is damaged is no more relied on.
+#[test]
+fn scrubbing_finds_damage_and_a_new_epoch_begins() {
+    let disk = SimDisk::default();
+    let (mut world, mut tried) = (World::new(40, 1), Images::new());
+    live(&disk, &mut world, &mut tried, 20, 1);
+    let (store, _) = Store::open(Arc::new(disk.clone()), &dir(), options()).unwrap();
+    world.tick += 1;
+    store.write(&snapshot(0, &Arc::new(world.image()), &[])).unwrap();
+    let mut bytes = 0;
+    let scrubbed = store.scrub(&mut |next| {
+        bytes += next;
+        true
+    });
+    assert!(scrubbed.damaged.is_empty() && bytes > 20_000, "{bytes} {:?}", scrubbed.damaged);
+    let mut turns = 0;
+    store.scrub(&mut |_| {
+        turns += 1;
+        turns < 3
+    });
+    assert_eq!(turns, 3, "it can be ended");
+
+    let epochs: Vec<PathBuf> = disk.files();
+    assert!(epochs.len() > 2);
+    let old = &epochs[epochs.len() - 2];
+    let good = disk.file(old).unwrap();
+    let mut found = 0;
+    for at in (0..good.len()).step_by(509) {
+        disk.flip(old, at * 8 + at % 8);
+        let scrubbed = store.scrub(&mut |_| true);
+        assert!(!scrubbed.in_use);
+        let damaged = !scrubbed.damaged.is_empty();
+        assert!(scrubbed.damaged.iter().all(|error| error.to_string().contains(old.to_str().unwrap())));
+        found += u32::from(damaged);
+        let all_load = store.snapshots().kept.iter().all(|meta| {
+            // The same snapshot may be in a sound epoch, too.
+            store.load(0, meta.tick).is_ok_and(|loaded| {
+                loaded.image == *tried.get(&meta.tick.0).unwrap_or(&Arc::new(world.image())).as_ref()
+            })
+        });
+        assert!(damaged || all_load, "byte {at}");
+        disk.set_file(old, good.clone());
+    }
+    assert!(found > 20, "{found}");
+    // It counts no more: two others stay, however old they are.
+    world.tick += 1;
+    store.begin_epoch();
+    store.write(&snapshot(0, &Arc::new(world.image()), &[])).unwrap();
+    store.prune(u64::MAX).unwrap();
+    assert!(disk.files().contains(old) && disk.files().len() == 3, "{:?}", disk.files());
+
+    let newest = disk.files().into_iter().max().unwrap();
+    disk.flip(&newest, disk.file(&newest).unwrap().len() * 4);
+    let scrubbed = store.scrub(&mut |_| true);
+    assert!(scrubbed.in_use && !scrubbed.damaged.is_empty());
+    world.tick += 1;
+    let image = Arc::new(world.image());
+    let written = store.write(&snapshot(0, &image, &[])).or_else(|_| {
+        // What it needed of the damaged one could not be read: as the host does.
+        store.begin_anew()?;
+        store.write(&snapshot(0, &image, &[]))
+    });
+    assert!(written.unwrap().epoch_begun);
+    assert_eq!(store.load(0, image.tick).unwrap().image, *image);
 }
