@@ -5,7 +5,10 @@
 //! A world that nobody wrote down is adopted; one that is gone is named, and does not stop the others. Whoever writes
 //! holds the lock of the data directory. Deliberately absent: anything that a world needs to come back.
 
-use crate::spine::{SpineError, build_id, world_id};
+use crate::{
+    spine::{SpineError, build_id, world_id},
+    worlds,
+};
 use everworld_engine::Tick;
 use everworld_persistence::{Disk, Log, LogError, LogOptions, LogReader, Record, SEGMENT_BYTES_MIN};
 use parking_lot::{Mutex, MutexGuard};
@@ -281,6 +284,22 @@ pub fn making<T>(
     let made = make()?;
     Catalogue::open(disk, data)?.note(Event::Done { name })?;
     Ok(made)
+}
+
+/// Copies the catalogue of a data directory into another one, which has none; false if there is nothing to copy. Before
+/// the worlds: one that is made meanwhile is adopted where the copy is used.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub fn copy(data: &Path, to: &Path) -> Result<bool, SpineError> {
+    let _turn = TURN.lock();
+    let dir = directory(data);
+    if !dir.is_dir() {
+        return Ok(false);
+    }
+    worlds::copy_dir(&dir, &directory(to))?;
+    worlds::sync(to)?;
+    Ok(true)
 }
 
 /// Whether a world has its directory, whole or not.

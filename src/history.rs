@@ -4,25 +4,29 @@
 //! log; recovery, rewinds and forks are that too. Each hash that the log remembers is compared on the way. The log is
 //! linear: a rewind begins a new branch, and ticks are named by (branch, tick). Reads go beside a running world.
 
+mod timeline;
+
+pub(crate) use timeline::Compared;
+pub use timeline::{Logged, Timeline, Told, hung_name};
+
+use timeline::Checkpoints;
+
 use crate::{
     catalogue::{self, Event, Origin},
     spine::{self, SpineError, SpineOptions, chain},
 };
-use everworld_engine::{
-    Image, ImageError, InputEnvelope, LiveWorld, Options, StateHash, Tick, TickError, migrate_image,
-};
+use everworld_engine::{Image, ImageError, LiveWorld, Options, Tick, TickError, migrate_image};
 use everworld_persistence::{
-    Control, DurablePoint, IdempotencyKey, LogHandle, LogOptions, LogReader, Record, Records, SnapshotMeta,
-    Store,
+    Control, DurablePoint, LogHandle, LogOptions, LogReader, Record, Records, Retention, SnapshotMeta, Store,
 };
 use everworld_systems::{Plugin, WorldRecord};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, VecDeque},
-    ops::{Bound, ControlFlow},
+    collections::VecDeque,
+    ops::ControlFlow,
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 /// What a world does when it is not told otherwise; from the control records of its log.
@@ -46,7 +50,7 @@ impl RunMode {
             Control::Rate { millihertz } => Self { millihertz: Some(millihertz), ..self },
             // Who paused it did not ask for steps on another line.
             Control::Branch { tick, .. } => Self { step_until: self.step_until.min(tick), ..self },
-            Control::Quarantine { .. } | Control::Skip { .. } => self,
+            Control::Quarantine { .. } | Control::Skip { .. } | Control::Retention(_) => self,
         }
     }
 }
@@ -66,6 +70,15 @@ impl Fix {
         match self {
             Self::Quarantine(system) => Control::Quarantine { system: system.clone() },
             Self::Skip(seq) => Control::Skip { seq: *seq },
+        }
+    }
+
+    /// What a control record leaves out.
+    fn from_control(control: &Control) -> Option<Self> {
+        match control {
+            Control::Quarantine { system } => Some(Self::Quarantine(system.clone())),
+            Control::Skip { seq } => Some(Self::Skip(*seq)),
+            _ => None,
         }
     }
 
@@ -101,6 +114,19 @@ impl std::fmt::Display for Fix {
     }
 }
 
+/// A [`Fix`] that the log has. Recovery may have written it long after ticks that came later.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fixed {
+    /// Where.
+    pub lsn: u64,
+    /// The line of history.
+    pub branch: u32,
+    /// From this tick on.
+    pub tick: Tick,
+    /// What is left out.
+    pub fix: Fix,
+}
+
 /// A line of history that left another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BranchInfo {
@@ -112,8 +138,26 @@ pub struct BranchInfo {
     pub tick: Tick,
     /// The last input of the older line.
     pub floor_seq: u64,
+    /// The last input that the shared state has taken.
+    pub taken_seq: u64,
+    /// The last tick that may have been shown of the line that went on until then.
+    pub end: Tick,
     /// Where the log says so.
     pub lsn: u64,
+}
+
+impl BranchInfo {
+    /// The record that makes it durable.
+    pub fn control(&self) -> Control {
+        let Self { branch, parent, tick, floor_seq, taken_seq, .. } = *self;
+        Control::Branch { branch, parent, tick, floor_seq, taken_seq }
+    }
+
+    /// What a control record says; it does not say how far the line before went.
+    fn from_control(control: &Control, lsn: u64) -> Option<Self> {
+        let Control::Branch { branch, parent, tick, floor_seq, taken_seq } = *control else { return None };
+        Some(Self { branch, parent, tick, floor_seq, taken_seq, end: tick, lsn })
+    }
 }
 
 /// The lines of history of a world. The newest one is the one that goes on.
@@ -129,6 +173,44 @@ impl Branches {
     /// The line that went on when the log had that record.
     fn at(&self, lsn: u64) -> u32 {
         self.0.iter().rfind(|info| info.lsn < lsn).map_or(0, |info| info.branch)
+    }
+
+    /// Whether the newest line went on when the log had that record.
+    fn is_current(&self, lsn: u64) -> bool {
+        self.0.last().is_none_or(|info| info.lsn < lsn)
+    }
+
+    /// Another line begins, unless that is known.
+    pub fn add(&mut self, info: BranchInfo) {
+        if self.get(info.branch).is_none() {
+            self.0.push(info);
+        }
+    }
+
+    /// The line that would begin at a tick of the one that goes on, whose last tick is `end`.
+    pub fn next(&self, tick: Tick, end: Tick, (floor_seq, taken_seq): (u64, u64)) -> BranchInfo {
+        let branch = self.0.iter().map(|info| info.branch).max().unwrap_or(0) + 1;
+        let parent = self.resolve(self.current(), tick);
+        BranchInfo { branch, parent, tick, floor_seq, taken_seq, end, lsn: 0 }
+    }
+
+    /// The last tick of a line that was left.
+    pub fn end(&self, branch: u32) -> Option<Tick> {
+        let next = self.0.iter().position(|info| info.branch == branch).map_or(0, |at| at + 1);
+        self.0.get(next).map(|next| next.end)
+    }
+
+    /// The former line that an input belongs to, if the line that goes on does not have it.
+    pub fn left_behind(&self, seq: u64) -> Option<u32> {
+        let on = self.0.iter().rfind(|info| info.floor_seq < seq).map_or(0, |info| info.branch);
+        let (mut line, mut taken) = (self.current(), u64::MAX);
+        while line != on {
+            // A line that the present one does not come from.
+            let Some(info) = self.get(line) else { return Some(on) };
+            taken = taken.min(info.taken_seq);
+            line = info.parent;
+        }
+        (seq > taken).then_some(on)
     }
 
     fn get(&self, branch: u32) -> Option<&BranchInfo> {
@@ -194,6 +276,10 @@ pub struct HostState {
     pub quarantined: Vec<String>,
     /// What is left out from later ticks on.
     pub fixes: Vec<(Tick, Fix)>,
+    /// What was left out from any tick on, as far as the log is kept.
+    pub fixed: Vec<Fixed>,
+    /// How old snapshots are kept, where that is not as configured.
+    pub retention: Option<Retention>,
     /// The lines of history; the snapshot's tick belongs to the newest.
     pub branches: Branches,
     /// The number of the first input that the state has not taken and that the log has after `from`, or the next.
@@ -256,7 +342,58 @@ impl HostStates {
 }
 
 /// The version of [`HostState`] that this build writes; the first byte of its encoding.
-const HOST_STATE_VERSION: u8 = 1;
+const HOST_STATE_VERSION: u8 = 2;
+
+/// Version 1 of [`HostState`].
+#[derive(Deserialize)]
+struct HostStateV1 {
+    record_json: Arc<[u8]>,
+    mode: RunMode,
+    horizon: Tick,
+    quarantined: Vec<String>,
+    fixes: Vec<(Tick, Fix)>,
+    branches: Vec<BranchInfoV1>,
+    next_seq: u64,
+    next_control: u64,
+    from: DurableAt,
+    covered: DurableAt,
+}
+
+#[derive(Deserialize)]
+struct BranchInfoV1 {
+    branch: u32,
+    parent: u32,
+    tick: Tick,
+    floor_seq: u64,
+    lsn: u64,
+}
+
+impl From<HostStateV1> for HostState {
+    fn from(former: HostStateV1) -> Self {
+        let HostStateV1 { record_json, mode, horizon, quarantined, fixes, branches, .. } = former;
+        let HostStateV1 { next_seq, next_control, from, covered, .. } = former;
+        let info = |BranchInfoV1 { branch, parent, tick, floor_seq, lsn }| {
+            // What was left behind, and how far the line before went, it does not say: only what is sure counts.
+            BranchInfo { branch, parent, tick, floor_seq, taken_seq: floor_seq, end: tick, lsn }
+        };
+        let branches = Branches(branches.into_iter().map(info).collect());
+        let (fixed, retention) = (Vec::new(), None);
+        Self {
+            record_json,
+            mode,
+            horizon,
+            quarantined,
+            fixes,
+            fixed,
+            retention,
+            branches,
+            next_seq,
+            next_control,
+            from,
+            covered,
+        }
+    }
+}
 
 impl HostState {
     /// As bytes for the store.
@@ -267,277 +404,16 @@ impl HostState {
 
     /// From the bytes of a snapshot that was verified.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let malformed = |error: postcard::Error| format!("the host's state: {error}");
         match bytes.split_first() {
-            Some((&HOST_STATE_VERSION, rest)) => {
-                postcard::from_bytes(rest).map_err(|error| format!("the host's state: {error}"))
-            }
+            Some((&HOST_STATE_VERSION, rest)) => postcard::from_bytes(rest).map_err(malformed),
+            Some((1, rest)) => postcard::from_bytes(rest).map(HostStateV1::into).map_err(malformed),
             Some((version, _)) => {
                 Err(format!("the host's state has version {version}, this build knows {HOST_STATE_VERSION}"))
             }
             None => Err("the host's state is missing".into()),
         }
     }
-}
-
-/// What the log says about a tick.
-#[derive(Clone, Debug, Default)]
-struct At {
-    seal: Option<u64>,
-    fixes: Vec<Fix>,
-    checkpoint: Option<StateHash>,
-}
-
-/// An input as the log has it.
-#[derive(Clone, Debug)]
-pub struct Logged {
-    /// Its place.
-    pub lsn: u64,
-    /// What the tick sees of it.
-    pub input: InputEnvelope,
-    /// By what its sender knows it again.
-    pub idempotency: Option<IdempotencyKey>,
-}
-
-/// How a world went on after some point, as its log tells it.
-#[derive(Clone, Debug)]
-pub struct Timeline {
-    /// What the world was created from, once known.
-    pub record: Option<WorldRecord>,
-    /// The lines of history.
-    pub branches: Branches,
-    /// The build of the newest [`Record::Build`].
-    pub build_id: Option<[u8; 16]>,
-    /// Ticks up to that one of the newest branch may have been shown.
-    pub horizon: Tick,
-    /// What the world does.
-    pub mode: RunMode,
-    /// The number after the last input.
-    pub next_seq: u64,
-    /// The number after the last control record.
-    pub next_control: u64,
-    /// The inputs, by number.
-    pub inputs: BTreeMap<u64, Logged>,
-    /// What was read comes after this record.
-    pub begin: DurablePoint,
-    /// The last ticks that may have been shown of lines that were left.
-    pub ends: BTreeMap<u32, Tick>,
-    /// It begins with a state of a former build's schema: hashes of those rows say nothing about ours.
-    pub migrated: bool,
-    at: BTreeMap<(u32, Tick), At>,
-    hung: Vec<(Tick, Fix)>,
-}
-
-impl Timeline {
-    /// A world of which nothing is known.
-    fn empty() -> Self {
-        Self {
-            record: None,
-            branches: Branches::default(),
-            build_id: None,
-            horizon: Tick(0),
-            mode: RunMode::default(),
-            next_seq: 1,
-            next_control: 1,
-            inputs: BTreeMap::new(),
-            begin: DurablePoint::default(),
-            ends: BTreeMap::new(),
-            migrated: false,
-            at: BTreeMap::new(),
-            hung: Vec::new(),
-        }
-    }
-
-    /// A world that was just created.
-    pub fn of(record: WorldRecord) -> Self {
-        Self { record: Some(record), build_id: Some(crate::spine::build_id()), ..Self::empty() }
-    }
-
-    /// What was known when a snapshot was taken.
-    fn from_host(host: &HostState, build_id: [u8; 16]) -> Result<Self, String> {
-        let record = serde_json::from_slice(&host.record_json);
-        let mut timeline = Self {
-            record: Some(record.map_err(|error| format!("the world record: {error}"))?),
-            branches: host.branches.clone(),
-            build_id: Some(build_id),
-            horizon: host.horizon,
-            mode: host.mode,
-            next_seq: host.next_seq,
-            next_control: host.next_control,
-            begin: DurablePoint { lsn: host.from.lsn, chain: host.from.chain },
-            ..Self::empty()
-        };
-        for (tick, fix) in &host.fixes {
-            timeline.add_fix(*tick, fix.clone());
-        }
-        Ok(timeline)
-    }
-
-    /// Reads on to the end of `records`.
-    fn read(&mut self, records: Records, world: &str) -> Result<(), SpineError> {
-        let inconsistent = |detail: String| SpineError::Inconsistent { world: world.to_owned(), detail };
-        for entry in records {
-            let (lsn, record) = entry
-                .map_err(|source| SpineError::Log { world: world.to_owned(), source: Arc::new(source) })?;
-            let branch = self.branches.at(lsn);
-            match record {
-                Record::Create { world_record } => {
-                    let record = serde_json::from_slice(&world_record);
-                    self.record = Some(record.map_err(|error| inconsistent(format!("Create: {error}")))?);
-                }
-                Record::Build { build_id } => self.build_id = Some(build_id),
-                Record::Input(input) => {
-                    self.next_seq = self.next_seq.max(input.seq + 1);
-                    let (seq, idempotency) = (input.seq, input.idempotency);
-                    let (kind, at_tick, payload) = (input.kind, input.at_tick, input.payload);
-                    let input = InputEnvelope { seq, kind, at_tick, payload };
-                    self.inputs.insert(seq, Logged { lsn, input, idempotency });
-                }
-                Record::Seal { tick, up_to_seq } => {
-                    self.at.entry((branch, tick)).or_default().seal = Some(up_to_seq);
-                }
-                // The newest one counts, not the highest: a pause lowers what the lease had allowed.
-                Record::Horizon { tick } => self.horizon = tick,
-                Record::Checkpoint { tick, hash } => {
-                    self.at.entry((branch, tick)).or_default().checkpoint = Some(hash);
-                }
-                Record::Server { .. } => {
-                    return Err(inconsistent("it has a record of the server's own log".into()));
-                }
-                Record::Hung { tick, system } => self.hung.push((tick, blame(&system))),
-                // What a snapshot's host state already has.
-                Record::Control { seq, control, .. } if seq < self.next_control => match control {
-                    Control::Quarantine { system } => self.answer(&Fix::Quarantine(system)),
-                    Control::Skip { seq } => self.answer(&Fix::Skip(seq)),
-                    _ => {}
-                },
-                Record::Control { seq, control, tick, .. } => {
-                    self.next_control = seq + 1;
-                    self.mode = self.mode.after(&control, tick);
-                    match control {
-                        Control::Quarantine { system } => self.add_fix(tick, Fix::Quarantine(system)),
-                        Control::Skip { seq } => self.add_fix(tick, Fix::Skip(seq)),
-                        Control::Branch { branch, parent, tick, floor_seq } => {
-                            self.ends.insert(self.branches.current(), self.target());
-                            self.branches.0.push(BranchInfo { branch, parent, tick, floor_seq, lsn });
-                            self.horizon = tick;
-                            self.hung.clear();
-                        }
-                        _ => {}
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes what is left out from a tick of the newest branch on. A fix answers the hang that it is for.
-    pub fn add_fix(&mut self, tick: Tick, fix: Fix) {
-        self.answer(&fix);
-        let at = self.at.entry((self.branches.current(), tick)).or_default();
-        if !at.fixes.contains(&fix) {
-            at.fixes.push(fix);
-        }
-    }
-
-    fn answer(&mut self, fix: &Fix) {
-        self.hung.retain(|(_, hung)| hung != fix);
-    }
-
-    /// The hangs that nothing was done about yet, in the order of the log.
-    pub fn unanswered_hangs(&self) -> Vec<(Tick, Fix)> {
-        self.hung.clone()
-    }
-
-    /// The last tick of the newest branch that recovery has to reach: whatever may have been shown, and whatever has
-    /// its inputs.
-    pub fn target(&self) -> Tick {
-        let branch = self.branches.current();
-        let own = self.at.range((branch, Tick(0))..=(branch, Tick(u64::MAX)));
-        let sealed = own.filter(|(_, at)| at.seal.is_some()).map(|((_, tick), _)| *tick).max();
-        self.horizon.max(sealed.unwrap_or_default())
-    }
-
-    /// What is left out from ticks of the newest branch after `now` on.
-    pub fn fixes_after(&self, now: Tick) -> Vec<(Tick, Fix)> {
-        let branch = self.branches.current();
-        let later = self.at.range((branch, now.next())..=(branch, Tick(u64::MAX)));
-        later.flat_map(|((_, tick), at)| at.fixes.iter().map(|fix| (*tick, fix.clone()))).collect()
-    }
-
-    /// The inputs that no tick has taken, for the newest branch.
-    pub fn queued(&self, taken: u64) -> Vec<Logged> {
-        let after = taken.max(self.branches.floor(self.branches.current()));
-        self.inputs.range(after + 1..).map(|(_, logged)| logged.clone()).collect()
-    }
-
-    /// The hash of a tick of a line, where the log remembers it.
-    pub fn checkpoint(&self, branch: u32, tick: Tick) -> Option<StateHash> {
-        self.at.get(&(self.branches.resolve(branch, tick), tick))?.checkpoint
-    }
-
-    /// The ticks on the way to the end of a line whose hashes the log remembers.
-    pub fn checkpoints(&self, branch: u32) -> Vec<Tick> {
-        let known = self.at.iter().filter(|(_, at)| at.checkpoint.is_some());
-        let own = known.filter(|((on, tick), _)| self.branches.resolve(branch, *tick) == *on);
-        own.map(|((_, tick), _)| *tick).collect()
-    }
-
-    /// Readies a world for its next tick on a line: leaves out what was left out then, and returns the inputs that
-    /// the tick's Seal gave it.
-    pub fn prepare(&self, live: &mut LiveWorld, branch: u32) -> Vec<InputEnvelope> {
-        let tick = live.now().next();
-        let on = self.branches.resolve(branch, tick);
-        let at = self.at.get(&(on, tick)).cloned().unwrap_or_default();
-        at.fixes.iter().for_each(|fix| fix.apply(live));
-        let after = live.taken_seq().max(self.branches.floor(on));
-        let up_to = at.seal.unwrap_or(0).max(after);
-        let taken = self.inputs.range((Bound::Excluded(after), Bound::Included(up_to)));
-        taken.map(|(_, logged)| logged.input.clone()).collect()
-    }
-
-    /// Computes the next tick of a line as it was. Nothing is compared.
-    pub fn advance(&self, live: &mut LiveWorld, branch: u32) -> Result<(), TickError> {
-        let inputs = self.prepare(live, branch);
-        live.tick(&inputs).map(|_| ())
-    }
-
-    /// As [`Timeline::advance`], and compares the hash that the log remembers.
-    fn step(&self, live: &mut LiveWorld, branch: u32, lenient: bool) -> Result<(), StepError> {
-        self.advance(live, branch).map_err(StepError::Tick)?;
-        let tick = live.now();
-        let Some(expected) = self.checkpoint(branch, tick).filter(|_| !self.migrated) else { return Ok(()) };
-        let found = live.state_hash();
-        if found != expected {
-            if !lenient {
-                return Err(StepError::Diverged { tick, expected, found });
-            }
-            tracing::warn!(%tick, %expected, %found, "this build computes another state than the log says");
-        }
-        Ok(())
-    }
-}
-
-/// What a [`Record::Hung`] calls an input.
-const HUNG_INPUT: &str = "input ";
-
-/// Who hung, as [`Record::Hung`] has it. Names of systems have no spaces.
-pub fn hung_name(doing: &everworld_engine::Doing) -> String {
-    use everworld_engine::Doing;
-    match doing {
-        Doing::System(system) => system.clone(),
-        Doing::Input(seq) => format!("{HUNG_INPUT}{seq}"),
-        Doing::Engine => String::new(),
-    }
-}
-
-fn blame(hung: &str) -> Fix {
-    let seq = hung.strip_prefix(HUNG_INPUT).and_then(|seq| seq.parse().ok());
-    seq.map_or_else(|| Fix::Quarantine(hung.to_owned()), Fix::Skip)
-}
-
-enum StepError {
-    Tick(TickError),
-    Diverged { tick: Tick, expected: StateHash, found: StateHash },
 }
 
 /// What to do about ticks that fail.
@@ -597,6 +473,10 @@ pub struct History {
     pub(crate) store: Arc<Store>,
     pub(crate) log: LogSource,
     pub(crate) branches: Arc<RwLock<Branches>>,
+    /// What was left out from any tick on, as far as the log is kept.
+    pub(crate) fixed: Arc<RwLock<Vec<Fixed>>>,
+    /// What the world was created from, once it was read.
+    pub(crate) record: Arc<OnceLock<WorldRecord>>,
     /// Hashes that differ are reported, not refused: the log is another build's.
     pub(crate) lenient: bool,
     /// Stores that could not be opened, and why.
@@ -653,27 +533,65 @@ impl History {
             store: Arc::new(store),
             log: LogSource::Stopped(Arc::new(log)),
             branches: Arc::default(),
+            fixed: Arc::default(),
+            record: Arc::default(),
             lenient: false,
             damaged,
         };
-        let branches = history.newest()?.branches;
-        *history.branches.write() = branches;
+        history.knows(&history.newest()?);
         Ok(history)
     }
 
-    /// What the log says after the newest snapshot that loads: the lines of history, and where the newest one ends.
-    pub fn newest(&self) -> Result<Timeline, SpineError> {
-        for meta in self.snapshots() {
-            match Kept::load(&self.store, &meta) {
-                Ok(kept) => return self.timeline(&kept),
-                Err(detail) => {
-                    tracing::warn!(world = self.world, tick = %meta.tick, "passing over a snapshot: {detail}");
-                }
+    /// Takes over what a log tells of all its ticks.
+    pub(crate) fn knows(&self, told: &Told) {
+        self.branches.write().clone_from(&told.branches);
+        self.fixed.write().clone_from(&told.fixed);
+    }
+
+    /// What the whole log tells: the newest snapshot that loads, and the log after it.
+    pub fn newest(&self) -> Result<Told, SpineError> {
+        let kept = self.snapshots().iter().find_map(|meta| match Kept::load(&self.store, meta) {
+            Ok(kept) => Some(kept),
+            Err(detail) => {
+                tracing::warn!(world = self.world, tick = %meta.tick, "passing over a snapshot: {detail}");
+                None
             }
+        });
+        self.skim(kept.as_ref(), &mut |_| {})
+    }
+
+    /// What the whole log tells, of which a snapshot knows the beginning. `input` sees the inputs after that.
+    pub(crate) fn skim(
+        &self,
+        kept: Option<&Kept>,
+        input: &mut dyn FnMut(&Logged),
+    ) -> Result<Told, SpineError> {
+        let mut told = match kept {
+            None => Told::empty(),
+            Some(kept) => self.told(kept)?,
+        };
+        told.skim(self.log.records(told.begin.lsn + 1), &self.world, input)?;
+        Ok(told)
+    }
+
+    fn told(&self, kept: &Kept) -> Result<Told, SpineError> {
+        let told = Told::from_host(&kept.host, kept.meta.build_id);
+        told.map_err(|detail| SpineError::Inconsistent { world: self.world.clone(), detail })
+    }
+
+    /// Forgets what was left out before the oldest snapshot: that one knows it (L1).
+    pub(crate) fn forget_fixes(&self) {
+        let oldest = self.snapshots().iter().map(|meta| meta.lsn).min().unwrap_or(0);
+        self.fixed.write().retain(|fixed| fixed.lsn > oldest);
+    }
+
+    /// What the world was created from.
+    pub(crate) fn record(&self) -> Result<&WorldRecord, SpineError> {
+        if let Some(record) = self.record.get() {
+            return Ok(record);
         }
-        let mut timeline = Timeline::empty();
-        timeline.read(self.log.records(1), &self.world)?;
-        Ok(timeline)
+        let record = self.newest()?.record.ok_or_else(|| self.no_create())?;
+        Ok(self.record.get_or_init(|| record))
     }
 
     /// The lines of history.
@@ -691,12 +609,18 @@ impl History {
     /// # Errors
     /// When the tick is not kept, or cannot be brought back as the log says it was.
     pub fn world_at(&self, branch: u32, tick: Tick, options: &Options) -> Result<LiveWorld, SpineError> {
-        let past = self.past(branch, tick, options, &mut |_| ControlFlow::Continue(()))?;
-        let Timeline { branches, .. } = &past.timeline;
-        if branch == branches.current() && tick > past.timeline.target() {
-            return Err(self.not_kept(tick, "the log does not reach that tick".into()));
+        let too_far = || self.not_kept(tick, "the log does not reach that tick".into());
+        if self.branches().end(branch).is_some_and(|end| tick > end) {
+            return Err(too_far());
         }
-        Ok(past.live)
+        let (mut live, mut timeline, _) = self.begin_before(branch, tick, options)?;
+        while live.now() < tick {
+            self.step(&mut timeline, &mut live)?;
+            if !timeline.reaches(live.now()) {
+                return Err(too_far());
+            }
+        }
+        Ok(live)
     }
 
     /// As [`History::world_at`], with all that is known beside it. `visit` sees the world before the first tick and
@@ -708,9 +632,9 @@ impl History {
         options: &Options,
         visit: &mut dyn FnMut(&LiveWorld) -> ControlFlow<()>,
     ) -> Result<Past, SpineError> {
-        let (mut live, timeline, snapshot) = self.begin_before(branch, tick, options)?;
+        let (mut live, mut timeline, snapshot) = self.begin_before(branch, tick, options)?;
         let from = live.now();
-        self.replay(&timeline, &mut live, branch, tick, visit)?;
+        self.replay(&mut timeline, &mut live, tick, visit)?;
         Ok(Past { replayed: live.now().0 - from.0, live, timeline, snapshot })
     }
 
@@ -729,8 +653,8 @@ impl History {
         snapshots.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.tick));
         for snapshot in snapshots.into_iter().map(Some).chain([None]) {
             let begun = match snapshot {
-                Some(snapshot) => self.begin_with(&snapshot, options),
-                None => self.begin_anew(options),
+                Some(snapshot) => self.begin_with(&snapshot, branch, options),
+                None => self.begin_anew(branch, options),
             };
             let (live, timeline) = match begun {
                 Ok(begun) => begun,
@@ -748,54 +672,58 @@ impl History {
     /// Computes ticks of a line again, up to and with `until`.
     pub(crate) fn replay(
         &self,
-        timeline: &Timeline,
+        timeline: &mut Timeline,
         live: &mut LiveWorld,
-        branch: u32,
         until: Tick,
         visit: &mut dyn FnMut(&LiveWorld) -> ControlFlow<()>,
     ) -> Result<(), SpineError> {
-        let world = || self.world.clone();
-        while live.now() < until {
-            if visit(live).is_break() {
-                return Err(SpineError::Interrupted);
-            }
-            timeline.step(live, branch, self.lenient).map_err(|error| match error {
-                StepError::Tick(source) => SpineError::Tick { world: world(), source },
-                StepError::Diverged { tick, expected, found } => {
-                    SpineError::Diverged { world: world(), tick, expected, found }
-                }
-            })?;
-        }
-        if visit(live).is_break() { Err(SpineError::Interrupted) } else { Ok(()) }
+        self.replay_past(timeline, live, until, None, &mut |live, _| visit(live))
     }
 
-    /// As [`History::replay`], with a closer look at one tick: its failure then names its culprit.
+    /// As [`History::replay`], with a closer look at one tick: its failure then names its culprit. `visit` hears of the
+    /// hashes that were compared, too.
     pub(crate) fn replay_past(
         &self,
-        timeline: &Timeline,
+        timeline: &mut Timeline,
         live: &mut LiveWorld,
-        branch: u32,
         until: Tick,
         suspect: Option<Tick>,
-        visit: &mut dyn FnMut(&LiveWorld) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(&LiveWorld, Option<Compared>) -> ControlFlow<()>,
     ) -> Result<(), SpineError> {
-        if let Some(tick) = suspect.filter(|tick| live.now() < *tick && *tick <= until) {
-            self.replay(timeline, live, branch, Tick(tick.0 - 1), visit)?;
-            live.set_careful(true);
-            self.replay(timeline, live, branch, tick, visit)?;
+        let mut compared = None;
+        while live.now() < until {
+            if visit(live, compared).is_break() {
+                return Err(SpineError::Interrupted);
+            }
+            let is_suspect = suspect == Some(live.now().next());
+            live.set_careful(is_suspect);
+            compared = self.step(timeline, live)?;
             live.set_careful(false);
         }
-        self.replay(timeline, live, branch, until, visit)
+        if visit(live, compared).is_break() { Err(SpineError::Interrupted) } else { Ok(()) }
     }
 
-    /// The world of a snapshot, and the log after it.
+    /// Computes the next tick as it was, and compares the hash that the log remembers.
+    fn step(&self, timeline: &mut Timeline, live: &mut LiveWorld) -> Result<Option<Compared>, SpineError> {
+        let world = || self.world.clone();
+        timeline.advance(live)?.map_err(|source| SpineError::Tick { world: world(), source })?;
+        let Some(compared) = timeline.compare(live)? else { return Ok(None) };
+        let Compared { tick, expected, found, foreign } = compared;
+        if found != expected && !foreign && !self.lenient {
+            return Err(SpineError::Diverged { world: world(), tick, expected, found });
+        }
+        Ok(Some(compared))
+    }
+
+    /// The world of a snapshot, and how it goes on along a line of history.
     pub(crate) fn begin_with(
         &self,
         meta: &SnapshotMeta,
+        line: u32,
         options: &Options,
     ) -> Result<(LiveWorld, Timeline), SpineError> {
         let kept = Kept::load(&self.store, meta).map_err(|detail| self.not_kept(meta.tick, detail))?;
-        let mut timeline = self.timeline(&kept)?;
+        let mut timeline = self.timeline(&kept, line)?;
         Ok((self.restore(&kept, &mut timeline, options)?, timeline))
     }
 
@@ -807,7 +735,7 @@ impl History {
         options: &Options,
     ) -> Result<LiveWorld, SpineError> {
         let Kept { meta, image, host, .. } = kept;
-        let record = timeline.record.as_ref().ok_or_else(|| self.no_create())?;
+        let record = timeline.told.record.as_ref().ok_or_else(|| self.no_create())?;
         let mut live = self.build(record, options)?;
         let refused = |detail: String| self.not_kept(meta.tick, detail);
         if image.hash != meta.hash {
@@ -834,23 +762,51 @@ impl History {
         Ok(live)
     }
 
-    /// What the log says after a snapshot.
-    pub(crate) fn timeline(&self, kept: &Kept) -> Result<Timeline, SpineError> {
-        let timeline = Timeline::from_host(&kept.host, kept.meta.build_id);
-        let inconsistent = |detail| SpineError::Inconsistent { world: self.world.clone(), detail };
-        let mut timeline = timeline.map_err(inconsistent)?;
-        timeline.read(self.log.records(kept.host.from.lsn + 1), &self.world)?;
+    /// How the world goes on after a snapshot, along a line of history.
+    pub(crate) fn timeline(&self, kept: &Kept, line: u32) -> Result<Timeline, SpineError> {
+        let mut timeline = self.timeline_after(self.told(kept)?, line);
+        timeline.fix_later(kept.host.branches.current(), &kept.host.fixes);
         Ok(timeline)
     }
 
-    /// The world as it was created, and the whole log.
-    pub(crate) fn begin_anew(&self, options: &Options) -> Result<(LiveWorld, Timeline), SpineError> {
-        let mut timeline = Timeline::empty();
-        timeline.read(self.log.records(1), &self.world)?;
-        let record = timeline.record.as_ref().ok_or_else(|| self.no_create())?;
+    fn timeline_after(&self, told: Told, line: u32) -> Timeline {
+        let (branches, fixed, from) = (self.branches(), self.fixed.read().clone(), told.begin.lsn + 1);
+        Timeline::new(told, &self.world, line, (&branches, &fixed), || self.log.records(from))
+    }
+
+    /// The world as it was created, and how it goes on along a line of history.
+    pub(crate) fn begin_anew(
+        &self,
+        line: u32,
+        options: &Options,
+    ) -> Result<(LiveWorld, Timeline), SpineError> {
+        let mut timeline = self.timeline_after(Told::empty(), line);
+        timeline.read_record()?;
+        let record = timeline.told.record.as_ref().ok_or_else(|| self.no_create())?;
         let mut live = self.build(record, options)?;
         live.create().map_err(|source| SpineError::Tick { world: self.world.clone(), source })?;
         Ok((live, timeline))
+    }
+
+    /// The last tick of a line after `after` whose hash the log remembers, and that is not after `limit`; if there is
+    /// none, the first after that. The log is read from a record on.
+    pub(crate) fn checkpoint_up_to(
+        &self,
+        from_lsn: u64,
+        line: u32,
+        (after, limit): (Tick, Tick),
+    ) -> Result<Option<Tick>, SpineError> {
+        let ticks = Checkpoints::new(self.log.records(from_lsn), self.branches()).ticks(line);
+        let mut last = None;
+        for tick in ticks {
+            let tick = tick
+                .map_err(|source| SpineError::Log { world: self.world.clone(), source: Arc::new(source) })?;
+            if tick > limit {
+                return Ok(last.or(Some(tick)));
+            }
+            last = Some(tick).filter(|tick| *tick > after).or(last);
+        }
+        Ok(last)
     }
 
     pub(crate) fn build(&self, record: &WorldRecord, options: &Options) -> Result<LiveWorld, SpineError> {
@@ -989,7 +945,7 @@ pub fn fork(
 ) -> Result<(), SpineError> {
     let past = parent.past(branch, tick, options, &mut |_| ControlFlow::Continue(()))?;
     let Past { mut live, timeline, .. } = past;
-    let record = timeline.record.ok_or_else(|| parent.no_create())?;
+    let record = timeline.told.record.ok_or_else(|| parent.no_create())?;
     let record = WorldRecord { world: name.to_owned(), ..record };
     let origin = Origin::Forked { parent: parent.world.clone(), branch, tick };
     let begun = Event::begun(name, Some(&record.scenario.name), origin);

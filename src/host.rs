@@ -15,12 +15,12 @@ mod snapshots;
 use crate::{
     clock,
     config::Config,
-    history::{BranchInfo, Fix, History, HostStates, Past},
+    history::{Fix, History, HostStates, Past},
     metrics::{Metrics, WorldMetrics},
     pool,
     rig::Rig,
     scrubber::{ScrubOptions, Scrubber},
-    sequencer::{Origin, Sequencer},
+    sequencer::{Origin, Resumed, Sequencer},
     spine::{self, Spine, SpineError, SpineOptions},
     status::{Phase, TickTimes, Timings, WorldState, WorldStatus},
     verifier::{Verifier, VerifyOptions},
@@ -31,7 +31,7 @@ use everworld_engine::{
     Pool, Registry, Tick, TickError,
 };
 use everworld_persistence::{
-    Control, Disk, DurablePoint, LogDone, LogError, LogHandle, Record, StoreOptions,
+    Control, Disk, DurablePoint, LogDone, LogError, LogHandle, Record, Retention, StoreOptions,
 };
 use everworld_systems::{Plugin, WorldRecord};
 use parking_lot::Mutex;
@@ -118,6 +118,8 @@ pub enum Wish {
     Step(u64),
     /// Another rate, in ticks per thousand seconds; 0 is as fast as possible.
     Rate(u64),
+    /// Other times for which old snapshots are kept.
+    Retention(Retention),
     /// A snapshot now, not when it is due.
     Snapshot,
     /// Go back to a tick that is still kept, and go on from there on a new branch.
@@ -329,15 +331,17 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         &mut |_| {},
     )?;
     let registry = live.registry().clone();
-    let queued = std::mem::take(&mut spine.queued);
-    let ledger = std::mem::take(&mut spine.ledger);
+    let resumed = Resumed {
+        next: spine.next,
+        queued: std::mem::take(&mut spine.queued),
+        ledger: std::mem::take(&mut spine.ledger),
+        branches: spine.history.branches(),
+    };
     let sequencer = Arc::new(Sequencer::new(
         spine.log.clone(),
         registry.clone(),
         status.clone(),
-        spine.next,
-        queued,
-        ledger,
+        resumed,
         config.tick.pending_inputs_max,
     ));
     let views = Arc::new(Notify::new());
@@ -611,6 +615,7 @@ impl Host {
                 return Ok(());
             }
             Wish::Rate(millihertz) => Control::Rate { millihertz },
+            Wish::Retention(retention) => Control::Retention(retention),
             Wish::Snapshot => {
                 self.snapshots.wanted();
                 reply.map(|reply| reply.send(Ok(Done { seq: 0, tick: now })));
@@ -635,7 +640,18 @@ impl Host {
             }
         };
         let waiting = reply.clone();
+        let (store, retention) = (
+            self.spine.store.clone(),
+            match control {
+                Control::Retention(retention) => Some(retention),
+                _ => None,
+            },
+        );
         let acknowledge = move |seq, result: Result<(), Arc<LogError>>| {
+            // Nothing is removed by it before it is durable.
+            if let (Ok(()), Some(retention)) = (&result, retention) {
+                store.set_retention(retention);
+            }
             let done = result.map(|()| Done { seq, tick: now });
             answer(&waiting, done.map_err(|error| Refused::Log(error.to_string())));
         };
@@ -648,6 +664,7 @@ impl Host {
             Err(error) => return Err(self.log_failed(error)),
         }
         self.spine.mode = self.spine.mode.after(&control, now);
+        self.spine.retention = retention.or(self.spine.retention);
         self.show_mode();
         Ok(())
     }
@@ -710,6 +727,7 @@ impl Host {
                 let lsn = self.control_of_host(fix.control(), tick)?;
                 self.spine.log.wait_durable(lsn).map_err(|error| self.log_failed(error))?;
                 tracing::error!(world, "{fix} from tick {tick} on");
+                self.spine.fixed(lsn, tick, fix.clone());
                 fixes.push(fix);
             }
             self.roll_back(tick)?;
@@ -826,24 +844,18 @@ impl Host {
                 return Ok(());
             }
         };
-        let former = self.spine.history.branches();
-        let branch = former.0.iter().map(|info| info.branch).max().unwrap_or(0) + 1;
-        let parent = former.resolve(former.current(), tick);
         // Nothing of the former line is shown any more that was not yet, from before the log says so (D2).
         self.publisher.rewind(tick);
-        let mut floor_seq = 0;
-        let mut control = |last_seq| {
-            floor_seq = last_seq;
-            Control::Branch { branch, parent, tick, floor_seq }
-        };
-        let lsn =
-            self.patiently(|host| host.sequencer.branch(tick, live.taken_seq(), &origin, &mut control))?;
+        // The floor is known once nothing can come before it.
+        let info = self.spine.history.branches().next(tick, self.horizon.tick, (0, live.taken_seq()));
+        let info = self.patiently(|host| host.sequencer.branch(info, &origin))?;
         let horizon = self.append_horizon(tick)?;
         let durable = self.spine.log.wait_durable(horizon).map_err(|error| self.log_failed(error))?;
         // Shown now, in their order, if the log's thread has not come to it: then comes the other world.
         self.publisher.log_durable(durable.lsn, &self.mirror);
-        self.spine.history.branches.write().0.push(BranchInfo { branch, parent, tick, floor_seq, lsn });
-        self.spine.mode = self.spine.mode.after(&Control::Branch { branch, parent, tick, floor_seq }, tick);
+        self.spine.history.branches.write().add(info);
+        self.spine.mode = self.spine.mode.after(&info.control(), tick);
+        let (branch, lsn) = (info.branch, info.lsn);
         self.go_on_with(live, branch);
         tracing::info!(world = self.spine.world(), %tick, branch, "rewound");
         answer(Ok(Done { seq: lsn, tick }));
@@ -882,14 +894,14 @@ impl Host {
     }
 
     /// Tries again while the log is full, unless the world is to end.
-    fn patiently(&self, mut append: impl FnMut(&Self) -> Result<u64, LogError>) -> Result<u64, SpineError> {
+    fn patiently<T>(&self, mut append: impl FnMut(&Self) -> Result<T, LogError>) -> Result<T, SpineError> {
         loop {
             match append(self) {
                 Err(LogError::QueueFull { .. } | LogError::NoSpace { .. }) if !self.status.is_stopping() => {
                     std::thread::sleep(spine::FULL_LOG_WAIT);
                 }
                 Err(error) => return Err(self.log_failed(error)),
-                Ok(lsn) => return Ok(lsn),
+                Ok(done) => return Ok(done),
             }
         }
     }

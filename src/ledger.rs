@@ -133,6 +133,11 @@ impl Ledger {
         }
     }
 
+    /// What became of an input, if it came with a key and its tick was published.
+    pub fn applied_to(&self, seq: u64) -> Option<&Applied> {
+        self.entries.get(&seq)?.applied.as_ref()
+    }
+
     /// How many keys are remembered.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -20,7 +20,7 @@ use everworld_engine::{
     explain::{EntityRow, Step, StepKind},
     migrate_image,
 };
-use everworld_persistence::SnapshotMeta;
+use everworld_persistence::{Retention, SnapshotMeta};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::{
@@ -129,21 +129,17 @@ impl Questions {
             )));
         }
         let tick = at.tick.unwrap_or(if branch == current { self.newest } else { Tick(u64::MAX) });
-        let tick = if tick == Tick(u64::MAX) { self.end_of(branch)? } else { tick };
-        if branch == current && tick > self.newest {
-            return Err(self.not_yet(branch, tick, self.newest));
+        let tick = if tick == Tick(u64::MAX) { self.end_of(branch) } else { tick };
+        let last = self.end_of(branch);
+        if tick > last {
+            return Err(self.not_yet(branch, tick, last));
         }
         Ok((branch, tick))
     }
 
     /// The last tick of a line that was left.
-    fn end_of(&self, branch: u32) -> Result<Tick, AskError> {
-        let branches = self.history.branches();
-        let left = branches.0.iter().position(|info| info.branch == branch).map_or(0, |at| at + 1);
-        let Some(next) = branches.0.get(left) else { return Ok(self.newest) };
-        // Any snapshot of the time before it was left tells.
-        let (_, timeline, _) = self.begin(branch, next.tick)?;
-        Ok(timeline.ends.get(&branch).copied().unwrap_or(next.tick))
+    fn end_of(&self, branch: u32) -> Tick {
+        self.history.branches().end(branch).unwrap_or(self.newest)
     }
 
     fn not_yet(&self, branch: u32, tick: Tick, last: Tick) -> AskError {
@@ -178,13 +174,10 @@ impl Questions {
 
     /// The world at a tick, and how it goes on.
     pub fn world_at(&self, (branch, tick): (u32, Tick)) -> Result<(LiveWorld, Timeline), AskError> {
-        let (mut live, timeline, _) = self.begin(branch, tick)?;
-        if let Some(end) = timeline.ends.get(&branch).filter(|end| tick > **end) {
-            return Err(self.not_yet(branch, tick, *end));
-        }
+        let (mut live, mut timeline, _) = self.begin(branch, tick)?;
         let mut visit =
             |_: &LiveWorld| if (self.wanted)() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
-        self.history.replay(&timeline, &mut live, branch, tick, &mut visit)?;
+        self.history.replay(&mut timeline, &mut live, tick, &mut visit)?;
         Ok((live, timeline))
     }
 
@@ -218,12 +211,7 @@ impl Questions {
 
     /// What the world is made of, under this build.
     pub fn registry(&self) -> Result<Arc<Registry>, AskError> {
-        let timeline = self.history.newest()?;
-        let record = timeline.record.ok_or_else(|| SpineError::Inconsistent {
-            world: self.history.world.clone(),
-            detail: "it does not begin with Create".into(),
-        })?;
-        Ok(self.history.build(&record, &self.options)?.registry().clone())
+        Ok(self.history.build(self.history.record()?, &self.options)?.registry().clone())
     }
 
     /// A tick: which, its hash, how many live in it; with `uid` that entity, with a query those that match.
@@ -283,12 +271,12 @@ impl Questions {
         };
         if exact {
             let begin = self.place(At { branch: Some(branch), tick: Some(from) })?;
-            let (mut live, timeline) = self.world_at(begin)?;
+            let (mut live, mut timeline) = self.world_at(begin)?;
             let mut visit = |live: &LiveWorld| {
                 note(live.now(), live.entity(uid));
                 if (self.wanted)() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
-            self.history.replay(&timeline, &mut live, branch, to, &mut visit)?;
+            self.history.replay(&mut timeline, &mut live, to, &mut visit)?;
         } else {
             let branches = self.history.branches();
             let mut snapshots = self.history.snapshots();
@@ -332,11 +320,8 @@ impl Questions {
             let text = "tick 0 is the world as it was created; systems run from tick 1";
             return Err(AskError::Wrong(format!("tick: {text}")));
         }
-        let (mut live, timeline) = self.world_at((branch, Tick(tick.0 - 1)))?;
-        if let Some(end) = timeline.ends.get(&branch).filter(|end| tick > **end) {
-            return Err(self.not_yet(branch, tick, *end));
-        }
-        let inputs = timeline.prepare(&mut live, branch);
+        let (mut live, mut timeline) = self.world_at((branch, Tick(tick.0 - 1)))?;
+        let inputs = timeline.prepare(&mut live)?;
         let (steps, result) = live.tick_explained(&inputs, uid);
         if result.is_ok() && live.entity(uid).is_none() && steps.iter().all(|step| step.before.is_none()) {
             return Err(unknown(&live, uid, tick));
@@ -352,6 +337,29 @@ impl Questions {
             steps: steps.into_iter().map(Told::of).collect(),
         })
     }
+}
+
+/// How long a world keeps old snapshots, as a document.
+pub fn retention(world: &str, retention: Retention) -> Value {
+    let Retention { dense_secs, sparse_every_secs, keep_secs } = retention;
+    json!({
+        "world": world, "dense_secs": dense_secs, "sparse_every_secs": sparse_every_secs, "keep_secs": keep_secs,
+    })
+}
+
+/// What is wrong with times: the fields, and why. The bounds are those of the configuration's keys.
+pub fn retention_faults(retention: &Retention) -> Vec<(&'static str, String)> {
+    let Retention { dense_secs, sparse_every_secs, keep_secs } = *retention;
+    let bounded = [
+        ("dense_secs", dense_secs, 0..=31_536_000),
+        ("sparse_every_secs", sparse_every_secs, 1..=31_536_000),
+        ("keep_secs", keep_secs, 0..=3_153_600_000),
+    ];
+    let wrong = bounded.into_iter().filter(|(_, found, range)| !range.contains(found));
+    let told = wrong.map(|(field, found, range)| {
+        (field, format!("expected {} to {} seconds, found {found}", range.start(), range.end()))
+    });
+    told.collect()
 }
 
 /// What a tick comes to, as a document.

@@ -4,7 +4,7 @@
 //! numbers; its Seal comes later in the same log, so that whatever a durable Seal covers is durable too.
 
 use crate::{
-    history::Logged,
+    history::{BranchInfo, Branches, Logged},
     ledger::{Changes, Durable, Entry, Ledger},
     status::WorldStatus,
 };
@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, VecDeque},
-    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -41,8 +40,8 @@ pub struct Submitted {
     pub earliest_tick: Tick,
     /// Resolves once it is durable.
     pub durable: oneshot::Receiver<Result<(), Arc<LogError>>>,
-    /// Resolves once its tick is published; for who wants to wait for that.
-    pub applied: Option<oneshot::Receiver<Applied>>,
+    /// Resolves once its tick is published, or none comes; for who wants to wait for that.
+    pub fate: Option<oneshot::Receiver<Fate>>,
     /// It came before, under the same key, and was not taken again.
     pub repeated: bool,
 }
@@ -69,6 +68,26 @@ pub struct Applied {
     pub tick: Tick,
     /// What became of it.
     pub outcome: Result<Outcome, InputError>,
+}
+
+/// What becomes of a durable input.
+#[derive(Clone, Debug)]
+pub enum Fate {
+    /// A tick took it, and is published.
+    Applied(Applied),
+    /// A rewind left it to this former branch before a tick of the line that goes on had taken it.
+    LeftBehind(u32),
+}
+
+/// What is known of an input.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// It waits for a tick.
+    Waiting,
+    /// A tick has taken it; its outcome, where that is remembered.
+    Taken(Option<Applied>),
+    /// A rewind left it to this former branch; its outcome there, where that is remembered.
+    LeftBehind(u32, Option<Applied>),
 }
 
 /// Why an input was not admitted.
@@ -110,10 +129,22 @@ struct Inner {
     next_seq: u64,
     next_control: u64,
     queue: VecDeque<Queued>,
-    waiters: BTreeMap<u64, Vec<oneshot::Sender<Applied>>>,
-    /// What rewinds of this life left to former branches: no outcome comes for them.
-    left: Vec<RangeInclusive<u64>>,
+    waiters: BTreeMap<u64, Vec<oneshot::Sender<Fate>>>,
+    /// The lines of history: they tell what rewinds left behind, for which no outcome comes.
+    branches: Branches,
     ledger: Ledger,
+}
+
+/// What a sequencer goes on from.
+pub struct Resumed {
+    /// The numbers after the last input and the last control record in the log.
+    pub next: (u64, u64),
+    /// The inputs that no tick has taken yet.
+    pub queued: Vec<Logged>,
+    /// What is known of idempotency keys.
+    pub ledger: Ledger,
+    /// The lines of history.
+    pub branches: Branches,
 }
 
 /// An input that waits for a tick.
@@ -135,22 +166,20 @@ pub struct Position {
 }
 
 impl Sequencer {
-    /// Goes on after the last number in the log, with the inputs that no tick has taken yet.
+    /// Goes on after the last number in the log.
     pub fn new(
         log: LogHandle,
         registry: Arc<Registry>,
         status: Arc<WorldStatus>,
-        (next_seq, next_control): (u64, u64),
-        queued: Vec<Logged>,
-        ledger: Ledger,
+        resumed: Resumed,
         pending_max: usize,
     ) -> Self {
+        let Resumed { next: (next_seq, next_control), queued, ledger, branches } = resumed;
         let pending = AtomicUsize::new(0);
         // Whoever opened the log knows better what is before these.
         let before = DurablePoint::default();
         let queue = queued.into_iter().map(|logged| Queued { before, input: logged.input }).collect();
-        let inner =
-            Inner { next_seq, next_control, queue, waiters: BTreeMap::new(), left: Vec::new(), ledger };
+        let inner = Inner { next_seq, next_control, queue, waiters: BTreeMap::new(), branches, ledger };
         let (closed, admitted) = (AtomicBool::new(false), AtomicU64::new(0));
         let (deduplicated, inner) = (AtomicU64::new(0), Mutex::new(inner));
         Self { log, registry, status, pending_max, closed, admitted, deduplicated, pending, inner }
@@ -206,14 +235,14 @@ impl Sequencer {
         inner.next_seq += 1;
         let input = InputEnvelope { seq, kind: kind.to_owned(), at_tick, payload };
         inner.queue.push_back(Queued { before, input });
-        let applied = wants_outcome.then(|| inner.wait_applied(seq));
+        let fate = wants_outcome.then(|| inner.wait_for(seq));
         self.admitted.fetch_add(1, Relaxed);
         let earliest_tick = at_tick.unwrap_or_default().max(self.status.tick().next());
         let receiver = durable.wait();
         if let Some(key) = key {
             inner.ledger.insert(seq, Entry { key, earliest_tick, applied: None, lsn, durable });
         }
-        Ok(Submitted { seq, earliest_tick, durable: receiver, applied, repeated: false })
+        Ok(Submitted { seq, earliest_tick, durable: receiver, fate, repeated: false })
     }
 
     /// Where the log goes on after the last finished tick. The host calls it at the border of two ticks.
@@ -227,33 +256,41 @@ impl Sequencer {
         }
     }
 
-    /// Begins a new branch of history: logs the record that `control` makes of the last number given, and leaves all
-    /// inputs after `taken` and up to it to the former branch. Returns the record's place.
+    /// Begins a new line of history: logs its record, with the last number given as its floor, and leaves all inputs up
+    /// to that one to the former line that the shared state has not taken. Returns it with its place in the log.
     ///
     /// # Errors
     /// As the log's; then nothing has changed.
-    pub fn branch(
-        &self,
-        tick: Tick,
-        taken: u64,
-        origin: &Origin,
-        control: impl FnOnce(u64) -> Control,
-    ) -> Result<u64, LogError> {
+    pub fn branch(&self, info: BranchInfo, origin: &Origin) -> Result<BranchInfo, LogError> {
         let mut inner = self.inner.lock();
-        let control = control(inner.next_seq - 1);
-        let seq = inner.next_control;
+        let mut info = BranchInfo { floor_seq: inner.next_seq - 1, ..info };
+        let (seq, tick, control) = (inner.next_control, info.tick, info.control());
         let record = Record::Control { seq, tick, principal: origin.principal.clone(), control };
-        let lsn = self.log.append(record, None)?;
+        info.lsn = self.log.append(record, None)?;
         inner.next_control += 1;
         inner.queue.clear();
-        // Those who wait for one of them are told that none comes.
-        drop(inner.waiters.split_off(&(taken + 1)));
-        let left = taken + 1..=inner.next_seq - 1;
-        inner.left.push(left);
-        // Of what is forgotten nobody asks (L1).
-        let floor = inner.ledger.floor();
-        inner.left.retain(|left| left.contains(&floor) || *left.start() > floor);
-        Ok(lsn)
+        inner.branches.add(info);
+        // Those who wait for one of them are told that no outcome comes.
+        for (seq, waiters) in inner.waiters.split_off(&(info.taken_seq + 1)) {
+            let left = inner.branches.left_behind(seq).unwrap_or(info.parent);
+            // Who waited may have gone.
+            waiters.into_iter().for_each(|waiter| _ = waiter.send(Fate::LeftBehind(left)));
+        }
+        Ok(info)
+    }
+
+    /// What is known of an input by its number; `None` when there is none.
+    pub fn known(&self, seq: u64) -> Option<Known> {
+        let inner = self.inner.lock();
+        if seq == 0 || seq >= inner.next_seq {
+            return None;
+        }
+        let outcome = || inner.ledger.applied_to(seq).cloned();
+        Some(match inner.branches.left_behind(seq) {
+            Some(branch) => Known::LeftBehind(branch, outcome()),
+            None if inner.queue.front().is_some_and(|queued| queued.input.seq <= seq) => Known::Waiting,
+            None => Known::Taken(outcome()),
+        })
     }
 
     /// What a snapshot needs of the keys: what changed since the last call, or all of it, as far as it is durable.
@@ -328,7 +365,7 @@ impl Sequencer {
             inner.ledger.applied(seq, &applied);
             for waiter in inner.waiters.remove(&seq).into_iter().flatten() {
                 // Who waited may have gone.
-                let _ = waiter.send(applied.clone());
+                let _ = waiter.send(Fate::Applied(applied.clone()));
             }
         }
     }
@@ -355,20 +392,20 @@ impl Inner {
         }
         let (earliest_tick, durable, known) =
             (entry.earliest_tick, entry.durable.wait(), entry.applied.clone());
-        let applied = wants_outcome.then(|| match known {
-            Some(applied) => {
+        let left = self.branches.left_behind(seq).map(Fate::LeftBehind);
+        let fate = wants_outcome.then(|| match known.map(Fate::Applied).or(left) {
+            Some(fate) => {
                 let (sender, receiver) = oneshot::channel();
                 // The other end is in our hands.
-                let _ = sender.send(applied);
+                let _ = sender.send(fate);
                 receiver
             }
-            None if self.left.iter().any(|left| left.contains(&seq)) => oneshot::channel().1,
-            None => self.wait_applied(seq),
+            None => self.wait_for(seq),
         });
-        Ok(Some(Submitted { seq, earliest_tick, durable, applied, repeated: true }))
+        Ok(Some(Submitted { seq, earliest_tick, durable, fate, repeated: true }))
     }
 
-    fn wait_applied(&mut self, seq: u64) -> oneshot::Receiver<Applied> {
+    fn wait_for(&mut self, seq: u64) -> oneshot::Receiver<Fate> {
         let (sender, receiver) = oneshot::channel();
         // Those who have gone are forgotten when the next one comes (L1).
         self.waiters.retain(|_, waiters| {

@@ -6,8 +6,8 @@
 use crate::{
     catalogue::{self, Event, Origin},
     history::{
-        self, BranchInfo, Branches, Fix, History, HostState, Kept, LogSource, Logged, OnPanic, RunMode,
-        Timeline,
+        self, Compared, Fix, Fixed, History, HostState, Kept, LogSource, Logged, OnPanic, RunMode, Timeline,
+        Told,
     },
     ledger::{Changes, Durable, Entry, Ledger},
     sequencer::{Applied, Position},
@@ -16,7 +16,7 @@ use crate::{
 use everworld_engine::{BuildErrors, Image, ImageError, LiveWorld, Options, StateHash, Tick, TickError};
 use everworld_persistence::{
     Control, Disk, DurablePoint, Log, LogDone, LogError, LogHandle, LogOptions, LogWriter, OpenReport,
-    RealDisk, Record, Snapshot, SnapshotMeta, Store, StoreError, StoreOptions, WriteStats,
+    RealDisk, Record, Retention, Snapshot, SnapshotMeta, Store, StoreError, StoreOptions, WriteStats,
 };
 use everworld_systems::{Plugin, ScenarioError, WorldRecord};
 use parking_lot::Mutex;
@@ -300,6 +300,8 @@ pub struct Spine {
     record_json: Arc<[u8]>,
     /// What the log says the world does.
     pub mode: RunMode,
+    /// How old snapshots are kept, where the log says so.
+    pub retention: Option<Retention>,
     /// Logged inputs that no tick has taken.
     pub queued: Vec<Logged>,
     /// What is known of idempotency keys.
@@ -415,9 +417,10 @@ impl Spine {
         }
     }
 
-    /// Makes a fix durable, before the tick that it fixes is run again.
-    pub fn log_fix(&mut self, seq: u64, tick: Tick, fix: &Fix) -> Result<(), SpineError> {
-        log_fix(&self.log, &self.world, seq, tick, fix)
+    /// Remembers a fix that is durable, for whoever looks back.
+    pub fn fixed(&mut self, lsn: u64, tick: Tick, fix: Fix) {
+        let branch = self.history.branches().current();
+        self.history.fixed.write().push(Fixed { lsn, branch, tick, fix });
     }
 
     /// What the host knows beside the state after the last tick: it goes into a snapshot of that state. Called at
@@ -434,6 +437,8 @@ impl Spine {
             horizon: self.horizon,
             quarantined: live.disabled().map(str::to_owned).collect(),
             fixes: fixes.collect(),
+            fixed: self.history.fixed.read().clone(),
+            retention: self.retention,
             branches: self.history.branches(),
             next_seq: position.next_seq,
             next_control: position.next_control,
@@ -444,16 +449,49 @@ impl Spine {
 
     /// Ends in order: the horizon at the last tick, a snapshot, the log synced and closed.
     pub fn close(&mut self, live: &mut LiveWorld) -> Result<(), SpineError> {
+        let mut ledger = std::mem::take(&mut self.ledger);
+        let (log, position) = (self.log.clone(), self.position());
+        self.close_at(live, &position, &mut || ledger.changes(false, log.durable_lsn()))
+    }
+
+    /// Where the log goes on, as long as nobody else has the queue.
+    fn position(&self) -> impl Fn() -> Position + use<> {
         let first = self.queued.first().map(|logged| logged.input.seq);
         let (log, next, point) = (self.log.clone(), self.next, self.point);
-        let position = || Position {
+        move || Position {
             before: if first.is_some() { point } else { log.durable() },
             next_seq: first.unwrap_or(next.0),
             next_control: next.1,
-        };
-        let mut ledger = std::mem::take(&mut self.ledger);
-        let log = self.log.clone();
-        self.close_at(live, &position, &mut || ledger.changes(false, log.durable_lsn()))
+        }
+    }
+
+    /// Goes on, on a line of its own, where ticks of another build end that were computed again.
+    fn take_over(&mut self, live: &LiveWorld, foreign: &Foreign) -> Result<(), SpineError> {
+        let (tick, taken) = (live.now(), live.taken_seq());
+        // What no tick has taken belongs to the new line.
+        self.begin_branch(tick, (taken, taken), "host")?;
+        let Foreign { equal, different, first } = foreign;
+        let first = first.map_or_else(|| "none".into(), |tick| tick.to_string());
+        let branch = self.history.branches().current();
+        tracing::warn!(
+            world = self.world, %tick, branch, equal, different, first_different = first,
+            "the log of another build is accepted: what follows is a branch of its own"
+        );
+        Ok(())
+    }
+
+    /// Writes a snapshot of a world whose queue nobody else has yet.
+    fn keep(&mut self, live: &LiveWorld) {
+        let position = self.position()();
+        let host = self.host_state(live, position);
+        let keys = self.ledger.changes(true, self.log.durable_lsn());
+        match write_snapshot(&self.store, &self.log, live.image(), host, &keys) {
+            Ok(_) => self.last_snapshot = Some(live.now()),
+            // The next start computes the ticks of the other build once more.
+            Err(error) => {
+                tracing::error!(world = self.world, "could not write a snapshot: {}", chain(&error));
+            }
+        }
     }
 
     /// As [`Spine::close`], where another one has the queue and the ledger: the last snapshot must not leave behind
@@ -490,21 +528,37 @@ impl Spine {
         let former = self.history.branches();
         let mut visit = |_: &LiveWorld| ControlFlow::Continue(());
         let live = self.history.past(former.current(), tick, options, &mut visit)?.live;
-        let branch = former.0.iter().map(|info| info.branch).max().unwrap_or(0) + 1;
-        let parent = former.resolve(former.current(), tick);
         let floor_seq = self.next.0 - 1;
-        let control = Control::Branch { branch, parent, tick, floor_seq };
-        let (seq, principal) = (self.next.1, "local".to_owned());
-        let lsn = self.append(Record::Control { seq, tick, principal, control: control.clone() })?;
-        let horizon = self.append(Record::Horizon { tick })?;
-        self.log.wait_durable(horizon).map_err(|error| self.log_error(error))?;
-        self.next.1 += 1;
-        self.history.branches.write().0.push(BranchInfo { branch, parent, tick, floor_seq, lsn });
-        self.mode = self.mode.after(&control, tick);
-        self.horizon = tick;
+        self.begin_branch(tick, (floor_seq, live.taken_seq()), "local")?;
         self.queued.clear();
         self.fixes.clear();
         Ok(live)
+    }
+
+    /// Begins a new line of history at a tick of the one that goes on, durably. The inputs after the floor are its.
+    fn begin_branch(&mut self, tick: Tick, seqs: (u64, u64), principal: &str) -> Result<(), SpineError> {
+        let mut info = self.history.branches().next(tick, self.horizon.max(tick), seqs);
+        let (seq, principal, control) = (self.next.1, principal.to_owned(), info.control());
+        info.lsn = self.append(Record::Control { seq, tick, principal, control: control.clone() })?;
+        let horizon = self.append(Record::Horizon { tick })?;
+        self.log.wait_durable(horizon).map_err(|error| self.log_error(error))?;
+        self.next.1 += 1;
+        self.history.branches.write().add(info);
+        self.mode = self.mode.after(&control, tick);
+        self.horizon = tick;
+        Ok(())
+    }
+
+    /// Keeps old snapshots for other times from now on, also after a restart, in a world that nobody else looks at.
+    pub fn set_retention(&mut self, tick: Tick, retention: Retention) -> Result<(), SpineError> {
+        let (seq, principal) = (self.next.1, "local".to_owned());
+        let control = Control::Retention(retention);
+        let lsn = self.append(Record::Control { seq, tick, principal, control })?;
+        self.log.wait_durable(lsn).map_err(|error| self.log_error(error))?;
+        self.next.1 += 1;
+        self.retention = Some(retention);
+        self.store.set_retention(retention);
+        Ok(())
     }
 
     /// The world's name.
@@ -590,7 +644,9 @@ pub(crate) fn write_fork(
         horizon: tick,
         quarantined: live.disabled().map(str::to_owned).collect(),
         fixes: Vec::new(),
-        branches: Branches::default(),
+        fixed: Vec::new(),
+        retention: None,
+        branches: history::Branches::default(),
         next_seq: live.taken_seq() + 1,
         next_control: 1,
         from: durable.into(),
@@ -671,11 +727,41 @@ struct Opening<'a> {
 /// A long replay says so often how far it is.
 const PROGRESS_NANOS: u64 = 5_000_000_000;
 
-/// What recovery begins with.
+/// A world that is where its log ends.
 struct Begun {
     live: LiveWorld,
-    timeline: Timeline,
+    /// What the whole log tells.
+    told: Told,
+    /// The inputs that no tick has taken.
+    queued: Vec<Logged>,
+    /// What is left out from later ticks on.
+    fixes: Vec<(Tick, Fix)>,
+    /// The snapshot that it began with.
     snapshot: Option<SnapshotMeta>,
+    /// Ticks of another build were computed again; the hashes that were compared.
+    foreign: Option<Foreign>,
+}
+
+/// How a log of another build comes out under this one.
+#[derive(Default)]
+struct Foreign {
+    equal: u64,
+    different: u64,
+    first: Option<Tick>,
+}
+
+impl Foreign {
+    fn note(&mut self, world: &str, compared: Compared) {
+        let Compared { tick, expected, found, .. } = compared;
+        if found == expected {
+            self.equal += 1;
+            tracing::info!(world, %tick, hash = %found, "this build computes the state that the log says");
+        } else {
+            self.different += 1;
+            self.first.get_or_insert(tick);
+            tracing::warn!(world, %tick, %expected, %found, "this build computes another state than the log says");
+        }
+    }
 }
 
 impl Opening<'_> {
@@ -703,7 +789,14 @@ impl Opening<'_> {
         let store = Arc::new(self.open_store()?);
         let log = self.start_log(log)?;
         let history = self.history(store, log.clone());
-        let begun = Begun { live, timeline: Timeline::of(record.clone()), snapshot: None };
+        let begun = Begun {
+            live,
+            told: Told::of(record.clone()),
+            queued: Vec::new(),
+            fixes: Vec::new(),
+            snapshot: None,
+            foreign: None,
+        };
         let ledger = Ledger::new(self.spine_options.idempotency_keys_max, Vec::new());
         self.spine(lock, log, history, begun, ledger.expect("no entries"), Tick(0))
     }
@@ -750,17 +843,26 @@ impl Opening<'_> {
         let log = self.start_log(log)?;
         let mut history = self.history(store, log.clone());
         let mut ledger = self.ledger(newest.as_ref())?;
-        let (begun, from) =
+        let (mut begun, from) =
             self.replay(&log, &mut history, &snapshots, newest.as_ref(), &mut ledger, observe)?;
-        let is_upgrade = begun.timeline.build_id != Some(build_id());
-        if is_upgrade {
-            self.append(&log, Record::Build { build_id: build_id() })?;
-        }
+        let is_upgrade = begun.told.build_id != Some(build_id());
         if let Some(meta) = begun.snapshot {
             let resumed = history.store.resume(meta);
             resumed.map_err(|source| SpineError::Store { world: self.world.clone(), source })?;
         }
-        self.spine(lock, log, history, begun, ledger, from)
+        let foreign = begun.foreign.take();
+        let (mut spine, live) = self.spine(lock, log, history, begun, ledger, from)?;
+        if let Some(foreign) = &foreign {
+            // Before the log says that this build goes on with it.
+            spine.take_over(&live, foreign)?;
+        }
+        if is_upgrade {
+            self.append(&spine.log, Record::Build { build_id: build_id() })?;
+        }
+        if foreign.is_some() {
+            spine.keep(&live);
+        }
+        Ok((spine, live))
     }
 
     /// Brings the world to where the log says it was, past ticks that fail. Returns the tick that it began with.
@@ -776,22 +878,25 @@ impl Opening<'_> {
         // The tick that has failed.
         let mut failed: Option<Tick> = None;
         loop {
-            let mut begun = self.begin(history, snapshots, newest)?;
-            let Begun { live, timeline, .. } = &mut begun;
-            let (from, branch, target) = (live.now(), timeline.branches.current(), timeline.target());
-            self.check_build(history, timeline, from < target)?;
-            if self.answer_hangs(log, live, timeline)? {
+            self.status.set_phase(Phase::Reading);
+            let mut told = history.skim(newest, &mut |logged| remember(ledger, logged))?;
+            history.knows(&told);
+            let (mut live, mut timeline, snapshot) = self.begin(history, snapshots, newest, &told)?;
+            let (from, branch, target) = (live.now(), told.branches.current(), told.target());
+            let mut foreign = self.check_build(&told, from < target)?.then(Foreign::default);
+            history.lenient = foreign.is_some();
+            if self.answer_hangs(log, &live, &told)? {
                 continue;
             }
             self.status.begin_replay(from, target);
             self.status.watched.set(live.watch(), log.clone());
-            for logged in timeline.inputs.values() {
-                remember(ledger, logged);
-            }
             let mut told_nanos = crate::clock::now_nanos();
-            let mut visit = |live: &LiveWorld| {
+            let mut visit = |live: &LiveWorld, compared: Option<Compared>| {
                 for (seq, outcome) in &live.report().outcomes {
                     ledger.applied(*seq, &Applied { tick: live.now(), outcome: outcome.clone() });
+                }
+                if let (Some(foreign), Some(compared)) = (&mut foreign, compared) {
+                    foreign.note(&self.world, compared);
                 }
                 self.status.set_recovery(live.now());
                 let now = crate::clock::now_nanos();
@@ -803,9 +908,17 @@ impl Opening<'_> {
                 observe(live);
                 if self.status.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            let result = history.replay_past(timeline, live, branch, target, failed, &mut visit);
+            let result = history.replay_past(&mut timeline, &mut live, target, failed, &mut visit);
+            // From here on no state that is another one than the log says is shown as that of a former tick.
+            history.lenient = false;
             let error = match result {
-                Ok(()) => return Ok((begun, from)),
+                Ok(()) => {
+                    timeline.read_to_end()?;
+                    let (queued, fixes) =
+                        (timeline.queued(live.taken_seq()), timeline.fixes_after(live.now()));
+                    told.begin = timeline.told.begin;
+                    return Ok((Begun { live, told, queued, fixes, snapshot, foreign }, from));
+                }
                 Err(SpineError::Tick { source, .. }) => source,
                 Err(error) => return Err(error),
             };
@@ -814,31 +927,26 @@ impl Opening<'_> {
                 tracing::error!(world = self.world, %tick, "{error}: trying once more");
                 continue;
             }
-            let fix = judge(self.spine_options.on_panic, &error, live);
-            let own = timeline.branches.resolve(branch, tick) == branch;
+            let fix = judge(self.spine_options.on_panic, &error, &live);
+            let own = told.branches.resolve(branch, tick) == branch;
             let Some(fix) = fix.filter(|_| own) else { return Err(self.tick_error(error)) };
             tracing::error!(world = self.world, %tick, "{error}, again: {fix} from this tick on");
-            log_fix(log, &self.world, timeline.next_control, tick, &fix)?;
+            log_fix(log, &self.world, told.next_control, tick, &fix)?;
         }
     }
 
-    /// The newest snapshot on the line that goes on which verifies, and what the log says after it; else the world
+    /// The newest snapshot on the line that goes on which verifies, and how the world goes on after it; else the world
     /// as it was created.
     fn begin(
         &self,
         history: &History,
         snapshots: &[SnapshotMeta],
         newest: Option<&Kept>,
-    ) -> Result<Begun, SpineError> {
-        // The lines of history and where they have to go, once a snapshot has told.
-        let mut line: Option<(Branches, Tick)> = None;
-        for snapshot in snapshots {
-            let on_the_way = |(branches, target): &(Branches, Tick)| {
-                branches.on_the_way((snapshot.branch, snapshot.tick), (branches.current(), *target))
-            };
-            if line.as_ref().is_some_and(|line| !on_the_way(line)) {
-                continue;
-            }
+        told: &Told,
+    ) -> Result<(LiveWorld, Timeline, Option<SnapshotMeta>), SpineError> {
+        let (line, end) = (told.branches.current(), (told.branches.current(), told.target()));
+        let on_the_way = |meta: &&SnapshotMeta| told.branches.on_the_way((meta.branch, meta.tick), end);
+        for snapshot in snapshots.iter().filter(on_the_way) {
             self.status.set_phase(Phase::Reading);
             let own;
             let kept = match newest {
@@ -854,51 +962,38 @@ impl Opening<'_> {
                     }
                 },
             };
-            let mut timeline = history.timeline(kept)?;
-            let now = (timeline.branches.clone(), timeline.target());
-            if !on_the_way(&now) {
-                line = Some(now);
-                continue;
-            }
+            let mut timeline = history.timeline(kept, line)?;
             self.status.set_phase(Phase::Restoring);
             match history.restore(kept, &mut timeline, &self.options) {
-                Ok(live) => {
-                    return Ok(Begun { live, timeline, snapshot: Some(kept.meta) });
-                }
+                Ok(live) => return Ok((live, timeline, Some(kept.meta))),
                 Err(SpineError::NotKept { detail, .. }) => self.pass_over(snapshot, &detail),
                 Err(error) => return Err(error),
             }
         }
         self.status.set_phase(Phase::Reading);
-        let (live, timeline) = history.begin_anew(&self.options)?;
-        Ok(Begun { live, timeline, snapshot: None })
+        let (live, timeline) = history.begin_anew(line, &self.options)?;
+        Ok((live, timeline, None))
     }
 
-    /// Refuses ticks of another build, unless told otherwise.
-    fn check_build(&self, history: &mut History, timeline: &Timeline, ticks: bool) -> Result<(), SpineError> {
-        if timeline.build_id == Some(build_id()) {
-            return Ok(());
+    /// Whether there are ticks of another build to compute again: refused, unless told otherwise.
+    fn check_build(&self, told: &Told, ticks: bool) -> Result<bool, SpineError> {
+        if !ticks || told.build_id == Some(build_id()) {
+            return Ok(false);
         }
-        if ticks && !self.spine_options.accept_foreign_log {
-            return Err(SpineError::ForeignLog {
-                world: self.world.clone(),
-                found: timeline.build_id.map_or_else(|| "unknown".into(), hex),
-                own: BUILD_ID_HEX.into(),
-            });
+        if self.spine_options.accept_foreign_log {
+            return Ok(true);
         }
-        history.lenient = true;
-        Ok(())
+        Err(SpineError::ForeignLog {
+            world: self.world.clone(),
+            found: told.build_id.map_or_else(|| "unknown".into(), hex),
+            own: BUILD_ID_HEX.into(),
+        })
     }
 
     /// Leaves out what hung, by policy. Returns whether anything was logged for it.
-    fn answer_hangs(
-        &self,
-        log: &LogHandle,
-        live: &LiveWorld,
-        timeline: &Timeline,
-    ) -> Result<bool, SpineError> {
-        let mut next_control = timeline.next_control;
-        for (tick, fix) in timeline.unanswered_hangs() {
+    fn answer_hangs(&self, log: &LogHandle, live: &LiveWorld, told: &Told) -> Result<bool, SpineError> {
+        let mut next_control = told.next_control;
+        for (tick, fix) in told.unanswered_hangs() {
             if tick <= live.now() {
                 continue;
             }
@@ -914,7 +1009,7 @@ impl Opening<'_> {
             log_fix(log, &self.world, next_control, tick, &fix)?;
             next_control += 1;
         }
-        Ok(next_control > timeline.next_control)
+        Ok(next_control > told.next_control)
     }
 
     fn spine(
@@ -926,28 +1021,34 @@ impl Opening<'_> {
         ledger: Ledger,
         from: Tick,
     ) -> Result<(Spine, LiveWorld), SpineError> {
-        let Begun { live, timeline, snapshot } = begun;
+        let Begun { live, told, queued, fixes: later, snapshot, .. } = begun;
         let mut fixes: BTreeMap<Tick, Vec<Fix>> = BTreeMap::new();
-        for (tick, fix) in timeline.fixes_after(live.now()) {
+        for (tick, fix) in later {
             fixes.entry(tick).or_default().push(fix);
         }
-        *history.branches.write() = timeline.branches.clone();
+        history.knows(&told);
+        history.forget_fixes();
+        if let Some(retention) = told.retention {
+            history.store.set_retention(retention);
+        }
         let inconsistent = || self.inconsistent("it does not begin with Create");
-        let record = timeline.record.clone().ok_or_else(inconsistent)?;
+        let record = told.record.ok_or_else(inconsistent)?;
+        let record = history.record.get_or_init(|| record).clone();
         let spine = Spine {
             _lock: lock,
             world: self.world.clone(),
             log,
             store: history.store.clone(),
-            mode: timeline.mode,
-            queued: timeline.queued(live.taken_seq()),
+            mode: told.mode,
+            retention: told.retention,
+            queued,
             ledger,
-            next: (timeline.next_seq, timeline.next_control),
+            next: (told.next_seq, told.next_control),
             fixes,
             last_snapshot: snapshot.map(|meta| meta.tick),
             replayed: live.now().0 - from.0,
-            horizon: timeline.horizon,
-            point: timeline.begin,
+            horizon: told.horizon,
+            point: told.begin,
             record_json: record_json(&record).into(),
             record,
             history,
@@ -965,6 +1066,8 @@ impl Opening<'_> {
             store,
             log,
             branches: Arc::default(),
+            fixed: Arc::default(),
+            record: Arc::default(),
             lenient: false,
             damaged: Arc::new([]),
         }

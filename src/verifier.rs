@@ -272,22 +272,25 @@ impl Work {
         snapshots.sort_by_key(|meta| (meta.tick, meta.branch));
         let Some(begin) = self.begin(&snapshots) else { return Ok(Outcome::Nothing) };
         let options = Options { pool: pool.clone(), parallel: Parallel::Auto, stopwatch: clock::stopwatch() };
-        let begun = self.history.begin_with(&begin, &options);
+        let begun = self.history.begin_with(&begin, branch, &options);
         let (live, timeline) = match begun {
             Ok(begun) => begun,
             Err(error) => return self.unreadable(&begin, error),
         };
         let fresh = |tick: &Tick| *tick > begin.tick && *tick > self.from.1;
         let limit = Tick(self.from.1.max(begin.tick).0.saturating_add(self.options.ticks_max));
-        let end_of = |known: Vec<Tick>| {
-            let known: Vec<Tick> = known.into_iter().filter(fresh).collect();
-            known.iter().copied().filter(|tick| *tick <= limit).max().or_else(|| known.into_iter().min())
-        };
         // With a snapshot at its end, a mismatch can be looked into.
-        let end = end_of(snapshots.iter().map(|meta| meta.tick).collect());
-        let end = end.or_else(|| end_of(timeline.checkpoints(branch)));
+        let known: Vec<Tick> = snapshots.iter().map(|meta| meta.tick).filter(fresh).collect();
+        let end = known.iter().copied().filter(|tick| *tick <= limit).max();
+        let end = match end.or_else(|| known.into_iter().min()) {
+            Some(end) => Some(end),
+            None => {
+                let after = begin.tick.max(self.from.1);
+                self.history.checkpoint_up_to(timeline.told.begin.lsn + 1, branch, (after, limit))?
+            }
+        };
         let Some(end) = end.filter(|_| !timeline.migrated) else { return Ok(Outcome::Nothing) };
-        Ok(self.replay(live, &timeline, branch, end, &snapshots))
+        self.replay(live, timeline, branch, end, &snapshots)
     }
 
     /// The snapshot to begin with: at the last verified tick, or as near to the newest as a stretch is long.
@@ -307,17 +310,17 @@ impl Work {
     fn replay(
         &mut self,
         mut live: LiveWorld,
-        timeline: &Timeline,
+        mut timeline: Timeline,
         branch: u32,
         end: Tick,
         snapshots: &[SnapshotMeta],
-    ) -> Outcome {
+    ) -> Result<Outcome, SpineError> {
         let begin = live.now();
         let mut agrees_until = begin;
         let mut mismatch: Option<Mismatch> = None;
         while live.now() < end {
             if self.stopping.load(Relaxed) || self.status.is_stopping() {
-                return Outcome::Stopped;
+                return Ok(Outcome::Stopped);
             }
             let tick = live.now().next();
             let mismatch_of = |expected, found, failure| Mismatch {
@@ -329,14 +332,14 @@ impl Work {
                 failure,
                 differs: None,
             };
-            if let Err(error) = timeline.advance(&mut live, branch) {
+            if let Err(error) = timeline.advance(&mut live)? {
                 // In the world that runs it did not fail.
                 let failed = mismatch_of(None, None, Some(chain(&error)));
                 self.found(mismatch.unwrap_or(failed));
-                return Outcome::Done(begin, end);
+                return Ok(Outcome::Done(begin, end));
             }
             let snapshot = snapshots.iter().find(|meta| meta.tick == tick);
-            let known = timeline.checkpoint(branch, tick).or(snapshot.map(|meta| meta.hash));
+            let known = timeline.checkpoint(tick)?.or(snapshot.map(|meta| meta.hash));
             let Some(expected) = known else { continue };
             let found = live.state_hash();
             self.status.with_verification(|verification| verification.hashes_compared += 1);
@@ -359,13 +362,13 @@ impl Work {
                     first.differs = Some((tick, diff)).filter(|(_, diff)| !diff.same);
                 }
                 self.found(first.clone());
-                return Outcome::Done(begin, end);
+                return Ok(Outcome::Done(begin, end));
             }
         }
         if let Some(mismatch) = mismatch {
             self.found(mismatch);
         }
-        Outcome::Done(begin, end)
+        Ok(Outcome::Done(begin, end))
     }
 
     fn found(&self, mismatch: Mismatch) {

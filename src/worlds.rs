@@ -4,7 +4,7 @@ use crate::spine::{Spine, SpineError, SpineOptions};
 use anyhow::Context as _;
 use everworld_engine::{LiveWorld, Options};
 use everworld_systems::{Plugin, Scenario, ScenarioError, WorldRecord};
-use std::path::Path;
+use std::{fs, fs::File, io, path::Path};
 
 /// Whether a world may have that name: it is one of a directory, and part of paths.
 pub fn is_legal_name(name: &str) -> bool {
@@ -22,6 +22,32 @@ pub fn on_disk(data: &Path) -> Vec<String> {
         names.filter(|name| !name.starts_with('.') && dir.join(name).join("log").is_dir()).collect();
     names.sort();
     names
+}
+
+/// Copies a directory that nobody writes into, durably but for the new directory's own name.
+pub(crate) fn copy_dir(from: &Path, to: &Path) -> Result<(), SpineError> {
+    let failed = |what, path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| SpineError::Io { what, path, source }
+    };
+    fs::create_dir_all(to).map_err(failed("create", to))?;
+    for entry in fs::read_dir(from).map_err(failed("read", from))? {
+        let entry = entry.map_err(failed("read", from))?;
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_dir(&path, &target)?;
+        } else {
+            fs::copy(&path, &target).map_err(failed("copy", &path))?;
+            sync(&target)?;
+        }
+    }
+    sync(to)
+}
+
+/// Makes a file, or the names in a directory, durable.
+pub(crate) fn sync(path: &Path) -> Result<(), SpineError> {
+    let synced = File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(|source| SpineError::Io { what: "sync", path: path.to_owned(), source })
 }
 
 /// Loads the scenario that is named: the file at that path, or the built-in one of that name.

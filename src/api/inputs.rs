@@ -3,7 +3,7 @@
 use super::{App, entities::read_json, problem::Problem};
 use crate::{
     host::WorldHandle,
-    sequencer::{Asked, Origin, Submitted},
+    sequencer::{Applied, Asked, Fate, Known, Origin, Submitted},
 };
 use axum::{
     Json,
@@ -102,15 +102,11 @@ pub(super) async fn acknowledge(submitted: Submitted, origin: Origin) -> Result<
         "seq": submitted.seq,
         "earliest_tick": submitted.earliest_tick,
     });
-    if let Some(applied) = submitted.applied {
-        let applied = applied.await;
-        let applied = applied.map_err(|_| {
-            Problem::unavailable("the world stopped, or was rewound, before the input was applied")
-        })?;
-        answer["tick"] = applied.tick.0.into();
-        match applied.outcome {
-            Ok(outcome) => answer["created"] = json!(outcome.created),
-            Err(error) => answer["rejected"] = error.to_string().into(),
+    if let Some(fate) = submitted.fate {
+        let gone = |_| Problem::unavailable("the world stopped before the input was applied");
+        match fate.await.map_err(gone)? {
+            Fate::Applied(applied) => tell(&mut answer, &applied),
+            Fate::LeftBehind(branch) => tell_left_behind(&mut answer, branch),
         }
     }
     let mut response =
@@ -119,6 +115,50 @@ pub(super) async fn acknowledge(submitted: Submitted, origin: Origin) -> Result<
         response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+/// Adds what became of an input.
+fn tell(answer: &mut Value, applied: &Applied) {
+    answer["tick"] = applied.tick.0.into();
+    match &applied.outcome {
+        Ok(outcome) => answer["created"] = json!(outcome.created),
+        Err(error) => answer["rejected"] = error.to_string().into(),
+    }
+}
+
+fn tell_left_behind(answer: &mut Value, branch: u32) {
+    answer["left_behind_on_branch"] = branch.into();
+    answer["detail"] = format!(
+        "left behind on branch {branch}: the world was rewound to before it took this input; under another key it can \
+         be sent again"
+    )
+    .into();
+}
+
+/// What is known of an input.
+pub(super) async fn one(
+    State(app): State<Arc<App>>,
+    Path((world, id)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    let (_, running) = app.running(&world)?;
+    let known = id.parse().ok().and_then(|seq| Some((seq, running.sequencer.known(seq)?)));
+    let (seq, known): (u64, Known) =
+        known.ok_or_else(|| Problem::not_found(format!("world \"{world}\" has had no input {id}")))?;
+    let mut answer = json!({"input_id": seq.to_string(), "seq": seq});
+    let state = match known {
+        Known::Waiting => "waiting",
+        Known::Taken(applied) => {
+            applied.iter().for_each(|applied| tell(&mut answer, applied));
+            "taken"
+        }
+        Known::LeftBehind(branch, applied) => {
+            applied.iter().for_each(|applied| tell(&mut answer, applied));
+            tell_left_behind(&mut answer, branch);
+            "left_behind"
+        }
+    };
+    answer["state"] = state.into();
+    Ok(Json(answer))
 }
 
 pub(super) async fn kinds(

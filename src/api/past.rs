@@ -2,6 +2,7 @@
 
 use super::{App, bulk::Outcome, entities::read_json, problem::Problem};
 use crate::{
+    catalogue,
     history::{self, History},
     host::{Running, Wish, WorldHandle},
     questions::{self, At, Query as Wanted, Questions, VerifyOptions, snapshot_id},
@@ -16,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use everworld_engine::{Tick, Uid, column::Fault};
-use everworld_persistence::backup;
+use everworld_persistence::{Retention, backup};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -51,6 +52,47 @@ impl App {
             wanted: self.bulk.wanted(),
         }
     }
+}
+
+/// Other times; what is not given stays as it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewRetention {
+    dense_secs: Option<u64>,
+    sparse_every_secs: Option<u64>,
+    keep_secs: Option<u64>,
+}
+
+/// How long a world keeps old snapshots, and the log with them.
+pub(super) async fn retention(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let (_, running) = app.running(&world)?;
+    Ok(Json(questions::retention(&world, running.history.store.retention())))
+}
+
+pub(super) async fn set_retention(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
+    let (handle, running) = app.running(&world)?;
+    let NewRetention { dense_secs, sparse_every_secs, keep_secs } = read_json(&body)?;
+    let now = running.history.store.retention();
+    let wanted = Retention {
+        dense_secs: dense_secs.unwrap_or(now.dense_secs),
+        sparse_every_secs: sparse_every_secs.unwrap_or(now.sparse_every_secs),
+        keep_secs: keep_secs.unwrap_or(now.keep_secs),
+    };
+    let faults = questions::retention_faults(&wanted);
+    if !faults.is_empty() {
+        let faults = faults.into_iter().map(|(field, detail)| Fault::new(format!("/{field}"), detail));
+        return Err(Problem::invalid(faults.collect()));
+    }
+    handle.ask(Wish::Retention(wanted), app.origin(&headers)).await?;
+    Ok(Json(questions::retention(&world, wanted)))
 }
 
 /// Nothing that goes back is done without the world's name once more.
@@ -438,6 +480,7 @@ pub(super) async fn back_up(State(app): State<Arc<App>>, body: Bytes) -> Result<
         let (_, running) = app.running(&handle.name)?;
         hosted.push((handle.name.clone(), running.history.store.clone(), running.log.clone()));
     }
+    let data = app.config.data.dir.clone();
     let work = move || -> Outcome {
         let failed = |what: &str, error: &dyn std::error::Error| {
             Problem::failed(format!("{what}: {}", crate::spine::chain(error)))
@@ -447,23 +490,38 @@ pub(super) async fn back_up(State(app): State<Arc<App>>, body: Bytes) -> Result<
         }
         // Nothing is removed behind the copy's back.
         let _copying = crate::spine::COPYING.lock();
-        let worlds_dir = to.join("worlds");
+        // What is not finished has another name.
+        let mut making = to.clone().into_os_string();
+        making.push(".partial");
+        let making = PathBuf::from(making);
+        if making.exists() {
+            std::fs::remove_dir_all(&making)
+                .map_err(|error| failed("could not remove an unfinished backup", &error))?;
+        }
+        let worlds_dir = making.join("worlds");
         std::fs::create_dir_all(&worlds_dir)
             .map_err(|error| failed("could not create the backup", &error))?;
+        catalogue::copy(&data, &making)?;
         let mut told = Vec::new();
-        for (name, store, log) in hosted {
-            let report = backup(&store, &log, &worlds_dir.join(&name))
+        for (name, store, log) in &hosted {
+            let report = backup(store, log, &worlds_dir.join(name))
                 .map_err(|error| failed("could not back up", &error))?;
-            let tick = report_tick(&store);
+            let tick = report_tick(store);
             told.push(json!({
                 "world": name, "tick": tick, "epochs": report.epochs, "log_lsn": report.durable.lsn,
                 "damaged": report.damaged,
             }));
         }
-        for dir in [&worlds_dir, &to, &to.join("..")] {
-            let synced = std::fs::File::open(dir).and_then(|dir| dir.sync_all());
-            synced.map_err(|error| failed("could not sync the backup", &error))?;
+        // The others are not written to: this process has the directory's lock.
+        let is_hosted = |name: &String| hosted.iter().any(|(hosted, ..)| hosted == name);
+        for name in worlds::on_disk(&data).into_iter().filter(|name| !is_hosted(name)) {
+            worlds::copy_dir(&data.join("worlds").join(&name), &worlds_dir.join(&name))?;
+            told.push(json!({"world": name, "tick": null}));
         }
+        worlds::sync(&worlds_dir)?;
+        worlds::sync(&making)?;
+        std::fs::rename(&making, &to).map_err(|error| failed("could not rename the backup", &error))?;
+        worlds::sync(&to.join(".."))?;
         Ok(json!({"to": to, "worlds": told}))
     };
     app.bulk.answer("backup", work).await

@@ -7,6 +7,7 @@ pub mod exit;
 mod inspect;
 mod past;
 mod plan;
+mod retention;
 mod rewind;
 mod run;
 mod serve;
@@ -44,6 +45,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     Snapshot(snapshot::SnapshotArgs),
     Branches(timeline::BranchesArgs),
+    Retention(retention::RetentionArgs),
     Rewind(rewind::RewindArgs),
     Fork(rewind::ForkArgs),
     Backup(backup::BackupArgs),
@@ -103,6 +105,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, plugins: &'static [Plugin]
         Command::Verify(args) => verify::run(args, plugins),
         Command::Snapshot(args) => snapshot::run(args, plugins),
         Command::Branches(args) => timeline::branches(args, plugins),
+        Command::Retention(args) => retention::run(args, plugins),
         Command::Rewind(args) => rewind::rewind(args, plugins),
         Command::Fork(args) => rewind::fork(args, plugins),
         Command::Backup(args) => backup::backup(args, plugins),

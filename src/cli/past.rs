@@ -7,7 +7,7 @@
 use super::{Failed, exit};
 use crate::{
     clock,
-    history::{History, Timeline},
+    history::{History, Timeline, Told},
     pool,
     spine::{SpineError, SpineOptions},
 };
@@ -23,8 +23,8 @@ use std::{
 pub(super) struct Past {
     pub world: String,
     pub history: History,
-    /// What the log says after the newest snapshot.
-    pub timeline: Timeline,
+    /// What the log tells.
+    pub told: Told,
     /// Of the line that goes on, oldest first.
     pub snapshots: Vec<SnapshotMeta>,
     /// The last tick that may have been shown.
@@ -51,15 +51,15 @@ impl Past {
         lock: Option<File>,
     ) -> Result<Self, Failed> {
         let history = History::open(data, &world, plugins, &SpineOptions::default())?;
-        let timeline = history.newest()?;
-        let current = timeline.branches.current();
+        let told = history.newest()?;
+        let current = told.branches.current();
         let mut snapshots = history.snapshots();
         snapshots
-            .retain(|meta| timeline.branches.on_the_way((meta.branch, meta.tick), (current, Tick(u64::MAX))));
+            .retain(|meta| told.branches.on_the_way((meta.branch, meta.tick), (current, Tick(u64::MAX))));
         snapshots.sort_by_key(|meta| (meta.tick, meta.branch));
         // A snapshot past the horizon is of ticks that nobody has seen: it may be there, and replay gets to it.
-        let end = snapshots.last().map_or(timeline.target(), |meta| timeline.target().max(meta.tick));
-        Ok(Self { world, history, timeline, snapshots, end, options, _lock: lock })
+        let end = snapshots.last().map_or(told.target(), |meta| told.target().max(meta.tick));
+        Ok(Self { world, history, told, snapshots, end, options, _lock: lock })
     }
 
     /// Another world of a data directory whose lock is held already.
@@ -74,17 +74,17 @@ impl Past {
 
     /// The line that goes on.
     pub(super) fn branch(&self) -> u32 {
-        self.timeline.branches.current()
+        self.told.branches.current()
     }
 
     /// The build that wrote the end of the log, in hex.
     pub(super) fn build_id(&self) -> String {
-        self.timeline.build_id.map_or_else(|| "unknown".into(), crate::spine::hex)
+        self.told.build_id.map_or_else(|| "unknown".into(), crate::spine::hex)
     }
 
     /// What the world was created from.
     pub(super) fn record(&self) -> Result<&WorldRecord, Failed> {
-        self.timeline.record.as_ref().ok_or_else(|| {
+        self.told.record.as_ref().ok_or_else(|| {
             let detail = "it does not begin with Create".into();
             SpineError::Inconsistent { world: self.world.clone(), detail }.into()
         })
@@ -97,7 +97,7 @@ impl Past {
 
     /// The world as it was created, under this build, and the whole log.
     pub(super) fn first_world(&self) -> Result<(LiveWorld, Timeline), Failed> {
-        Ok(self.history.begin_anew(&self.options)?)
+        Ok(self.history.begin_anew(self.branch(), &self.options)?)
     }
 
     /// The state of a snapshot as it was stored.
@@ -107,7 +107,7 @@ impl Past {
 
     /// The world at a snapshot, and what the log says after it.
     pub(super) fn world_of(&self, meta: &SnapshotMeta) -> Result<(LiveWorld, Timeline), Failed> {
-        Ok(self.history.begin_with(meta, &self.options)?)
+        Ok(self.history.begin_with(meta, self.branch(), &self.options)?)
     }
 }
 

@@ -229,11 +229,11 @@ fn replay(past: &Past, ticks_max: u64) -> Result<Replay, Failed> {
         divergence: None,
     };
     while live.now() < past.end && replay.divergence.is_none() {
-        if let Err(error) = timeline.advance(&mut live, past.branch()) {
+        if let Err(error) = timeline.advance(&mut live)? {
             replay.divergence = Some(Divergence::of(live.now(), None, None, Some(error.to_string())));
             break;
         }
-        replay.compare(past, &live, &timeline);
+        replay.compare(past, &live, &mut timeline)?;
     }
     replay.to = live.now();
     Ok(replay)
@@ -241,7 +241,7 @@ fn replay(past: &Past, ticks_max: u64) -> Result<Replay, Failed> {
 
 impl Replay {
     /// Compares all that is known of the tick that the world is at.
-    fn compare(&mut self, past: &Past, live: &LiveWorld, timeline: &Timeline) {
+    fn compare(&mut self, past: &Past, live: &LiveWorld, timeline: &mut Timeline) -> Result<(), Failed> {
         let tick = live.now();
         for meta in past.snapshots.iter().filter(|meta| meta.tick == tick) {
             let image = past.stored(meta).and_then(|image| {
@@ -256,7 +256,7 @@ impl Replay {
                 Err(failed) => note(&failed.to_string()),
             }
         }
-        match timeline.checkpoint(past.branch(), tick) {
+        match timeline.checkpoint(tick)? {
             // A hash of other columns says nothing about ours.
             Some(_) if timeline.migrated => self.checkpoints_passed_over += 1,
             Some(hash) if self.divergence.is_none() => {
@@ -265,6 +265,7 @@ impl Replay {
             }
             _ => {}
         }
+        Ok(())
     }
 
     fn expect(&mut self, live: &LiveWorld, expected: StateHash, recorded: Option<&Image>) {

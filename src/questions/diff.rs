@@ -136,8 +136,8 @@ impl Questions {
         if begin > end {
             return Ok(answer(None));
         }
-        let (mut a, first_line) = self.world_at((branch, begin))?;
-        let (mut b, second_line) = second.world_at((other_branch, begin))?;
+        let (mut a, mut first_line) = self.world_at((branch, begin))?;
+        let (mut b, mut second_line) = second.world_at((other_branch, begin))?;
         loop {
             if a.state_hash() != b.state_hash() {
                 return Ok(answer(Some(a.now())));
@@ -149,8 +149,8 @@ impl Questions {
                 return Err(SpineError::Interrupted.into());
             }
             let failed = |source| SpineError::Tick { world: self.history.world.clone(), source };
-            first_line.advance(&mut a, branch).map_err(failed)?;
-            second_line.advance(&mut b, other_branch).map_err(failed)?;
+            first_line.advance(&mut a)?.map_err(failed)?;
+            second_line.advance(&mut b)?.map_err(failed)?;
         }
     }
 

@@ -86,7 +86,7 @@ impl Questions {
         let at = super::At { branch: options.branch, tick: options.to };
         let (branch, to) = self.place(at)?;
         let from = options.from.unwrap_or_default().max(self.oldest(branch));
-        let from = if options.from.is_none() && self.history.begin_anew(&self.options).is_ok() {
+        let from = if options.from.is_none() && self.history.begin_anew(branch, &self.options).is_ok() {
             // The log goes back to the beginning: so does the verification.
             self.begins_at(branch)
         } else {
@@ -169,7 +169,7 @@ impl Questions {
     ) -> Result<(), AskError> {
         let branch = verified.branch;
         let begun = match begin {
-            Some(meta) => self.history.begin_with(meta, &self.options),
+            Some(meta) => self.history.begin_with(meta, branch, &self.options),
             None => self.world_at((branch, from)).map_err(|error| match error {
                 AskError::World(error) => error,
                 other => SpineError::NotKept {
@@ -179,7 +179,7 @@ impl Questions {
                 },
             }),
         };
-        let (mut live, timeline) = match begun {
+        let (mut live, mut timeline) = match begun {
             Ok(begun) => begun,
             Err(error @ (SpineError::NotKept { .. } | SpineError::Store { .. })) => {
                 verified.damaged.push(crate::spine::chain(&error));
@@ -211,7 +211,7 @@ impl Questions {
                 failure: None,
                 differs: None,
             };
-            if let Err(error) = timeline.advance(&mut live, branch) {
+            if let Err(error) = timeline.advance(&mut live)? {
                 let tick = error.tick();
                 verified.mismatch =
                     Some(Mismatch { failure: Some(error.to_string()), ..mismatch("tick", tick) });
@@ -220,7 +220,7 @@ impl Questions {
             let tick = live.now();
             verified.ticks += 1;
             verified.to = verified.to.max(tick);
-            let known = timeline.checkpoint(branch, tick).filter(|_| !timeline.migrated);
+            let known = timeline.checkpoint(tick)?.filter(|_| !timeline.migrated);
             if let Some(expected) = known {
                 verified.checkpoints_compared += 1;
                 let found = live.state_hash();
@@ -266,18 +266,20 @@ impl Questions {
         let other = if self.options.pool.threads() == 1 { 2 } else { 1 };
         let other = Self { options: Self::threads(other, false)?, ..self.clone() };
         let open = |questions: &Self| match begin {
-            Some(meta) => questions.history.begin_with(meta, &questions.options).map_err(AskError::from),
+            Some(meta) => {
+                questions.history.begin_with(meta, branch, &questions.options).map_err(AskError::from)
+            }
             None => questions.world_at((branch, first)),
         };
-        let ((mut a, first_line), (mut b, second_line)) = (open(&other)?, open(self)?);
+        let ((mut a, mut first_line), (mut b, mut second_line)) = (open(&other)?, open(self)?);
         let failed = |source| SpineError::Tick { world: self.history.world.clone(), source };
         let differ = |a: &LiveWorld, b: &LiveWorld| a.state_hash() != b.state_hash();
         while a.now() < mismatch.tick {
             if !(self.wanted)() {
                 return Err(SpineError::Interrupted.into());
             }
-            first_line.advance(&mut a, branch).map_err(failed)?;
-            second_line.advance(&mut b, branch).map_err(failed)?;
+            first_line.advance(&mut a)?.map_err(failed)?;
+            second_line.advance(&mut b)?.map_err(failed)?;
             if differ(&a, &b) {
                 mismatch.depends_on_threads = true;
                 mismatch.tick = a.now();

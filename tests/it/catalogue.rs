@@ -157,3 +157,51 @@ fn a_damaged_catalogue_is_refused_by_name_and_can_be_made_again() {
     drop(server);
     assert_eq!(listed(data.path())[0]["origin"], "adopted");
 }
+
+#[test]
+fn a_backup_holds_the_catalogue_and_the_worlds_that_are_not_hosted() {
+    let (data, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = data.path().to_str().unwrap();
+    let place = |name: &str| copies.path().join(name).display().to_string();
+    let run = |args: &[&str], code: i32| {
+        let output = everworld(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
+        stderr(&output)
+    };
+    let origins = |data: &Path| {
+        let worlds = listed(data).into_iter();
+        worlds.map(|world| (world["world"].clone(), world["origin"].clone())).collect::<Vec<_>>()
+    };
+    let server = Server::start(data.path(), &[]);
+    let tick = server.until(|server| server.get("/v1/status").1["tick"].as_u64().filter(|tick| *tick > 20));
+    let fork = json!({"at_tick": tick, "name": "other"}).to_string();
+    assert_eq!(server.post("/v1/worlds/town/fork", &fork).0, 200);
+    let url = format!("http://{}", server.address);
+    run(&["backup", "--url", &url, "--to", &place("live")], 0);
+    assert_eq!(server.terminate().0.code(), Some(0));
+    run(&["backup", "--data", path, "--to", &place("stopped")], 0);
+    let forked = json!({"forked": {"parent": "town", "branch": 0, "tick": tick}});
+    let expected = [(json!("other"), forked), (json!("town"), json!("created"))];
+    for kind in ["live", "stopped"] {
+        let (from, to) = (place(kind), place(&format!("{kind} again")));
+        run(&["restore", "--from", &from, "--data", &to], 0);
+        assert_eq!(origins(Path::new(&to)), expected, "{kind}");
+        for world in ["other", "town"] {
+            let server = Server::start(Path::new(&to), &["--world", world]);
+            assert_eq!(server.terminate().0.code(), Some(0), "{kind} {world}");
+        }
+    }
+    // One world, into a directory that has another.
+    let (from, to) = (place("live"), place("one"));
+    assert!(run(&["restore", "--from", &from, "--data", &to, "--world", "third"], 2).contains("other, town"));
+    for world in ["other", "town"] {
+        run(&["restore", "--from", &from, "--data", &to, "--world", world], 0);
+        let again = run(&["restore", "--from", &from, "--data", &to, "--world", world], 2);
+        assert!(again.contains("overwrites nothing"), "{again}");
+    }
+    let restored = [(json!("other"), json!("restored")), (json!("town"), json!("restored"))];
+    assert_eq!(origins(Path::new(&to)), restored);
+    Server::start(Path::new(&to), &["--world", "other"]);
+    assert!(run(&["restore", "--from", path, "--data", path], 2).contains("overwrites nothing"));
+    assert!(run(&["restore", "--from", &place("none"), "--data", &place("x")], 2).contains("is no backup"));
+}

@@ -10,6 +10,7 @@ mod catalogue;
 mod cli;
 mod damage;
 mod hash;
+mod long_log;
 #[path = "../../examples/own_world.rs"]
 #[allow(dead_code, reason = "its main is the example's")]
 mod own_world;

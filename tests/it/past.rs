@@ -299,3 +299,32 @@ fn verify_finds_the_tick_that_does_not_come_back() {
     let (text, _) = run(&["verify", "--data", path, "--to", "60"], 3);
     assert!(text.contains("damaged"), "{text}");
 }
+
+#[test]
+fn retention_is_set_while_the_world_runs_and_outlives_it() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().to_str().unwrap();
+    let server = Server::start(data.path(), &[]);
+    let seconds = |dense: u64, every: u64, keep: u64| json!({"world": "town", "dense_secs": dense, "sparse_every_secs": every, "keep_secs": keep});
+    let at = "/v1/worlds/town/retention";
+    let shown = |server: &Server| server.get(at).1;
+    let put = |server: &Server, body: &str| server.client().request("PUT", at, body).unwrap();
+    assert_eq!(shown(&server), seconds(600, 600, 86_400), "as configured");
+    let (code, refused) = put(&server, r#"{"sparse_every_secs": 0}"#);
+    assert_eq!((code, &refused["errors"][0]["pointer"]), (422, &json!("/sparse_every_secs")), "{refused}");
+    assert_eq!(put(&server, r#"{"days": 1}"#).0, 400);
+    assert_eq!(put(&server, r#"{"keep_secs": 7200}"#), (200, seconds(600, 600, 7_200)));
+    // As a kill leaves it: what was acknowledged is durable.
+    server.kill();
+    assert_eq!(json(&["retention", "--data", path]), seconds(600, 600, 7_200));
+    let server = Server::start(data.path(), &["--set", "snapshot.dense_secs=60"]);
+    assert_eq!(shown(&server), seconds(600, 600, 7_200), "what was set goes before the configuration");
+    let url = format!("http://{}", server.address);
+    assert_eq!(json(&["retention", "--url", &url, "--dense-secs", "30"]), seconds(30, 600, 7_200));
+    let (_, error) = run(&["retention", "--url", &url, "--sparse-every-secs", "0"], 2);
+    assert!(error.contains("expected 1 to"), "{error}");
+    assert!(server.terminate().0.success());
+    assert_eq!(json(&["retention", "--data", path, "--keep-secs", "90"]), seconds(30, 600, 90));
+    let server = Server::start(data.path(), &[]);
+    assert_eq!(shown(&server), seconds(30, 600, 90), "by a snapshot now");
+}

@@ -6,7 +6,7 @@ use everworld::{
     config::Config,
     history,
     host::{self, Hosted, Refused, Wish},
-    sequencer::{Asked, Origin},
+    sequencer::{Asked, Fate, Known, Origin},
     spine::{self, SpineOptions},
     status::WorldState,
     worlds,
@@ -48,7 +48,8 @@ impl World {
         config.log.checkpoint_ticks = 1;
         set(&mut config);
         let lock = spine::lock(data).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let hosted = host::start_on(disk, &Arc::new(config), lock, record(name), PLUGINS, false).unwrap();
         let world = Self { hosted, runtime };
         world.until("it is there", |world| {
@@ -106,8 +107,11 @@ impl World {
         let submitted = self.hosted.handle.running().unwrap().sequencer.submit(asked, &origin).unwrap();
         self.runtime.block_on(async {
             submitted.durable.await.unwrap().unwrap();
-            match submitted.applied {
-                Some(applied) => applied.await.unwrap().tick.0,
+            match submitted.fate {
+                Some(fate) => match fate.await.unwrap() {
+                    Fate::Applied(applied) => applied.tick.0,
+                    left @ Fate::LeftBehind(_) => panic!("{left:?}"),
+                },
                 None => 0,
             }
         })
@@ -598,4 +602,73 @@ fn d6_snapshots_go_on_in_a_new_epoch_after_one_has_failed() {
     assert_eq!(world.paused(), (tick, hash));
     let before = world.hosted.handle.running().unwrap().history.snapshots();
     assert!(before.len() > 2, "those from before are there, too");
+}
+
+#[test]
+fn an_input_that_a_rewind_left_behind_says_so_also_after_a_restart() {
+    let data = tempfile::tempdir().unwrap();
+    let origin = Origin { principal: "test".into(), request_id: String::new() };
+    let submit = |world: &World, key: &str, at_tick: Option<u64>, wants_outcome: bool| {
+        let asked = Asked {
+            kind: "spawn_entities",
+            payload: &json!({"entities": [{"prototype": "townsman"}]}),
+            at_tick: at_tick.map(Tick),
+            wants_outcome,
+            idempotency_key: Some(key),
+        };
+        let submitted = world.hosted.handle.running().unwrap().sequencer.submit(asked, &origin).unwrap();
+        world.runtime.block_on(async {
+            submitted.durable.await.unwrap().unwrap();
+            let fate = match submitted.fate {
+                // Whoever is not told waits for ever.
+                Some(fate) => {
+                    Some(tokio::time::timeout(Duration::from_secs(20), fate).await.unwrap().unwrap())
+                }
+                None => None,
+            };
+            (submitted.seq, fate)
+        })
+    };
+    let known = |world: &World, seq: u64| world.hosted.handle.running().unwrap().sequencer.known(seq);
+    let world = World::start(data.path(), "town");
+    let (stays, fate) = submit(&world, "stays", None, true);
+    let Some(Fate::Applied(applied)) = fate else { panic!("{fate:?}") };
+    let back_to = applied.tick.0 + 20;
+    world.reaches(back_to + 5);
+    let far = back_to + 1_000_000;
+    let (waits, _) = submit(&world, "waits", Some(far), false);
+    let (done, _) = submit(&world, "done", None, true);
+    // One that waits while the rewind comes.
+    let sequencer = world.hosted.handle.running().unwrap().sequencer.clone();
+    let asked = Asked {
+        kind: "spawn_entities",
+        payload: &json!({"entities": [{"prototype": "townsman"}]}),
+        at_tick: Some(Tick(far)),
+        wants_outcome: true,
+        idempotency_key: None,
+    };
+    let waiting = sequencer.submit(asked, &origin).unwrap().fate.unwrap();
+    assert_eq!(world.ask(Wish::Rewind(Tick(back_to))).unwrap(), back_to);
+    assert!(matches!(world.runtime.block_on(waiting).unwrap(), Fate::LeftBehind(0)));
+    let (fresh, _) = submit(&world, "fresh", None, true);
+    let check = |world: &World| {
+        let (seq, fate) = submit(world, "waits", Some(far), true);
+        assert_eq!(seq, waits);
+        assert!(matches!(fate, Some(Fate::LeftBehind(0))), "{fate:?}");
+        assert!(matches!(known(world, waits), Some(Known::LeftBehind(0, None))));
+        assert!(matches!(known(world, done), Some(Known::LeftBehind(0, Some(_)))));
+        for seq in [stays, fresh] {
+            assert!(matches!(known(world, seq), Some(Known::Taken(Some(_)))), "{seq}");
+        }
+        assert!(known(world, fresh + 1).is_none() && known(world, 0).is_none());
+    };
+    check(&world);
+    world.stop();
+    let world = World::start(data.path(), "town");
+    check(&world);
+    world.stop();
+    // Also where no snapshot tells of it.
+    remove_store(&data.path().join("worlds/town"));
+    let world = World::start(data.path(), "town");
+    assert!(matches!(known(&world, waits), Some(Known::LeftBehind(0, _))));
 }

@@ -4,10 +4,12 @@ use crate::support::{Server, everworld, options, stderr};
 use everworld::{
     Plugin, WorldRecord,
     cli::upgrade::{Rehearsal, TICKS_MAX_DEFAULT, rehearse},
-    spine, worlds,
+    history::History,
+    spine::{self, Spine, SpineError, SpineOptions},
+    worlds,
 };
 use everworld_engine::{Migration, StateHash, Tick, component, prelude::*};
-use everworld_persistence::{Log, LogOptions, RealDisk, Record};
+use everworld_persistence::{InputRecord, Log, LogOptions, RealDisk, Record};
 use expect_test::expect;
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::SystemTime};
 
@@ -329,4 +331,79 @@ fn the_command_answers_with_its_exit_codes() {
     bytes[150] ^= 1;
     fs::write(&segment, bytes).unwrap();
     run(&[], 74, "00000001.seg");
+}
+
+/// What another build has written behind tick 60: that its ticks went on to 100, two hashes, and an input that waits.
+fn foreign_tail(data: &Path, at_80: StateHash) {
+    let options = LogOptions::new(spine::world_id("herd"), [9; 16]);
+    let dir = data.join("worlds/herd/log");
+    let (mut log, _) = Log::open(Arc::new(RealDisk), &dir, &options).unwrap();
+    let (kind, payload) = ("nothing".into(), b"{}".to_vec());
+    let (principal, request_id) = ("test".into(), String::new());
+    let input =
+        InputRecord { seq: 1, kind, at_tick: None, principal, request_id, payload, idempotency: None };
+    let records = [
+        Record::Build { build_id: [9; 16] },
+        Record::Horizon { tick: Tick(100) },
+        Record::Checkpoint { tick: Tick(80), hash: at_80 },
+        Record::Checkpoint { tick: Tick(90), hash: StateHash(90) },
+        Record::Input(input),
+    ];
+    records.iter().for_each(|record| _ = log.append(record).unwrap());
+    log.commit().unwrap();
+}
+
+fn remove_snapshots(data: &Path) {
+    for entry in fs::read_dir(data.join("worlds/herd")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "redb") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_log_of_another_build_goes_on_as_a_branch_once_it_is_accepted() {
+    let data = kept();
+    let scenario = worlds::load_scenario("herd", OLD, &[]).unwrap();
+    let record = WorldRecord { world: "herd".into(), scenario };
+    let mut reference = worlds::create(&record, OLD, options(1)).unwrap();
+    let mut hash_at = |tick: u64| {
+        while reference.now().0 < tick {
+            reference.tick(&[]).unwrap();
+        }
+        reference.state_hash()
+    };
+    let (at_80, at_100) = (hash_at(80), hash_at(100));
+    foreign_tail(data.path(), at_80);
+    let open = |accept_foreign_log| {
+        let kept = SpineOptions { accept_foreign_log, ..SpineOptions::default() };
+        Spine::open(data.path(), &record, OLD, options(1), &kept)
+    };
+    let refused = open(false).err().unwrap();
+    assert!(matches!(refused, SpineError::ForeignLog { .. }), "{refused}");
+    let check = |accept: bool, with_snapshots: bool| {
+        let (spine, live) = open(accept).unwrap();
+        assert_eq!((live.now(), live.state_hash()), (Tick(100), at_100), "{accept} {with_snapshots}");
+        let branches = spine.history.branches();
+        assert_eq!(branches.current(), 1, "what follows is on a line of its own");
+        assert_eq!(
+            (branches.0[0].parent, branches.0[0].tick, branches.end(0)),
+            (0, Tick(100), Some(Tick(100)))
+        );
+        let queued: Vec<u64> = spine.queued.iter().map(|logged| logged.input.seq).collect();
+        assert_eq!(queued, [1], "what waited for a tick goes on with it");
+        assert_eq!(branches.left_behind(1), None);
+    };
+    check(true, true);
+    // From here on the log is this build's, and its own snapshot holds what followed.
+    check(false, true);
+    remove_snapshots(data.path());
+    check(false, false);
+    // A state that the log does not confirm is not shown as that of a former tick.
+    let history = History::open(data.path(), "herd", OLD, &SpineOptions::default()).unwrap();
+    assert_eq!(history.world_at(0, Tick(85), &options(1)).unwrap().now(), Tick(85));
+    let differs = history.world_at(0, Tick(95), &options(1)).err().unwrap();
+    assert!(matches!(differs, SpineError::Diverged { tick: Tick(90), .. }), "{differs}");
+    assert_eq!(history.world_at(1, Tick(100), &options(1)).unwrap().state_hash(), at_100);
 }

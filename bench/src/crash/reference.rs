@@ -62,7 +62,7 @@ pub(crate) fn replay(
             Record::Seal { tick, up_to_seq } => _ = line.seals.insert(*tick, *up_to_seq),
             Record::Horizon { tick } => line.horizon = *tick,
             Record::Control { tick, control, .. } => match control {
-                Control::Branch { branch, parent, tick, floor_seq } => {
+                Control::Branch { branch, parent, tick, floor_seq, .. } => {
                     let (parent, from, floor) = (*parent, *tick, *floor_seq);
                     lines.insert(*branch, Line { parent, from, floor, horizon: from, ..Line::default() });
                     current = *branch;

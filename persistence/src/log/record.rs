@@ -2,6 +2,7 @@
 //!
 //! A kind's payload never changes under the same version; fields are added by a new version of the kind.
 
+use crate::store::Retention;
 use everworld_engine::{StateHash, Tick};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -141,7 +142,40 @@ pub enum Control {
         tick: Tick,
         /// The last input of the older line; those above go to the new one.
         floor_seq: u64,
+        /// The last input that the shared state has taken: those above, up to the floor, are left behind.
+        taken_seq: u64,
     },
+    /// Keep old snapshots for other times than the configuration says.
+    Retention(Retention),
+}
+
+/// The controls of versions 1 and 2.
+#[derive(Deserialize)]
+enum ControlV2 {
+    Pause,
+    Resume,
+    Step { until: Tick },
+    Rate { millihertz: u64 },
+    Quarantine { system: String },
+    Skip { seq: u64 },
+    Branch { branch: u32, parent: u32, tick: Tick, floor_seq: u64 },
+}
+
+impl From<ControlV2> for Control {
+    fn from(control: ControlV2) -> Self {
+        match control {
+            ControlV2::Pause => Self::Pause,
+            ControlV2::Resume => Self::Resume,
+            ControlV2::Step { until } => Self::Step { until },
+            ControlV2::Rate { millihertz } => Self::Rate { millihertz },
+            ControlV2::Quarantine { system } => Self::Quarantine { system },
+            ControlV2::Skip { seq } => Self::Skip { seq },
+            // What was left behind is not known: nothing is said of it.
+            ControlV2::Branch { branch, parent, tick, floor_seq } => {
+                Self::Branch { branch, parent, tick, floor_seq, taken_seq: floor_seq }
+            }
+        }
+    }
 }
 
 /// Why a payload is not a record.
@@ -192,6 +226,10 @@ impl Record {
             }
             4 => Self::Horizon { tick: value(payload)? },
             // Version 2 has more controls behind those of version 1.
+            KIND_CONTROL if version < 3 => {
+                let (seq, tick, principal, control) = value::<(_, _, _, ControlV2)>(payload)?;
+                Self::Control { seq, tick, principal, control: control.into() }
+            }
             KIND_CONTROL => {
                 let (seq, tick, principal, control) = value(payload)?;
                 Self::Control { seq, tick, principal, control }
@@ -220,7 +258,11 @@ impl From<InputRecordV1> for InputRecord {
 
 /// The version of a kind that this build writes.
 fn version_of(kind: u8) -> u8 {
-    if matches!(kind, KIND_INPUT | KIND_CONTROL) { 2 } else { 1 }
+    match kind {
+        KIND_CONTROL => 3,
+        KIND_INPUT => 2,
+        _ => 1,
+    }
 }
 
 /// Refuses kinds and versions of later builds by name.
@@ -256,7 +298,7 @@ mod tests {
     #[test]
     fn payloads_are_as_documented() {
         let check = |record: Record, kind: u8, expected: &[u8]| {
-            let version = if [2, 5].contains(&kind) { 2 } else { 1 };
+            let version = version_of(kind);
             assert_eq!(record.encode(), (kind, version, expected.to_vec()), "{record:?}");
             assert_eq!(Record::decode(kind, version, expected), Ok(record));
         };
@@ -285,8 +327,12 @@ mod tests {
         check(control(Control::Rate { millihertz: 0 }), 5, &[1, 2, 1, b'q', 3, 0]);
         check(control(Control::Quarantine { system: "s".into() }), 5, &[1, 2, 1, b'q', 4, 1, b's']);
         check(control(Control::Skip { seq: 200 }), 5, &[1, 2, 1, b'q', 5, 0xC8, 1]);
-        let branch = Control::Branch { branch: 3, parent: 1, tick: Tick(7), floor_seq: 4 };
-        check(control(branch), 5, &[1, 2, 1, b'q', 6, 3, 1, 7, 4]);
+        let branch =
+            |taken_seq| Control::Branch { branch: 3, parent: 1, tick: Tick(7), floor_seq: 4, taken_seq };
+        check(control(branch(2)), 5, &[1, 2, 1, b'q', 6, 3, 1, 7, 4, 2]);
+        assert_eq!(Record::decode(5, 2, &[1, 2, 1, b'q', 6, 3, 1, 7, 4]), Ok(control(branch(4))));
+        let retention = Retention { dense_secs: 200, sparse_every_secs: 3, keep_secs: 4 };
+        check(control(Control::Retention(retention)), 5, &[1, 2, 1, b'q', 7, 0xC8, 1, 3, 4]);
         let pause = Record::Control { seq: 1, tick: Tick(2), principal: "q".into(), control: Control::Pause };
         assert_eq!(Record::decode(5, 1, &[1, 2, 1, b'q', 0]), Ok(pause));
         check(Record::Hung { tick: Tick(6), system: "t".into() }, 8, &[6, 1, b't']);
@@ -307,7 +353,7 @@ mod tests {
         #[test]
         fn any_bytes_decode_or_fail(
             kind in 0u8..11,
-            version in 1u8..3,
+            version in 1u8..4,
             payload in prop::collection::vec(any::<u8>(), 0..200),
         ) {
             if let Ok(record) = Record::decode(kind, version, &payload) {

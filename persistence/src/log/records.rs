@@ -10,19 +10,67 @@ use super::{
     segment::{HeaderState, SEGMENT_HEADER_BYTES, SegmentHeader, segment_number, segment_path},
 };
 use crate::disk::Disk;
+use parking_lot::Mutex;
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-/// The durable records of a log in their order, from [`Log::records`](crate::Log::records). Ends after an error.
+/// The durable records of a log in their order, from [`Log::records`](crate::Log::records). Ends after an error. While
+/// it is there, a log that is being written is not cut behind where it began.
 pub struct Records {
     walk: Result<Walk, Option<LogError>>,
+    _reader: Option<Reader>,
 }
 
 impl Records {
     pub(super) fn open(disk: &Arc<dyn Disk>, dir: &Path, world: u64, from_lsn: u64, until_lsn: u64) -> Self {
-        Self { walk: Walk::open(disk, dir, world, from_lsn, until_lsn).map_err(Some) }
+        Self { walk: Walk::open(disk, dir, world, from_lsn, until_lsn).map_err(Some), _reader: None }
+    }
+
+    /// Begins as that reader, which lasts as long.
+    pub(super) fn held(self, reader: Reader) -> Self {
+        Self { _reader: Some(reader), ..self }
+    }
+}
+
+/// Where those began who read a log that is being written.
+#[derive(Clone, Default)]
+pub(super) struct Readers(Arc<Mutex<BTreeMap<u64, usize>>>);
+
+/// One of them.
+pub(super) struct Reader {
+    readers: Readers,
+    from_lsn: u64,
+}
+
+impl Readers {
+    pub(super) fn begin(&self, from_lsn: u64) -> Reader {
+        *self.0.lock().entry(from_lsn).or_default() += 1;
+        Reader { readers: self.clone(), from_lsn }
+    }
+
+    /// Cuts as [`cut_before`], but nothing that one of them may still read, nor while one begins.
+    pub(super) fn cut_before(
+        &self,
+        lsn: u64,
+        cut: impl FnOnce(u64) -> Result<u64, LogError>,
+    ) -> Result<u64, LogError> {
+        let readers = self.0.lock();
+        cut(readers.keys().next().map_or(lsn, |first| lsn.min(*first)))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut readers = self.readers.0.lock();
+        if let Some(count) = readers.get_mut(&self.from_lsn) {
+            *count -= 1;
+            if *count == 0 {
+                readers.remove(&self.from_lsn);
+            }
+        }
     }
 }
 

@@ -6,7 +6,8 @@
 //! caller waits for the disk under the lock.
 
 use super::{
-    DurablePoint, Files, Log, LogError, LogFault, LogStats, Record, Records, Tail, records,
+    DurablePoint, Files, Log, LogError, LogFault, LogStats, Record, Records, Tail,
+    records::{self, Readers},
     tail::{Cursor, Encoded, PlaceError, Run},
 };
 use crate::{disk::Disk, panics::panic_text};
@@ -52,6 +53,7 @@ struct Shared {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     world: u64,
+    readers: Readers,
 }
 
 struct State {
@@ -103,6 +105,7 @@ impl LogWriter {
             disk: files.disk.clone(),
             dir: files.dir.clone(),
             world: files.world,
+            readers: Readers::default(),
         });
         let for_thread = shared.clone();
         let body = move || {
@@ -190,9 +193,11 @@ impl LogHandle {
     }
 
     /// The records from that lsn on that are durable now, read from disk on the calling thread.
+    /// Nothing of them is cut while the answer is there.
     pub fn records(&self, from_lsn: u64) -> Records {
-        let Shared { disk, dir, world, .. } = &*self.owner.shared;
-        Records::open(disk, dir, *world, from_lsn, self.durable_lsn())
+        let Shared { disk, dir, world, readers, .. } = &*self.owner.shared;
+        let reader = readers.begin(from_lsn);
+        Records::open(disk, dir, *world, from_lsn, self.durable_lsn()).held(reader)
     }
 
     /// Copies the log, up to the last record that is durable now, into a directory: it can be opened there. The
@@ -212,10 +217,10 @@ impl LogHandle {
         records::scrub(disk, dir, *world, self.durable_lsn(), progress)
     }
 
-    /// As [`Log::cut_before`], on the calling thread.
+    /// As [`Log::cut_before`], on the calling thread; not what somebody is reading.
     pub fn cut_before(&self, lsn: u64) -> Result<u64, LogError> {
-        let Shared { disk, dir, world, .. } = &*self.owner.shared;
-        records::cut_before(&**disk, dir, *world, lsn.min(self.durable_lsn()))
+        let Shared { disk, dir, world, readers, .. } = &*self.owner.shared;
+        readers.cut_before(lsn.min(self.durable_lsn()), |lsn| records::cut_before(&**disk, dir, *world, lsn))
     }
 
     /// Takes no more records, makes those taken durable and ends the thread. Called in a callback it does not wait.

@@ -22,7 +22,7 @@ mod writer;
 
 pub use error::StoreError;
 pub use header::SnapshotMeta;
-pub use retention::Pruned;
+pub use retention::{Pruned, Retention};
 pub use transfer::{BackupError, BackupReport, backup};
 
 use crate::{disk::Disk, panics::guarded};
@@ -198,6 +198,8 @@ pub struct Store {
     writer: Mutex<Writer>,
     /// Held by who removes epochs, and by who copies them.
     retention: Mutex<()>,
+    /// How long what is removed was kept.
+    kept_for: Mutex<Retention>,
     ledger_floor: AtomicU64,
     /// A write failed: nothing is written before the store is opened again (D6).
     failed: AtomicBool,
@@ -268,6 +270,7 @@ impl Store {
             }
         }
         entries.sort_by_key(|entry| entry.number);
+        let StoreOptions { dense_secs, sparse_every_secs, keep_secs, .. } = options;
         let store = Self {
             disk,
             dir: dir.into(),
@@ -276,6 +279,7 @@ impl Store {
             entries: RwLock::new(entries),
             writer: Mutex::new(Writer::new(number_max + 1)),
             retention: Mutex::new(()),
+            kept_for: Mutex::new(Retention { dense_secs, sparse_every_secs, keep_secs }),
             ledger_floor: AtomicU64::new(0),
             failed: AtomicBool::new(false),
         };

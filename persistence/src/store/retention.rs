@@ -4,11 +4,23 @@
 //! Age is told by the times in the snapshots and the one that is handed in; no clock is read here.
 
 use super::{Entry, Store, StoreError, THINNING, epoch::Epoch, guard, writer::give_name};
+use serde::{Deserialize, Serialize};
 use std::{cmp::Reverse, path::PathBuf};
 
 /// Epochs that are never touched, nor are those after them; counted from the newest, without those that are known to
 /// be damaged.
 const EPOCHS_KEPT_MIN: usize = 2;
+
+/// How long old snapshots are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// Of so many seconds every snapshot.
+    pub dense_secs: u64,
+    /// Of older ones whole states, so many seconds apart.
+    pub sparse_every_secs: u64,
+    /// Those for so many seconds.
+    pub keep_secs: u64,
+}
 
 /// What pruning came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +42,17 @@ enum Fate {
 }
 
 impl Store {
+    /// How long old snapshots are kept: as in the options, or as it was set since.
+    pub fn retention(&self) -> Retention {
+        *self.kept_for.lock()
+    }
+
+    /// Keeps old snapshots for other times from the next [`Store::prune`] on. Who wants it to last tells it to the store
+    /// each time it is opened.
+    pub fn set_retention(&self, retention: Retention) {
+        *self.kept_for.lock() = retention;
+    }
+
     /// Thins and removes old epochs. The log may be cut before [`Pruned::oldest_lsn`] afterwards, not earlier.
     pub fn prune(&self, now_unix_millis: u64) -> Result<Pruned, StoreError> {
         self.check_writable()?;
@@ -57,7 +80,7 @@ impl Store {
 
     /// What becomes of the epochs that do not stay as they are, the oldest first.
     fn fates(&self, now: u64) -> Vec<(u64, Fate)> {
-        let options = &self.options;
+        let kept_for = self.retention();
         let age_secs = |millis: u64| now.saturating_sub(millis) / 1000;
         let entries = self.entries.read();
         let mut by_age: Vec<&Entry> = entries.iter().collect();
@@ -73,13 +96,13 @@ impl Store {
         for entry in old.into_iter().rev() {
             let times = entry.snapshots.iter().map(|meta| meta.unix_millis);
             let (first, last) = (entry.snapshots[0].unix_millis, times.max().unwrap_or(0));
-            if age_secs(last) < options.dense_secs {
+            if age_secs(last) < kept_for.dense_secs {
                 continue;
             }
             // Epochs begin about as far apart as sparse states are: a little less still counts.
             let too_close = last_sparse
-                .is_some_and(|before| first.saturating_sub(before) / 900 < options.sparse_every_secs);
-            if age_secs(first) > options.keep_secs || too_close {
+                .is_some_and(|before| first.saturating_sub(before) / 900 < kept_for.sparse_every_secs);
+            if age_secs(first) > kept_for.keep_secs || too_close {
                 fates.push((entry.number, Fate::Remove));
                 continue;
             }

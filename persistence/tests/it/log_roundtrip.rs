@@ -6,7 +6,7 @@ use crate::support::{
 use everworld_engine::{StateHash, Tick};
 use everworld_persistence::{
     Control, Disk, DurablePoint, IdempotencyKey, InputRecord, Log, LogError, LogOptions, LogReader,
-    LogWriter, RealDisk, Record, SEGMENT_BYTES_MIN,
+    LogWriter, RealDisk, Record, Retention, SEGMENT_BYTES_MIN,
     sim::{Cut, SimDisk},
 };
 use proptest::prelude::*;
@@ -22,8 +22,13 @@ fn records() -> impl Strategy<Value = Record> {
         any::<u64>().prop_map(|millihertz| Control::Rate { millihertz }),
         ".{0,12}".prop_map(|system| Control::Quarantine { system }),
         any::<u64>().prop_map(|seq| Control::Skip { seq }),
-        (any::<u32>(), any::<u32>(), tick(), any::<u64>()).prop_map(|(branch, parent, tick, floor_seq)| {
-            Control::Branch { branch, parent, tick, floor_seq }
+        (any::<u32>(), any::<u32>(), tick(), any::<u64>(), any::<u64>()).prop_map(
+            |(branch, parent, tick, floor_seq, taken_seq)| {
+                Control::Branch { branch, parent, tick, floor_seq, taken_seq }
+            }
+        ),
+        (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(dense_secs, sparse_every_secs, keep_secs)| {
+            Control::Retention(Retention { dense_secs, sparse_every_secs, keep_secs })
         }),
     ];
     let key = (".{0,12}", any::<u64>()).prop_map(|(key, body_hash)| IdempotencyKey { key, body_hash });

@@ -272,3 +272,21 @@ fn syncs_are_timed_by_the_callers_clock() {
     assert_eq!((stats.fsyncs, stats.fsync_nanos_last, stats.fsync_nanos_total), (3, 5, 15));
     assert!(stats.bytes_written > 3 * 40);
 }
+
+/// D4: nothing is cut that somebody reads.
+#[test]
+fn a_reader_holds_off_the_cutting() {
+    let disk = SimDisk::default();
+    let log = start(&disk, 1_000);
+    for seq in 1..=40 {
+        let lsn = log.append(input(seq, 8_000), None).unwrap();
+        log.wait_durable(lsn).unwrap();
+    }
+    let mut records = log.records(1);
+    assert_eq!(records.next().unwrap().unwrap().0, 1);
+    assert_eq!(log.cut_before(40).unwrap(), 0);
+    assert_eq!(records.map(|entry| entry.unwrap().0).collect::<Vec<_>>(), (2..=40).collect::<Vec<_>>());
+    let later = log.records(40);
+    assert!(log.cut_before(40).unwrap() > 0, "nobody reads what is before");
+    assert_eq!(later.count(), 1);
+}

@@ -4,7 +4,7 @@ use everworld_engine::{StateHash, Tick};
 use everworld_persistence::sim::SimDisk;
 use everworld_persistence::{
     Control, DurablePoint, IdempotencyKey, InputRecord, Log, LogError, LogOptions, OpenReport, Record,
-    SEGMENT_BYTES_MIN,
+    Retention, SEGMENT_BYTES_MIN,
 };
 use std::{path::PathBuf, sync::Arc};
 
@@ -70,8 +70,9 @@ pub fn each_kind() -> Vec<Record> {
         Record::Checkpoint { tick: Tick(10), hash: StateHash(0x1234) },
         control(Control::Quarantine { system: "visits::meet".into() }),
         control(Control::Skip { seq: 2 }),
-        control(Control::Branch { branch: 1, parent: 0, tick: Tick(8), floor_seq: 1 }),
+        control(Control::Branch { branch: 1, parent: 0, tick: Tick(8), floor_seq: 1, taken_seq: 1 }),
         Record::Hung { tick: Tick(11), system: "visits::meet".into() },
+        control(Control::Retention(Retention { dense_secs: 60, sparse_every_secs: 300, keep_secs: 3_600 })),
     ]
 }
 
