@@ -961,25 +961,37 @@ mod tests {
     /// The bytes that docs/FORMAT.md has. Whoever changes them raises the version.
     #[test]
     fn host_state_is_as_documented() {
-        let branch = BranchInfo { branch: 1, parent: 2, tick: Tick(3), floor_seq: 4, lsn: 300 };
+        let branch = BranchInfo {
+            branch: 1,
+            parent: 2,
+            tick: Tick(3),
+            floor_seq: 4,
+            taken_seq: 17,
+            end: Tick(18),
+            lsn: 300,
+        };
         let state = HostState {
             record_json: Arc::from(&b"{}"[..]),
             mode: RunMode { paused: true, step_until: Tick(5), millihertz: Some(6) },
             horizon: Tick(7),
             quarantined: vec!["ab".into()],
             fixes: vec![(Tick(8), Fix::Quarantine("c".into())), (Tick(9), Fix::Skip(10))],
+            fixed: vec![Fixed { lsn: 19, branch: 20, tick: Tick(21), fix: Fix::Skip(22) }],
+            retention: Some(Retention { dense_secs: 23, sparse_every_secs: 24, keep_secs: 25 }),
             branches: Branches(vec![branch]),
             next_seq: 11,
             next_control: 12,
             from: DurableAt { lsn: 13, chain: 14 },
             covered: DurableAt { lsn: 15, chain: 16 },
         };
-        let mut expected = vec![1, 2, b'{', b'}', 1, 5, 1, 6, 7, 1, 2, b'a', b'b'];
-        expected.extend([2, 8, 0, 1, b'c', 9, 1, 10, 1, 1, 2, 3, 4, 0xAC, 2]);
+        let mut expected = vec![2, 2, b'{', b'}', 1, 5, 1, 6, 7, 1, 2, b'a', b'b'];
+        expected.extend([2, 8, 0, 1, b'c', 9, 1, 10]);
+        expected.extend([1, 19, 20, 21, 1, 22, 1, 23, 24, 25]);
+        expected.extend([1, 1, 2, 3, 4, 17, 18, 0xAC, 2]);
         expected.extend([11, 12, 13, 14, 15, 16]);
         assert_eq!(state.encode(), expected);
         assert_eq!(HostState::decode(&expected), Ok(state));
-        expected[0] = 2;
-        assert!(HostState::decode(&expected).unwrap_err().contains("version 2"));
+        expected[0] = 3;
+        assert!(HostState::decode(&expected).unwrap_err().contains("version 3"));
     }
 }

@@ -1,33 +1,33 @@
 //! `bitrot`: bits of a world's files are turned over. What comes back is the right state, from an older snapshot and a
 //! longer replay, or a refusal by name; never a wrong state, and nothing that was acknowledged is gone (D5).
 //!
-//! The flips are judged in a process of its own: a library that aborts on damaged bytes is a finding, not the end.
+//! The flips are judged in processes of their own, which tell what they are about to do: a library that aborts on
+//! damaged bytes, or never comes back, is a finding with its place, and the others go on behind it.
 
 use crate::{
     Outcome,
-    crash::{Case, Findings, Trial, data},
+    crash::{Case, Fact, Findings, Trial, data, frames},
     harness,
     harness::{none, some},
     report::{Report, Row},
 };
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::Args;
 use everworld_engine::random::Draws;
 use everworld_persistence::{
-    Disk, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES,
+    Disk, SEGMENT_HEADER_BYTES,
     sim::{Cut, SimDisk},
 };
+use everworld_systems::WorldRecord;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
+    io::Read as _,
     ops::Range,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 #[derive(Args, Clone)]
@@ -47,15 +47,16 @@ pub(crate) struct BitrotArgs {
     /// Of the kinds of records only those whose names begin so
     #[arg(long)]
     only: Option<String>,
-    /// Of the files only those whose names end so get random flips
-    #[arg(long)]
-    ending: Option<String>,
-    /// The process that does it
+    /// The process that does a share of it: where the files are, which share, and the flip that it begins with
     #[arg(long, hide = true)]
     worker: Option<PathBuf>,
+    #[arg(long, hide = true, default_value_t = 0)]
+    share: usize,
+    #[arg(long, hide = true, default_value_t = 0)]
+    from: usize,
 }
 
-/// What the worker says.
+/// What flips came to.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Rotten {
     flips: u64,
@@ -67,70 +68,136 @@ pub(crate) struct Rotten {
     pub(crate) wrong: u64,
     pub(crate) lost: u64,
     panics: u64,
+    aborts: u64,
+    stuck: u64,
     notes: Vec<String>,
 }
 
-/// A process that dies this often is not started again.
-const ABORTS_MAX: u64 = 5;
-
-pub(crate) fn run(args: &BitrotArgs) -> Outcome {
-    if let Some(progress) = &args.worker {
-        end_when_it_hangs();
-        let rotten = work(args, Some(progress))?;
-        println!("{}", serde_json::to_string(&rotten)?);
-        return Ok(Report::new("bitrot", Vec::new(), None));
-    }
-    let progress = std::env::temp_dir().join(format!("everworld-bitrot-{}", std::process::id()));
-    let mut aborts = 0;
-    let rotten = loop {
-        let mut child = Command::new(std::env::current_exe()?);
-        child.args(["bitrot", "--seed", &(args.seed + aborts).to_string()]);
-        child.args(["--file-flips", &args.file_flips.to_string(), "--stride", &args.stride.to_string()]);
-        child.args(args.only.iter().flat_map(|only| ["--only", only]));
-        child.args(args.ending.iter().flat_map(|ending| ["--ending", ending]));
-        child.args(args.exhaustive.then_some("--exhaustive")).arg("--worker").arg(&progress);
-        let output = child.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        if let Some(rotten) = text.lines().next().and_then(|line| serde_json::from_str::<Rotten>(line).ok()) {
-            break rotten;
-        }
-        ensure!(output.status.code().is_none(), "the worker ended with {}: {text}", output.status);
-        aborts += 1;
-        let at = std::fs::read_to_string(&progress).unwrap_or_default();
-        eprintln!("bitrot: the process died with {} at {at}", output.status);
-        if aborts == ABORTS_MAX {
-            break Rotten::default();
-        }
-    };
-    // There is none when nothing was flipped.
-    let _ = std::fs::remove_file(&progress);
-    Ok(Report::new("bitrot", rotten.rows(args, aborts), None))
+/// What a worker is about to do, and what it has found so far.
+#[derive(Default, Serialize, Deserialize)]
+struct Progress {
+    flip: usize,
+    at: String,
+    rotten: Rotten,
 }
 
-/// Flips so far.
-static FLIPS: AtomicU64 = AtomicU64::new(0);
+/// A worker that dies this often is not started again.
+const ABORTS_MAX: u64 = 200;
+/// No flip takes so long.
+const STUCK: Duration = Duration::from_mins(3);
+const NOTES_MAX: usize = 12;
 
-/// A flip that takes longer is a hang: then the process ends itself, which counts as an abort.
-const FLIP_SECS_MAX: u64 = 120;
+/// The kinds of records that there are: all of them must be among the files. See docs/FORMAT.md.
+const KINDS: [&str; 19] = [
+    "log record kind 1",
+    "log record kind 2",
+    "log record kind 3",
+    "log record kind 4",
+    "log record kind 5",
+    "log record kind 6",
+    "log record kind 7",
+    "log record kind 8",
+    "log segment end",
+    "log segment header",
+    "log mark",
+    "server log record kind 9",
+    "server log mark",
+    "store record kind 1",
+    "store record kind 2",
+    "store record kind 3",
+    "store record kind 4",
+    "store record kind 5",
+    "store record kind 6",
+];
 
-fn end_when_it_hangs() {
-    std::thread::spawn(|| {
-        let (mut flips, mut secs) = (0, 0);
-        loop {
-            std::thread::sleep(Duration::from_secs(1));
-            let now = FLIPS.load(Relaxed);
-            secs = if now == flips { secs + 1 } else { 0 };
-            flips = now;
-            if secs > FLIP_SECS_MAX {
-                eprintln!("bitrot: it hangs");
-                std::process::abort();
-            }
+pub(crate) fn run(args: &BitrotArgs) -> Outcome {
+    if let Some(dir) = &args.worker {
+        work(args, dir)?;
+        return Ok(Report::new("bitrot", Vec::new(), None));
+    }
+    harness::count_panics();
+    let dir = std::env::temp_dir().join(format!("everworld-bitrot-{}", std::process::id()));
+    Bases::new(args.seed)?.write_to(&dir)?;
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let rotten = std::thread::scope(|scope| -> anyhow::Result<Rotten> {
+        let shares: Vec<_> = (0..jobs)
+            .map(|share| {
+                let dir = &dir;
+                scope.spawn(move || watch(args, dir, (share, jobs)))
+            })
+            .collect();
+        let mut rotten = Rotten::default();
+        for share in shares {
+            rotten.add(share.join().map_err(|_| anyhow::anyhow!("who watches a worker panicked"))??);
         }
+        Ok(rotten)
     });
+    std::fs::remove_dir_all(&dir)?;
+    Ok(Report::new("bitrot", rotten?.rows(args), None))
+}
+
+/// Has a share of the flips done by processes, one after the other when they die.
+fn watch(args: &BitrotArgs, dir: &Path, (share, shares): (usize, usize)) -> anyhow::Result<Rotten> {
+    let mut rotten = Rotten::default();
+    let mut from = 0;
+    let path = progress_path(dir, share);
+    loop {
+        let mut child = Command::new(std::env::current_exe()?);
+        child.args(["bitrot", "--seed", &args.seed.to_string(), "--stride", &args.stride.to_string()]);
+        child.args(["--file-flips", &args.file_flips.to_string(), "--from", &from.to_string()]);
+        child.args(["--share", &(share * SHARES_MAX + shares).to_string()]);
+        child.args(args.only.iter().flat_map(|only| ["--only", only]));
+        child.args(args.exhaustive.then_some("--exhaustive")).arg("--worker").arg(dir);
+        let mut child = child.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut last = (String::new(), Instant::now());
+        let mut stuck = false;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+            // It may just be writing it.
+            let now = std::fs::read_to_string(&path).unwrap_or_default();
+            if now != last.0 {
+                last = (now, Instant::now());
+            } else if last.1.elapsed() > STUCK {
+                stuck = true;
+                // It may have ended by itself.
+                let _ = child.kill();
+            }
+        };
+        let mut text = String::new();
+        child.stdout.take().context("stdout is piped")?.read_to_string(&mut text)?;
+        if let Some(found) = text.lines().next().and_then(|line| serde_json::from_str::<Rotten>(line).ok()) {
+            rotten.add(found);
+            return Ok(rotten);
+        }
+        ensure!(status.code().is_none(), "the worker ended with {status}: {text}");
+        let progress = std::fs::read_to_string(&path).unwrap_or_default();
+        let progress: Progress = serde_json::from_str(&progress).context("what the worker was doing")?;
+        rotten.add(progress.rotten);
+        rotten.stuck += u64::from(stuck);
+        rotten.aborts += u64::from(!stuck);
+        let how = if stuck { "does not come back".to_owned() } else { format!("died with {status}") };
+        rotten.note(format!("seed {}: the process {how} at {}", args.seed, progress.at));
+        from = progress.flip + 1;
+        ensure!(
+            rotten.aborts + rotten.stuck < ABORTS_MAX,
+            "the worker dies again and again: {:?}",
+            rotten.notes
+        );
+    }
+}
+
+/// More processes than any machine runs for this.
+const SHARES_MAX: usize = 1 << 16;
+
+fn progress_path(dir: &Path, share: usize) -> PathBuf {
+    dir.join(format!("progress-{share}"))
 }
 
 impl Rotten {
-    fn rows(&self, args: &BitrotArgs, aborts: u64) -> Vec<Row> {
+    fn rows(&self, args: &BitrotArgs) -> Vec<Row> {
         self.notes.iter().for_each(|note| eprintln!("bitrot: {note}"));
         let case = format!("seed {}", args.seed);
         let mut rows = vec![
@@ -140,112 +207,213 @@ impl Rotten {
             none(&case, "wrong state", self.wrong, "flips"),
             none(&case, "acknowledged and lost", self.lost, "inputs"),
             none(&case, "panics that got out", self.panics, "panics"),
-            none(&case, "aborts of the process", aborts, "aborts"),
+            none(&case, "aborts of the process", self.aborts, "aborts"),
+            none(&case, "never came back", self.stuck, "processes"),
         ];
-        for (kind, bits) in &self.kinds {
+        if args.exhaustive && args.only.is_none() {
+            for kind in KINDS {
+                let bits = self.kinds.get(kind).copied().unwrap_or(0);
+                rows.push(some(&case, &format!("every bit: {kind}"), bits, "bits"));
+            }
+        }
+        for (kind, bits) in self.kinds.iter().filter(|(kind, _)| !KINDS.contains(&kind.as_str())) {
             rows.push(some(&case, &format!("every bit: {kind}"), *bits, "bits"));
         }
         rows
     }
-}
 
-/// Flips and judges.
-pub(crate) fn work(args: &BitrotArgs, progress: Option<&Path>) -> anyhow::Result<Rotten> {
-    harness::count_panics();
-    let disk = SimDisk::default();
-    disk.keep_images_at((20..60).map(|i| i * 11));
-    let (case, _) = Trial { keeps_all: true, ..Trial::sound(args.seed, 24) }.live(&disk)?;
-    // Stopped in order, and killed.
-    let mut bases = vec![(disk.copy(), u64::MAX)];
-    if let Some((op, image)) = disk.take_images().pop() {
-        bases.push((image.cut(Cut::Issued), op));
-    }
-    // Without a snapshot every record of the log counts.
-    let bare = disk.copy();
-    bare.files()
-        .iter()
-        .filter(|path| path.extension().is_some_and(|kind| kind == "redb"))
-        .for_each(|path| bare.remove_file(path));
-    bases.push((bare, u64::MAX));
-    let mut rotten = Rotten::default();
-    for (base, until) in &bases {
-        // The whole log is told once, from the undamaged one.
-        let sound = judge(&case, base, *until, 0);
-        ensure!(sound.faults() == 0, "the undamaged world is not right: {:?}", sound.first);
-    }
-    if args.exhaustive {
-        let bare = bases.len() - 1;
-        let of = |kind: &str| if kind.starts_with("store") { 0 } else { bare };
-        for (kind, (path, range)) in records(&bases[0].0) {
-            if args.only.as_ref().is_some_and(|only| !kind.starts_with(only.as_str())) {
-                continue;
-            }
-            let (base, until) = &bases[of(&kind)];
-            for bit in (range.start * 8..range.end * 8).step_by(args.stride.max(1)) {
-                rotten.flip(&case, base, *until, (&path, bit), progress)?;
-                rotten.exhaustive += 1;
-                *rotten.kinds.entry(kind.clone()).or_default() += 1;
-            }
+    fn add(&mut self, other: Self) {
+        self.flips += other.flips;
+        self.exhaustive += other.exhaustive;
+        self.refused += other.refused;
+        self.right += other.right;
+        self.wrong += other.wrong;
+        self.lost += other.lost;
+        self.panics += other.panics;
+        self.aborts += other.aborts;
+        self.stuck += other.stuck;
+        for (kind, bits) in other.kinds {
+            *self.kinds.entry(kind).or_default() += bits;
         }
+        other.notes.into_iter().for_each(|note| self.note(note));
     }
-    let mut draws = Draws::new(args.seed, 0, 4, 0);
-    for flip in 0..args.file_flips {
-        let (base, until) = &bases[flip as usize % bases.len()];
-        let mut files = base.files();
-        files.retain(|path| args.ending.as_ref().is_none_or(|end| path.to_string_lossy().ends_with(end)));
-        if files.is_empty() {
-            continue;
-        }
-        let path = &files[draws.below(files.len() as u32) as usize];
-        let bytes = base.file(path).map_or(0, |bytes| bytes.len());
-        if bytes == 0 {
-            continue;
-        }
-        let bit = (draws.u64() % (bytes as u64 * 8)) as usize;
-        rotten.flip(&case, base, *until, (path, bit), progress)?;
-        rotten.flips += 1;
-    }
-    Ok(rotten)
-}
 
-impl Rotten {
-    fn flip(
-        &mut self,
-        case: &Case,
-        base: &SimDisk,
-        until: u64,
-        (path, bit): (&Path, usize),
-        progress: Option<&Path>,
-    ) -> anyhow::Result<()> {
-        if let Some(progress) = progress {
-            std::fs::write(progress, format!("{} bit {bit}", path.display()))?;
+    fn note(&mut self, note: String) {
+        if self.notes.len() < NOTES_MAX {
+            self.notes.push(note);
         }
-        FLIPS.fetch_add(1, Relaxed);
+    }
+
+    fn judge(&mut self, bases: &Bases, flip: &Flip) {
+        let (base, until) = &bases.disks[flip.base];
         let damaged = base.copy();
-        damaged.flip(path, bit);
-        let findings = judge(case, &damaged, until, bit as u64);
+        damaged.flip(&flip.path, flip.bit);
+        // What nobody but the server's own log tells is looked at in one case of four.
+        let draw = if flip.path.starts_with(data().join("server")) { 4 * flip.bit } else { flip.bit };
+        let findings = judge(&bases.case, &damaged, *until, draw as u64);
         self.panics += findings.panics;
         self.lost += findings.lost;
         self.wrong += u64::from(findings.contradicted + findings.differences > 0);
         self.refused += findings.refused;
         self.right += u64::from(findings.faults() == 0);
-        if findings.faults() > findings.refused && self.notes.len() < 8 {
-            self.notes.push(format!("{} bit {bit}: {}", path.display(), findings.first.join("; ")));
+        if findings.faults() > findings.refused {
+            self.note(format!("{}: {}", flip.name(), findings.first.join("; ")));
+        }
+        match &flip.kind {
+            Some(kind) => {
+                self.exhaustive += 1;
+                *self.kinds.entry(kind.clone()).or_default() += 1;
+            }
+            None => self.flips += 1,
+        }
+    }
+}
+
+/// A world, and its disks: stopped in order, killed, and without a snapshot, so that every record of the log counts.
+struct Bases {
+    case: Case,
+    disks: Vec<(SimDisk, u64)>,
+}
+
+/// What is known of them, beside their files.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    record: WorldRecord,
+    facts: Vec<(u64, Fact)>,
+    segment_bytes: u64,
+    until: Vec<u64>,
+}
+
+struct Flip {
+    base: usize,
+    path: PathBuf,
+    bit: usize,
+    /// The record that it is in, if every bit of that one is turned.
+    kind: Option<String>,
+}
+
+impl Flip {
+    fn name(&self) -> String {
+        format!("base {}, {} bit {} (byte {})", self.base, self.path.display(), self.bit, self.bit / 8)
+    }
+}
+
+impl Bases {
+    fn new(seed: u64) -> anyhow::Result<Self> {
+        let disk = SimDisk::default();
+        disk.keep_images_at((20..60).map(|i| i * 11));
+        let (case, _) = Trial { keeps_all: true, ..Trial::sound(seed, 48) }.live(&disk)?;
+        let killed = disk.take_images().pop().map(|(op, image)| (image.cut(Cut::Issued), op));
+        let stopped = disk.copy();
+        // The process then hung in the next tick.
+        case.hang(&(Arc::new(stopped.clone()) as Arc<dyn Disk>), data())?;
+        let bare = stopped.copy();
+        let snapshots =
+            bare.files().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "redb"));
+        snapshots.for_each(|path| bare.remove_file(&path));
+        let mut disks = vec![(stopped.copy(), u64::MAX), (bare, u64::MAX)];
+        disks.extend(killed);
+        let bases = Self { case, disks };
+        bases.check()?;
+        Ok(bases)
+    }
+
+    /// Undamaged they are right; and the whole log is told once, from an undamaged one.
+    fn check(&self) -> anyhow::Result<()> {
+        for (disk, until) in &self.disks {
+            let sound = judge(&self.case, disk, *until, 0);
+            ensure!(sound.faults() == 0, "the undamaged world is not right: {:?}", sound.first);
         }
         Ok(())
     }
+
+    fn write_to(&self, dir: &Path) -> anyhow::Result<()> {
+        for (i, (disk, _)) in self.disks.iter().enumerate() {
+            disk.write_to(&dir.join(format!("base-{i}")))?;
+        }
+        let Case { record, facts, segment_bytes, .. } = &self.case;
+        let until = self.disks.iter().map(|(_, until)| *until).collect();
+        let told =
+            Told { record: record.clone(), facts: facts.clone(), segment_bytes: *segment_bytes, until };
+        std::fs::write(dir.join("told"), serde_json::to_vec(&told)?)?;
+        Ok(())
+    }
+
+    fn read_from(dir: &Path) -> anyhow::Result<Self> {
+        let told: Told = serde_json::from_slice(&std::fs::read(dir.join("told"))?)?;
+        let mut disks = Vec::new();
+        for (i, until) in told.until.into_iter().enumerate() {
+            disks.push((SimDisk::read_from(&dir.join(format!("base-{i}")))?, until));
+        }
+        // Nothing was removed from its log: that tells all.
+        let case = Case::new(told.record, told.facts, BTreeMap::new(), told.segment_bytes);
+        let bases = Self { case, disks };
+        bases.check()?;
+        Ok(bases)
+    }
+
+    /// All flips, in their order; the same for the same files and arguments.
+    fn flips(&self, args: &BitrotArgs) -> Vec<Flip> {
+        let mut flips = Vec::new();
+        // Records of the log count where there are no snapshots.
+        let base_of = |kind: &str| usize::from(!kind.starts_with("store"));
+        let found = if args.exhaustive { records(&self.disks[0].0) } else { BTreeMap::new() };
+        for (kind, (path, range)) in found {
+            if args.only.as_ref().is_some_and(|only| !kind.starts_with(only.as_str())) {
+                continue;
+            }
+            for bit in (range.start * 8..range.end * 8).step_by(args.stride.max(1)) {
+                let (base, path) = (base_of(&kind), path.clone());
+                flips.push(Flip { base, path, bit, kind: Some(kind.clone()) });
+            }
+        }
+        let mut draws = Draws::new(args.seed, 0, 4, 0);
+        let files: Vec<Vec<PathBuf>> = self.disks.iter().map(|(disk, _)| disk.files()).collect();
+        for flip in 0..args.file_flips {
+            let base = flip as usize % self.disks.len();
+            let path = files[base][draws.below(files[base].len() as u32) as usize].clone();
+            let bits = self.disks[base].0.file_len(&path).unwrap_or(0) * 8;
+            let draw = draws.u64();
+            if bits > 0 {
+                flips.push(Flip { base, path, bit: (draw % bits) as usize, kind: None });
+            }
+        }
+        flips
+    }
+}
+
+/// The worker: flips and judges a share, and prints what it found.
+fn work(args: &BitrotArgs, dir: &Path) -> anyhow::Result<()> {
+    harness::count_panics();
+    let (share, shares) = (args.share / SHARES_MAX, args.share % SHARES_MAX);
+    let bases = Bases::read_from(dir)?;
+    let mut progress = Progress::default();
+    for (i, flip) in bases.flips(args).iter().enumerate() {
+        if i < args.from || i % shares != share {
+            continue;
+        }
+        (progress.flip, progress.at) = (i, flip.name());
+        std::fs::write(progress_path(dir, share), serde_json::to_vec(&progress)?)?;
+        progress.rotten.judge(&bases, flip);
+    }
+    println!("{}", serde_json::to_string(&progress.rotten)?);
+    Ok(())
 }
 
 fn judge(case: &Case, disk: &SimDisk, until: u64, draw: u64) -> Findings {
     case.judge(&(Arc::new(disk.copy()) as Arc<dyn Disk>), data(), until, draw)
 }
 
-/// The smallest record of each kind: its file and its bytes.
+/// The smallest record of each kind of the world and of the server's own log: its file and its bytes.
 fn records(disk: &SimDisk) -> BTreeMap<String, (PathBuf, Range<usize>)> {
     let mut found: BTreeMap<String, (PathBuf, Range<usize>)> = BTreeMap::new();
     for path in disk.files() {
         let bytes = disk.file(&path).unwrap_or_default();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let of_server = path.starts_with(data().join("server"));
+        if !of_server && !path.starts_with(data().join("worlds").join("churn")) {
+            continue;
+        }
+        let log = if of_server { "server log" } else { "log" };
         let is = |kind: &str| path.extension().is_some_and(|extension| extension == kind);
         let mut note = |kind: String, range: Range<usize>| {
             let smallest = found.entry(kind).or_insert((path.clone(), range.clone()));
@@ -254,35 +422,26 @@ fn records(disk: &SimDisk) -> BTreeMap<String, (PathBuf, Range<usize>)> {
             }
         };
         if is("seg") {
-            note("segment header".into(), 0..SEGMENT_HEADER_BYTES);
-            frames(&bytes)
-                .into_iter()
-                .for_each(|(kind, range)| note(format!("log record kind {kind}"), range));
+            // One that is only reserved has none.
+            if bytes.iter().take(SEGMENT_HEADER_BYTES).any(|byte| *byte != 0) {
+                note(format!("{log} segment header"), 0..SEGMENT_HEADER_BYTES);
+            }
+            for (kind, range) in frames(&bytes, SEGMENT_HEADER_BYTES) {
+                let name = if kind == 0xFF { "segment end".into() } else { format!("record kind {kind}") };
+                note(format!("{log} {name}"), range);
+            }
         } else if is("redb") {
             sealed(&bytes)
                 .into_iter()
                 .for_each(|(kind, range)| note(format!("store record kind {kind}"), range));
-        } else if bytes.len() <= 8_192 && path.parent().is_some_and(|dir| dir.ends_with("log")) {
-            note(format!("log file {name}"), 0..bytes.len());
+            if let Some(at) = bytes.windows(8).position(|bytes| bytes == b"EVRWSTO\0") {
+                note("store format".into(), at..at + 24);
+            }
+        } else if path.file_name().is_some_and(|name| name == "mark") {
+            note(format!("{log} mark"), 0..bytes.len());
         }
     }
     found
-}
-
-/// The frames of a segment: kind and bytes.
-fn frames(bytes: &[u8]) -> Vec<(u8, Range<usize>)> {
-    let mut at = SEGMENT_HEADER_BYTES;
-    let mut frames = Vec::new();
-    while let Some(header) = bytes.get(at..at + FRAME_HEADER_BYTES) {
-        let length = u32::from_le_bytes([header[16], header[17], header[18], header[19]]) as usize;
-        let end = at + FRAME_HEADER_BYTES + length.next_multiple_of(8);
-        if header[..16].iter().all(|byte| *byte == 0) || end > bytes.len() {
-            break;
-        }
-        frames.push((header[20], at..end));
-        at = end;
-    }
-    frames
 }
 
 /// What looks like records of a store in a file: kind and bytes. See docs/FORMAT.md.
@@ -310,7 +469,18 @@ fn sealed(bytes: &[u8]) -> Vec<(u8, Range<usize>)> {
 /// For the canary: some bits of the records of the log.
 pub(crate) fn some_of_the_log(seed: u64) -> anyhow::Result<Rotten> {
     let only = Some("log record".into());
-    let args =
-        BitrotArgs { exhaustive: true, file_flips: 0, seed, stride: 5, only, ending: None, worker: None };
-    work(&args, None)
+    let args = BitrotArgs {
+        exhaustive: true,
+        file_flips: 0,
+        seed,
+        stride: 5,
+        only,
+        worker: None,
+        share: 0,
+        from: 0,
+    };
+    let bases = Bases::new(seed)?;
+    let mut rotten = Rotten::default();
+    bases.flips(&args).iter().for_each(|flip| rotten.judge(&bases, flip));
+    Ok(rotten)
 }

@@ -11,6 +11,7 @@ use everworld_engine::{
 use everworld_systems::WorldRecord;
 use serde_json::{Value, json};
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     sync::{
         Arc, Mutex, Once,
@@ -121,6 +122,10 @@ pub(crate) fn text(draws: &mut Draws, bytes: usize) -> String {
 /// Panics that nobody planted and nobody guards against, in any thread of this process.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
+thread_local! {
+    static PANICS_HERE: Cell<u64> = const { Cell::new(0) };
+}
+
 /// Counts panics from now on, and prints those that are findings.
 pub(crate) fn count_panics() {
     static ONCE: Once = Once::new();
@@ -133,6 +138,7 @@ pub(crate) fn count_panics() {
             let planted = text.is_some_and(|text| text.contains(scenarios::churn::PLANTED));
             if !planted && !everworld_persistence::panic_is_guarded() {
                 PANICS.fetch_add(1, Relaxed);
+                PANICS_HERE.set(PANICS_HERE.get() + 1);
                 usual(info);
             }
         }));
@@ -142,6 +148,11 @@ pub(crate) fn count_panics() {
 /// The panics so far.
 pub(crate) fn panics() -> u64 {
     PANICS.load(Relaxed)
+}
+
+/// Those of this thread: of a recovery, but for what its log's thread and its pool do.
+pub(crate) fn panics_here() -> u64 {
+    PANICS_HERE.get()
 }
 
 /// What must never be: a row of 0 that is met, or missed.

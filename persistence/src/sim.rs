@@ -6,7 +6,13 @@
 //! that directory only; the first part of a path counts as made long ago. Nothing but tests and harnesses uses
 //! this module: a server's bytes are never here.
 
+mod bytes;
+mod region;
+
+pub use region::{REGION_BYTES, grow_past_a_region};
+
 use crate::disk::{Disk, DiskFile};
+use bytes::{Bytes, Data};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -73,6 +79,8 @@ pub enum FaultKind {
     Io,
     /// ENOSPC.
     NoSpace,
+    /// A write of half of the bytes; other operations do not fail by it.
+    Short,
 }
 
 /// Releases held syncs, also when a test fails.
@@ -119,14 +127,16 @@ struct DirState {
 
 #[derive(Clone, Default)]
 struct FileState {
-    cached: Vec<u8>,
-    durable: Vec<u8>,
+    cached: Bytes,
+    durable: Bytes,
     unsynced: Vec<Change>,
+    /// A sync has failed: what is cached may never be durable.
+    forgot: bool,
 }
 
 #[derive(Clone)]
 enum Change {
-    Write(usize, Vec<u8>),
+    Write(usize, Data),
     Length(usize),
 }
 
@@ -249,13 +259,20 @@ impl SimDisk {
     pub fn file(&self, path: &Path) -> Option<Vec<u8>> {
         let inner = self.inner.lock();
         let node = inner.find(path).ok()?;
-        inner.nodes[node].as_file().map(|file| file.cached.clone()).ok()
+        inner.nodes[node].as_file().map(|file| file.cached.to_vec()).ok()
+    }
+
+    /// How long a file is.
+    pub fn file_len(&self, path: &Path) -> Option<u64> {
+        let inner = self.inner.lock();
+        let node = inner.find(path).ok()?;
+        inner.nodes[node].as_file().map(|file| file.cached.len() as u64).ok()
     }
 
     /// Puts other bytes into a file, durably, and makes the directories above it.
     pub fn set_file(&self, path: &Path, bytes: Vec<u8>) {
         let mut inner = self.inner.lock();
-        let file = FileState { cached: bytes.clone(), durable: bytes, unsynced: Vec::new() };
+        let file = FileState::durable(bytes.into());
         if let Ok(node) = inner.find(path) {
             inner.nodes[node] = Node::File(file);
             return;
@@ -293,9 +310,12 @@ impl SimDisk {
     /// # Panics
     /// When there is no such bit.
     pub fn flip(&self, path: &Path, bit: usize) {
-        let mut bytes = self.file(path).expect("the file is there");
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        self.set_file(path, bytes);
+        let mut inner = self.inner.lock();
+        let node = inner.find(path).expect("the file is there");
+        let file = inner.nodes[node].as_file_mut().expect("it is a file");
+        let mut bytes = file.cached.clone();
+        bytes.flip(bit);
+        *file = FileState::durable(bytes);
     }
 
     /// The paths of all files.
@@ -316,6 +336,24 @@ impl SimDisk {
         paths
     }
 
+    /// All files of a real directory, durable.
+    pub fn read_from(dir: &Path) -> io::Result<Self> {
+        let disk = Self::default();
+        let mut dirs = vec![PathBuf::new()];
+        while let Some(below) = dirs.pop() {
+            for entry in std::fs::read_dir(dir.join(&below))? {
+                let entry = entry?;
+                let path = below.join(entry.file_name());
+                if entry.file_type()?.is_dir() {
+                    dirs.push(path);
+                } else {
+                    disk.set_file(&path, std::fs::read(entry.path())?);
+                }
+            }
+        }
+        Ok(disk)
+    }
+
     /// Puts all files of this disk into a real directory.
     pub fn write_to(&self, dir: &Path) -> io::Result<()> {
         for path in self.files() {
@@ -330,16 +368,21 @@ impl SimDisk {
 
     /// Begins an operation that changes something: keeps an image, counts, fails if it is time to.
     fn begin(&self) -> (MutexGuard<'_, Inner>, io::Result<()>) {
+        self.begin_as(false)
+    }
+
+    fn begin_as(&self, is_write: bool) -> (MutexGuard<'_, Inner>, io::Result<()>) {
         let mut inner = self.inner.lock();
         let number = inner.operations;
         if inner.images_at.remove(&number) {
-            let mut image = Inner { nodes: inner.nodes.clone(), ..Inner::default() };
-            image.operations = number;
-            let image = Self { inner: Arc::new(Mutex::new(image)), released: Arc::default() };
+            let image = Self { inner: Arc::new(Mutex::new(inner.image())), released: Arc::default() };
             inner.images.push((number, image));
         }
         inner.operations += 1;
-        let fails = inner.fault.filter(|fault| number == fault.at || (fault.for_good && number > fault.at));
+        let fails = inner.fault.filter(|fault| {
+            let is_time = number == fault.at || (fault.for_good && number > fault.at);
+            is_time && (is_write || fault.error != FaultKind::Short)
+        });
         let result = match fails {
             None => Ok(()),
             Some(fault) => {
@@ -347,6 +390,7 @@ impl SimDisk {
                 Err(match fault.error {
                     FaultKind::Io => io::Error::other("injected fault"),
                     FaultKind::NoSpace => io::ErrorKind::StorageFull.into(),
+                    FaultKind::Short => io::ErrorKind::WriteZero.into(),
                 })
             }
         };
@@ -368,10 +412,12 @@ impl SimDisk {
         }
         let (mut inner, synced) = self.begin();
         let file = inner.nodes[node].as_file_mut()?;
-        for change in std::mem::take(&mut file.unsynced) {
-            if synced.is_ok() {
-                change.apply(&mut file.durable);
-            }
+        let changes = std::mem::take(&mut file.unsynced);
+        match synced {
+            Err(_) => file.forgot |= !changes.is_empty(),
+            Ok(()) if file.forgot => changes.iter().for_each(|change| change.apply(&mut file.durable)),
+            Ok(()) if !changes.is_empty() => file.durable = file.cached.clone(),
+            Ok(()) => {}
         }
         synced
     }
@@ -413,6 +459,22 @@ impl Inner {
         }
     }
 
+    /// All that can still be reached, as it is now.
+    fn image(&self) -> Self {
+        let mut nodes = vec![Node::File(FileState::default()); self.nodes.len()];
+        let mut reached = BTreeSet::from([0]);
+        let mut left = vec![0];
+        while let Some(node) = left.pop() {
+            nodes[node] = self.nodes[node].clone();
+            if let Node::Dir(dir) = &self.nodes[node] {
+                let steps = dir.unsynced.iter().flatten().filter_map(|(_, node)| node.as_ref());
+                let below = dir.names.values().chain(dir.durable.values()).chain(steps);
+                left.extend(below.filter(|below| reached.insert(**below)));
+            }
+        }
+        Self { nodes, operations: self.operations, ..Self::default() }
+    }
+
     fn free(&mut self, node: usize) {
         if let Node::File(file) = &self.nodes[node] {
             let freed = file.cached.len() as u64;
@@ -424,9 +486,7 @@ impl Inner {
     fn cut_node(&self, node: usize, cut: Cut, draws: &mut Draws, left: &mut [Node]) {
         match &self.nodes[node] {
             Node::File(file) => {
-                let bytes = file.cut(cut, draws);
-                left[node] =
-                    Node::File(FileState { cached: bytes.clone(), durable: bytes, unsynced: Vec::new() });
+                left[node] = Node::File(FileState::durable(file.cut(cut, draws)));
             }
             Node::Dir(dir) => {
                 let mut names = dir.durable.clone();
@@ -476,7 +536,12 @@ impl Node {
 }
 
 impl FileState {
-    fn cut(&self, cut: Cut, draws: &mut Draws) -> Vec<u8> {
+    /// A file of which nothing can be lost.
+    fn durable(bytes: Bytes) -> Self {
+        Self { cached: bytes.clone(), durable: bytes, unsynced: Vec::new(), forgot: false }
+    }
+
+    fn cut(&self, cut: Cut, draws: &mut Draws) -> Bytes {
         match cut {
             Cut::Synced => self.durable.clone(),
             Cut::Issued => self.cached.clone(),
@@ -485,13 +550,14 @@ impl FileState {
                 for change in &self.unsynced {
                     match change {
                         Change::Write(offset, data) => {
-                            for (i, sector) in data.chunks(SECTOR_BYTES).enumerate() {
+                            for from in (0..data.len()).step_by(SECTOR_BYTES) {
                                 if draws.below(2) == 1 {
-                                    put(&mut bytes, offset + i * SECTOR_BYTES, sector);
+                                    let count = SECTOR_BYTES.min(data.len() - from);
+                                    bytes.put_part(offset + from, data, from, count);
                                 }
                             }
                         }
-                        Change::Length(length) if draws.below(2) == 1 => bytes.resize(*length, 0),
+                        Change::Length(length) if draws.below(2) == 1 => bytes.resize(*length),
                         Change::Length(_) => {}
                     }
                 }
@@ -502,10 +568,10 @@ impl FileState {
 }
 
 impl Change {
-    fn apply(&self, file: &mut Vec<u8>) {
+    fn apply(&self, file: &mut Bytes) {
         match self {
-            Self::Write(offset, bytes) => put(file, *offset, bytes),
-            Self::Length(length) => file.resize(*length, 0),
+            Self::Write(offset, data) => file.put(*offset, data),
+            Self::Length(length) => file.resize(*length),
         }
     }
 }
@@ -612,22 +678,21 @@ impl Disk for SimDisk {
 impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let inner = self.disk.begin_read()?;
-        let bytes = &inner.nodes[self.node].as_file()?.cached;
-        let range = offset as usize..offset as usize + buffer.len();
-        buffer.copy_from_slice(bytes.get(range).ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
+        let is_there = inner.nodes[self.node].as_file()?.cached.read(offset as usize, buffer);
+        if is_there { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let (mut inner, allowed) = self.disk.begin();
+        let (mut inner, allowed) = self.disk.begin_as(true);
         // A failing write gets half of its bytes through.
         let bytes = if allowed.is_ok() { bytes } else { &bytes[..bytes.len() / 2] };
         let offset = offset as usize;
         let present = inner.nodes[self.node].as_file()?.cached.len();
         inner.take_space((offset + bytes.len()).saturating_sub(present) as u64)?;
         let file = inner.nodes[self.node].as_file_mut()?;
-        put(&mut file.cached, offset, bytes);
-        file.unsynced.push(Change::Write(offset, bytes.to_vec()));
+        let data = Data::new(bytes);
+        file.cached.put(offset, &data);
+        file.unsynced.push(Change::Write(offset, data));
         allowed
     }
 
@@ -653,7 +718,7 @@ impl DiskFile for SimFile {
         let present = inner.nodes[self.node].as_file()?.cached.len() as u64;
         inner.take_space(bytes.saturating_sub(present))?;
         let file = inner.nodes[self.node].as_file_mut()?;
-        file.cached.resize(bytes as usize, 0);
+        file.cached.resize(bytes as usize);
         file.unsynced.push(Change::Length(bytes as usize));
         Ok(())
     }
@@ -696,12 +761,4 @@ fn parts(path: &Path) -> Vec<String> {
         _ => None,
     });
     named.collect()
-}
-
-fn put(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if file.len() < end {
-        file.resize(end, 0);
-    }
-    file[offset..end].copy_from_slice(bytes);
 }

@@ -2,14 +2,17 @@
 
 use super::{
     life::{DATA, Fact, quick_store},
-    reference::{self, Replayed},
+    reference::{Base, Reference, Replayed},
 };
 use crate::{harness, scenarios};
+use anyhow::Context as _;
 use everworld::{
+    Plugin,
+    catalogue::{Catalogue, Origin},
     spine::{Spine, SpineError, SpineOptions, chain},
     status::WorldStatus,
 };
-use everworld_engine::{Options, Parallel, StateHash, Tick};
+use everworld_engine::{NodeKind, Options, Parallel, StateHash, Tick, migrate_image};
 use everworld_persistence::{Disk, LogError, Record};
 use everworld_systems::WorldRecord;
 use std::{
@@ -28,6 +31,11 @@ pub(crate) struct Case {
     /// All records that the log ever had, those that were cut included.
     pub(crate) records: BTreeMap<u64, Record>,
     pub(crate) segment_bytes: u64,
+    /// What the build that brings it back is made of.
+    plugins: &'static [Plugin],
+    /// It goes on with a state of another build: what was forked off before has rows of that one.
+    was_migrated: bool,
+    reference: Reference,
     /// By the chain value at the end of a log: the same log is replayed once.
     memo: Mutex<BTreeMap<u64, Arc<Replayed>>>,
 }
@@ -45,12 +53,16 @@ pub(crate) struct Findings {
     pub(crate) acknowledged: u64,
     pub(crate) shown: u64,
     pub(crate) hashes: u64,
+    /// Worlds that were forked off and opened.
+    pub(crate) forks: u64,
     /// Those that fell short.
     pub(crate) lost: u64,
     pub(crate) contradicted: u64,
     pub(crate) differences: u64,
     pub(crate) refused: u64,
     pub(crate) panics: u64,
+    /// The codes with which a server would have refused.
+    pub(crate) exit_codes: BTreeSet<u8>,
     /// What the first ones were.
     pub(crate) first: Vec<String>,
 }
@@ -65,11 +77,13 @@ impl Findings {
         self.acknowledged += other.acknowledged;
         self.shown += other.shown;
         self.hashes += other.hashes;
+        self.forks += other.forks;
         self.lost += other.lost;
         self.contradicted += other.contradicted;
         self.differences += other.differences;
         self.refused += other.refused;
         self.panics += other.panics;
+        self.exit_codes.extend(other.exit_codes);
         self.first.extend(other.first);
         self.first.truncate(NOTES_MAX);
     }
@@ -93,18 +107,60 @@ impl Case {
         records: BTreeMap<u64, Record>,
         segment_bytes: u64,
     ) -> Self {
-        Self { record, facts, records, segment_bytes, memo: Mutex::default() }
+        Self::with_base(record, facts, records, segment_bytes, (scenarios::plugins(), None))
+    }
+
+    /// Of a world that goes on with `base`, in a build of those plugins.
+    pub(crate) fn with_base(
+        record: WorldRecord,
+        facts: Vec<(u64, Fact)>,
+        records: BTreeMap<u64, Record>,
+        segment_bytes: u64,
+        (plugins, base): (&'static [Plugin], Option<Base>),
+    ) -> Self {
+        let mut seen: BTreeMap<u32, Tick> = BTreeMap::new();
+        for (_, fact) in &facts {
+            if let Fact::Shown { branch, tick } | Fact::Hash { branch, tick, .. } = fact {
+                let newest = seen.entry(*branch).or_default();
+                *newest = (*newest).max(*tick);
+            }
+        }
+        let was_migrated = base.is_some();
+        let reference = Reference::new(record.clone(), plugins, base, seen);
+        Self {
+            record,
+            facts,
+            records,
+            segment_bytes,
+            plugins,
+            was_migrated,
+            reference,
+            memo: Mutex::default(),
+        }
     }
 
     /// Brings the world back; all facts that were known before operation `until` must hold. `data` is the data directory.
     pub(crate) fn judge(&self, disk: &Arc<dyn Disk>, data: &Path, until: u64, draw: u64) -> Findings {
+        self.judge_opened(disk, data, (until, draw), &|| {})
+    }
+
+    /// As [`Case::judge`], with `opened` called when the world is back or refused.
+    pub(crate) fn judge_opened(
+        &self,
+        disk: &Arc<dyn Disk>,
+        data: &Path,
+        (until, draw): (u64, u64),
+        opened: &dyn Fn(),
+    ) -> Findings {
         let mut findings = Findings { recoveries: 1, ..Findings::default() };
-        let before = harness::panics();
-        let judged = catch_unwind(AssertUnwindSafe(|| self.hold(disk, data, until, draw, &mut findings)));
+        let before = harness::panics_here();
+        let hold = || self.hold(disk, data, (until, draw), opened, &mut findings);
+        let judged = catch_unwind(AssertUnwindSafe(hold));
         match judged {
             Ok(Ok(())) => {}
             Ok(Err(Broken::Refused(error))) => {
                 findings.refused += 1;
+                findings.exit_codes.insert(error.exit_code());
                 findings.note(format!("refused: {}", chain(&error)));
             }
             Ok(Err(Broken::Harness(error))) => {
@@ -113,7 +169,7 @@ impl Case {
             }
             Err(_) => findings.note("a panic".into()),
         }
-        findings.panics += harness::panics() - before;
+        findings.panics += harness::panics_here() - before;
         findings
     }
 
@@ -121,8 +177,8 @@ impl Case {
         &self,
         disk: &Arc<dyn Disk>,
         data: &Path,
-        until: u64,
-        draw: u64,
+        (until, draw): (u64, u64),
+        opened: &dyn Fn(),
         findings: &mut Findings,
     ) -> Result<(), Broken> {
         // The other number of threads than the reference has.
@@ -152,7 +208,9 @@ impl Case {
                 observed.insert(live.now(), live.state_hash());
             }
         };
-        let (mut spine, mut live) = self.open(disk, data, options, &mut observe).map_err(Broken::Refused)?;
+        let back = self.open(disk, data, (&self.record, options), &mut observe);
+        opened();
+        let (mut spine, mut live) = back.map_err(Broken::Refused)?;
         findings.begun_anew += u64::from(is_new);
         findings.replays += u64::from(spine.replayed > 0);
         let told = self.told(&spine).map_err(Broken::Harness)?;
@@ -168,8 +226,7 @@ impl Case {
         }
         for (tick, hash) in &observed {
             // Of the line that was replayed, ticks before its beginning are its parent's.
-            let same = told.hashes.iter().any(|((_, known), value)| known == tick && value == hash);
-            if !same {
+            if !told.lines.keys().any(|line| told.hash(*line, *tick) == Some(*hash)) {
                 findings.differences += 1;
                 findings.note(format!("tick {tick} came by with {hash}, which no line has"));
             }
@@ -179,8 +236,9 @@ impl Case {
             findings.differences += 1;
             findings.note(format!("queued are {queued:?}, by the log {:?}", told.queued));
         }
-        for fact in known {
+        for fact in &known {
             match fact {
+                Fact::Forked { .. } => {}
                 Fact::Acknowledged { seq, mark } => {
                     findings.acknowledged += 1;
                     if told.marks.get(seq) != Some(&Some(*mark)) {
@@ -208,10 +266,62 @@ impl Case {
         // The inputs that no tick had are applied now; in some cases only, as it doubles the work.
         if draw.is_multiple_of(3) {
             let after = spine.tick_by_hand(&mut live).map(|()| live.state_hash());
-            let failed_there = told.after == StateHash::default();
-            if !failed_there && after.as_ref().ok() != Some(&told.after) {
+            let expected = self.reference.after(&told).map_err(Broken::Harness)?;
+            if expected.is_some() && after.as_ref().ok() != expected.as_ref() {
                 findings.differences += 1;
-                findings.note(format!("one tick later the hash is {after:?}, by the log {}", told.after));
+                findings.note(format!("one tick later the hash is {after:?}, by the log {expected:?}"));
+            }
+        }
+        drop(spine);
+        // In some cases only: it is as much again.
+        if draw.is_multiple_of(4) {
+            self.hold_others(disk, data, (&told, &known), findings)?;
+        }
+        Ok(())
+    }
+
+    /// The server's own log, and the worlds that were forked off: each is there with its state, or not at all.
+    fn hold_others(
+        &self,
+        disk: &Arc<dyn Disk>,
+        data: &Path,
+        (told, known): (&Replayed, &[&Fact]),
+        findings: &mut Findings,
+    ) -> Result<(), Broken> {
+        let mut catalogue = Catalogue::open(disk, data).map_err(Broken::Refused)?;
+        let reconciled = catalogue.reconcile().map_err(Broken::Refused)?;
+        let entries = catalogue.entries().clone();
+        drop(catalogue);
+        let own = entries.get(&self.record.world);
+        if own.is_none_or(|entry| entry.origin != Origin::Created) || !reconciled.missing.is_empty() {
+            findings.lost += 1;
+            findings.note(format!("the server's log has forgotten how a world began: {entries:?}"));
+        }
+        for fact in known {
+            if let Fact::Forked { name, .. } = fact
+                && !entries.contains_key(name)
+            {
+                findings.lost += 1;
+                findings.note(format!("fork {name} is gone"));
+            }
+        }
+        for (name, entry) in &entries {
+            let Origin::Forked { branch, tick, .. } = entry.origin else { continue };
+            let record = WorldRecord { world: name.clone(), ..self.record.clone() };
+            let options = harness::options(1).map_err(Broken::Harness)?;
+            let (_, live) =
+                self.open(disk, data, (&record, options), &mut |_| {}).map_err(Broken::Refused)?;
+            findings.forks += 1;
+            let expected = told.hash_on(branch, tick);
+            if expected.is_none() && self.was_migrated {
+                continue;
+            }
+            if live.now() != tick || expected != Some(live.state_hash()) {
+                findings.differences += 1;
+                let (now, hash) = (live.now(), live.state_hash());
+                findings.note(format!(
+                    "fork {name} of ({branch}, {tick}) is at {now} with {hash}, by the log {expected:?}"
+                ));
             }
         }
         Ok(())
@@ -222,7 +332,7 @@ impl Case {
         &self,
         disk: &Arc<dyn Disk>,
         data: &Path,
-        options: Options,
+        (record, options): (&WorldRecord, Options),
         observe: &mut dyn FnMut(&everworld_engine::LiveWorld),
     ) -> Result<(Spine, everworld_engine::LiveWorld), SpineError> {
         let lock = File::open("/dev/null").map_err(|source| SpineError::Io {
@@ -237,16 +347,7 @@ impl Case {
             ..SpineOptions::default()
         };
         let status = WorldStatus::default();
-        Spine::open_observed(
-            lock,
-            data,
-            &self.record,
-            scenarios::plugins(),
-            options,
-            &spine_options,
-            &status,
-            observe,
-        )
+        Spine::open_observed(lock, data, record, self.plugins, options, &spine_options, &status, observe)
     }
 
     /// The log, told a second time on two threads.
@@ -256,18 +357,41 @@ impl Case {
             return Ok(known);
         }
         let records = self.merged(spine)?;
-        let mut seen: BTreeMap<u32, Tick> = BTreeMap::new();
-        for (_, fact) in &self.facts {
-            if let Fact::Shown { branch, tick } | Fact::Hash { branch, tick, .. } = fact {
-                let newest = seen.entry(*branch).or_default();
-                *newest = (*newest).max(*tick);
-            }
-        }
-        let told = Arc::new(reference::replay(&records, &seen, 2)?);
+        let told = Arc::new(self.reference.replay(&records)?);
         if let Ok(mut memo) = self.memo.lock() {
             memo.insert(chain, told.clone());
         }
         Ok(told)
+    }
+
+    /// The state with which a world goes on that was stopped in order, in a build of those plugins, and whether it was
+    /// of an older one.
+    pub(crate) fn end(
+        &self,
+        disk: &Arc<dyn Disk>,
+        data: &Path,
+        plugins: &'static [Plugin],
+    ) -> anyhow::Result<(Base, bool)> {
+        let (spine, live) = self.open(disk, data, (&self.record, harness::options(1)?), &mut |_| {})?;
+        let goes_on = self.record.scenario.builder(plugins)?.build(harness::options(1)?)?;
+        let (image, report) = migrate_image(goes_on.registry(), live.image())?;
+        let base = Base {
+            branch: spine.history.branches().current(),
+            lsn: spine.log.durable().lsn,
+            image: Arc::new(image),
+            disabled: live.disabled().map(str::to_owned).collect(),
+        };
+        Ok((base, !report.is_identity()))
+    }
+
+    /// Lets a world that was stopped end as one does that hangs in its next tick.
+    pub(crate) fn hang(&self, disk: &Arc<dyn Disk>, data: &Path) -> anyhow::Result<()> {
+        let (spine, live) = self.open(disk, data, (&self.record, harness::options(1)?), &mut |_| {})?;
+        let mut systems = live.plan().nodes.iter().filter(|node| node.kind == NodeKind::System);
+        let system = systems.next_back().context("there is a system")?.name.clone();
+        let lsn = spine.log.append(Record::Hung { tick: live.now().next(), system }, None)?;
+        spine.log.wait_durable(lsn)?;
+        Ok(())
     }
 
     /// All records that a world has when it comes back from that disk, those that were cut before included.
@@ -276,7 +400,7 @@ impl Case {
         disk: &Arc<dyn Disk>,
         data: &Path,
     ) -> anyhow::Result<BTreeMap<u64, Record>> {
-        let (spine, _live) = self.open(disk, data, harness::options(1)?, &mut |_| {})?;
+        let (spine, _live) = self.open(disk, data, (&self.record, harness::options(1)?), &mut |_| {})?;
         self.merged(&spine)
     }
 

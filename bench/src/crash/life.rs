@@ -6,29 +6,31 @@
 use crate::harness;
 use anyhow::{Context as _, bail};
 use everworld::{
-    clock,
+    Plugin, clock,
     config::Config,
+    history,
     host::{self, Hosted, Running, Wish},
     rig::Rig,
     sequencer::{Asked, Origin},
-    spine::SpineError,
+    spine::{SpineError, SpineOptions},
     status::WorldState,
 };
 use everworld_engine::{StateHash, Tick, random::Draws};
 use everworld_persistence::{Record, StoreOptions};
 use everworld_systems::WorldRecord;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 use tokio::{runtime::Runtime, sync::oneshot};
 
 /// Something that somebody outside knows now.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Fact {
     /// An input is durable.
     Acknowledged { seq: u64, mark: u64 },
@@ -36,6 +38,8 @@ pub(crate) enum Fact {
     Shown { branch: u32, tick: Tick },
     /// The hash of a tick was published.
     Hash { branch: u32, tick: Tick, hash: StateHash },
+    /// A world was forked off.
+    Forked { name: String },
 }
 
 /// Takes down what is known outside, with the time at which it became known.
@@ -46,7 +50,7 @@ pub(crate) trait Teller {
 }
 
 /// What a life is to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Script {
     /// Steps, with every kind of step among them.
     pub(crate) steps: u32,
@@ -58,6 +62,22 @@ pub(crate) struct Script {
     pub(crate) first_mark: u64,
     /// The first record that the log has.
     pub(crate) first_lsn: u64,
+    /// What the build is made of.
+    pub(crate) plugins: &'static [Plugin],
+    /// Whether time makes leaps, so that epochs roll and old ones go.
+    pub(crate) ages: bool,
+    /// No rewind goes behind that tick: another build computed what is before.
+    pub(crate) rewind_min: Tick,
+}
+
+impl Script {
+    /// A script of so many steps, for a world's first life.
+    pub(crate) fn first(steps: u32, bytes_max: u32) -> Self {
+        let plugins = crate::scenarios::plugins();
+        let (first_mark, first_lsn, rewind_min) = (1, 1, Tick(0));
+        let (failures, ages) = (true, true);
+        Self { steps, bytes_max, failures, first_mark, first_lsn, plugins, ages, rewind_min }
+    }
 }
 
 /// The kinds of steps.
@@ -72,15 +92,36 @@ pub(crate) enum Step {
     WaitForTicks,
     PauseStepResume,
     Rewind,
+    Fork,
     BreakInput,
     BreakSystem,
     MakeOld,
     Rate,
 }
 
+impl Step {
+    /// Each once.
+    pub(crate) const ALL: [Self; 14] = [
+        Self::Deliver,
+        Self::DeliverLater,
+        Self::DeliverLarge,
+        Self::Settle,
+        Self::Repeat,
+        Self::WaitForAcks,
+        Self::WaitForTicks,
+        Self::PauseStepResume,
+        Self::Rewind,
+        Self::Fork,
+        Self::BreakInput,
+        Self::BreakSystem,
+        Self::MakeOld,
+        Self::Rate,
+    ];
+}
+
 /// All of them, the usual ones more often.
 const DECK: [Step; 24] = [
-    Step::Deliver,
+    Step::Fork,
     Step::Deliver,
     Step::Deliver,
     Step::Deliver,
@@ -144,8 +185,13 @@ pub(crate) fn quick_store() -> StoreOptions {
     }
 }
 
+/// The same, but nothing is ever removed: the whole log can be read.
+pub(crate) fn keeping_store() -> StoreOptions {
+    StoreOptions { dense_secs: u64::MAX, keep_secs: u64::MAX, ..quick_store() }
+}
+
 /// The configuration of a host of the harness.
-pub(crate) fn config(data: &Path, segment_bytes: u64) -> Arc<Config> {
+pub(crate) fn config(data: &Path, segment_bytes: u64) -> Config {
     let mut config = Config::default();
     config.data.dir = data.into();
     config.tick.rate_hz = 1_000.0;
@@ -159,13 +205,13 @@ pub(crate) fn config(data: &Path, segment_bytes: u64) -> Arc<Config> {
     config.inputs.idempotency_keys_max = 8;
     // The operations on the disk are counted.
     config.verify.enabled = false;
-    Arc::new(config)
+    config
 }
 
 /// Runs a world by the script, to an orderly end or to the failure of its disk.
 pub(crate) fn live(
     rig: Rig,
-    config: &Arc<Config>,
+    config: Config,
     record: &WorldRecord,
     script: Script,
     draws: &mut Draws,
@@ -173,13 +219,22 @@ pub(crate) fn live(
 ) -> anyhow::Result<Lived> {
     // The harness uses a directory once: there is nothing to lock.
     let lock = File::open("/dev/null")?;
-    let hosted =
-        match host::start_rigged(rig, config, lock, record.clone(), crate::scenarios::plugins(), false) {
-            Ok(hosted) => hosted,
-            Err(error) => return Ok(Lived::failed(error, script)),
-        };
+    let fork_options = SpineOptions {
+        disk: rig.disk.clone(),
+        segment_bytes: config.log.segment_bytes,
+        store: rig.store.clone().unwrap_or_default(),
+        ..SpineOptions::default()
+    };
+    let data = config.data.dir.clone();
+    let config = Arc::new(config);
+    let hosted = match host::start_rigged(rig, &config, lock, record.clone(), script.plugins, false) {
+        Ok(hosted) => hosted,
+        Err(error) => return Ok(Lived::failed(error, script)),
+    };
     let mut life = Life {
         hosted,
+        data,
+        fork_options,
         draws,
         teller,
         waiting: Vec::new(),
@@ -200,12 +255,15 @@ pub(crate) fn live(
 impl Lived {
     fn failed(error: SpineError, script: Script) -> Self {
         let next_mark = script.first_mark;
-        Self { ended: Err(error), steps: BTreeMap::new(), records: BTreeMap::new(), snapshots: 0, next_mark }
+        let (steps, records) = (BTreeMap::new(), BTreeMap::new());
+        Self { ended: Err(error), steps, records, snapshots: 0, next_mark }
     }
 }
 
 struct Life<'a> {
     hosted: Hosted,
+    data: PathBuf,
+    fork_options: SpineOptions,
     draws: &'a mut Draws,
     teller: &'a mut dyn Teller,
     waiting: Vec<(u64, u64, oneshot::Receiver<Result<(), Arc<everworld_persistence::LogError>>>)>,
@@ -221,7 +279,7 @@ struct Life<'a> {
     over: Option<Result<(), SpineError>>,
 }
 
-fn origin() -> Origin {
+pub(super) fn origin() -> Origin {
     Origin { principal: "harness".into(), request_id: String::new() }
 }
 
@@ -295,8 +353,10 @@ impl Life<'_> {
             Step::Rewind => {
                 let now = self.hosted.handle.status.tick().0;
                 let back = u64::from(self.draws.below(12));
-                self.ask(Wish::Rewind(Tick(now.saturating_sub(back))))
+                let to = Tick(now.saturating_sub(back));
+                Ok(to >= self.script.rewind_min && self.ask(Wish::Rewind(to))?)
             }
+            Step::Fork => self.fork(),
             Step::BreakInput | Step::BreakSystem if !self.script.failures => Ok(false),
             Step::BreakInput => Ok(self.submit("break", &json!({"what": "input"}), None, None)?.is_some()),
             Step::BreakSystem => {
@@ -304,6 +364,7 @@ impl Life<'_> {
                 let done = self.steps.get(&Step::BreakSystem).copied().unwrap_or(0) > 0;
                 Ok(!done && self.submit("break", &json!({"what": "system"}), None, None)?.is_some())
             }
+            Step::MakeOld if !self.script.ages => Ok(false),
             Step::MakeOld => {
                 clock::shift_unix_millis(u64::from(300 + self.draws.below(900)) * 1_000);
                 self.wait_for_ticks()
@@ -327,6 +388,24 @@ impl Life<'_> {
             self.keys.push((key, mark, seq));
         }
         Ok(seq.is_some())
+    }
+
+    /// Another world of a tick that was shown. Once a life: there is enough to look at.
+    fn fork(&mut self) -> anyhow::Result<bool> {
+        let status = &self.hosted.handle.status;
+        let back = u64::from(self.draws.below(6));
+        let place = (status.branch(), Tick(status.tick().0.saturating_sub(back).max(1)));
+        if self.steps.get(&Step::Fork).copied().unwrap_or(0) > 0 || place.1 < self.script.rewind_min {
+            return Ok(false);
+        }
+        let name = format!("fork-{}", self.next_mark);
+        let (history, options) = (self.running()?.history.clone(), harness::options(1)?);
+        // As the API does it: refused where it is not kept, and while the disk fails.
+        let forked = history::fork(&history, &self.data, place, &name, &options, &self.fork_options);
+        if forked.is_ok() {
+            self.teller.tell(Fact::Forked { name });
+        }
+        Ok(forked.is_ok())
     }
 
     /// Sends an input again that was sent before: its number must be the same, or it is refused.

@@ -4,31 +4,41 @@
 //! each image disks are made as a crash could leave them, and each of those is brought back and held against what was
 //! known outside at that moment (D1, D2, D3). Some hundred real processes are killed beside that.
 
+mod gated;
 mod hook;
 mod judge;
 mod life;
 mod real;
 mod reference;
+mod region;
+mod scarce;
+mod small;
 mod trial;
 
+pub(crate) use gated::{power_fails_after_acknowledgements, power_fails_at_a_seal};
+pub(crate) use hook::frames;
 pub(crate) use judge::{Case, Findings, data};
 pub(crate) use real::{ChildArgs, child};
-pub(crate) use trial::{Trial, lying};
+pub(crate) use scarce::{Scarcity, full_disk, no_room_for_snapshots};
+pub(crate) use trial::Trial;
 
 use crate::{
     Outcome, harness,
     harness::{none, some},
     report::{Report, Row},
+    scenarios,
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Args;
 use everworld::rig::Rig;
-use everworld_engine::random::Draws;
+use everworld_engine::{Tick, random::Draws};
 use everworld_persistence::{
-    Disk,
+    Control, Disk, Record,
     sim::{Cut, SimDisk},
 };
-use life::{Fact, Lived, Script, Step, Teller};
+pub(crate) use life::Fact;
+use life::{Lived, Script, Step, Teller};
+use reference::Base;
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -52,6 +62,12 @@ pub(crate) struct CrashArgs {
     /// Of the kills, so many of real processes; 0 is by the number of kills, 500 from 10,000 on
     #[arg(long, default_value_t = 0)]
     real: u64,
+    /// Rounds of some seconds on a slow disk
+    #[arg(long, default_value_t = 2)]
+    slow_rounds: u32,
+    /// Leave out the world whose file is past a redb region: it takes some hundred MiB and seconds
+    #[arg(long)]
+    no_region: bool,
     /// What the scripts and the images are drawn from
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -115,6 +131,9 @@ struct Total {
     records: u64,
     snapshots: u64,
     steps: BTreeMap<Step, u64>,
+    kinds: BTreeMap<&'static str, u64>,
+    /// Worlds that an older build began.
+    migrations: u64,
     kills: Findings,
     cuts: Findings,
     doubles: Findings,
@@ -124,7 +143,6 @@ struct Total {
 pub(crate) fn run(args: &CrashArgs) -> Outcome {
     harness::count_panics();
     let real = if args.real > 0 { args.real } else { (args.kill / 20).min(500) }.min(args.kill);
-    let kills = real::kill(real, args.seed, args.keep.as_deref())?;
     let wanted = Wanted {
         kill: AtomicU64::new(args.kill - real),
         power_loss: AtomicU64::new(args.power_loss),
@@ -133,7 +151,13 @@ pub(crate) fn run(args: &CrashArgs) -> Outcome {
     let total = Mutex::new(Total::default());
     let next_life = AtomicU64::new(0);
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| -> anyhow::Result<()> {
+    // Lives wait for their disks, real processes wait to be killed: one more than there are cores.
+    let (kills, slow, region) = std::thread::scope(|scope| -> anyhow::Result<_> {
+        let others = scope.spawn(|| -> anyhow::Result<_> {
+            let region = (!args.no_region).then(|| region::past_region(args.seed)).transpose()?;
+            let slow = scarce::slow_disk(args.slow_rounds)?;
+            Ok((real::kill(real, args.seed, args.keep.as_deref())?, slow, region))
+        });
         let workers: Vec<_> = (0..jobs)
             .map(|_| {
                 scope.spawn(|| -> anyhow::Result<()> {
@@ -148,10 +172,25 @@ pub(crate) fn run(args: &CrashArgs) -> Outcome {
         for worker in workers {
             worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??;
         }
-        Ok(())
+        others.join().map_err(|_| anyhow::anyhow!("a worker panicked"))?
     })?;
     let total = total.into_inner().map_err(|_| anyhow::anyhow!("a worker panicked"))?;
-    Ok(Report::new("crash", rows(args, &total, &kills), None))
+    let mut rows = rows(args, &total, &kills);
+    let case = "syncs of 500 ms";
+    rows.extend([
+        some(case, "inputs taken", slow.taken, "inputs"),
+        some(case, "inputs refused", slow.refused, "inputs"),
+        some(case, "ticks computed", slow.ticks, "ticks"),
+        none(case, "ticks that waited for a sync", slow.held_up, "ticks"),
+    ]);
+    rows.extend(findings_rows(case, &slow.findings));
+    if let Some(region) = region {
+        let case = "past a redb region";
+        rows.push(Row::plain(case, "file", (region.file_bytes >> 20) as f64, "MiB"));
+        rows.push(some(case, "images", region.images, "images"));
+        rows.extend(findings_rows(case, &region.findings));
+    }
+    Ok(Report::new("crash", rows, None))
 }
 
 fn rows(args: &CrashArgs, total: &Total, kills: &real::Kills) -> Vec<Row> {
@@ -163,9 +202,27 @@ fn rows(args: &CrashArgs, total: &Total, kills: &real::Kills) -> Vec<Row> {
         some(&case, "snapshots", total.snapshots, "snapshots"),
         some(&case, "crashes at first start", total.first_start, "images"),
     ];
-    for (step, count) in &total.steps {
-        rows.push(some(&case, &format!("{step:?}"), *count, "steps"));
+    for step in Step::ALL {
+        let count = total.steps.get(&step).copied().unwrap_or(0);
+        rows.push(some(&case, &format!("{step:?}"), count, "steps"));
     }
+    for (kind, count) in &total.kinds {
+        // Few lives have no room for what is seldom.
+        let row = if total.lives < 16 {
+            Row::plain(&case, kind, *count as f64, "times")
+        } else {
+            some(&case, kind, *count, "times")
+        };
+        rows.push(row);
+    }
+    rows.push(some(&case, "brought along from an older build", total.migrations, "worlds"));
+    rows.push(some(
+        &case,
+        "forks opened",
+        total.kills.forks + total.cuts.forks + total.doubles.forks,
+        "worlds",
+    ));
+    rows.push(none(&case, "panics of any thread", harness::panics(), "panics"));
     if kills.findings.recoveries > 0 {
         let case = format!("kill -9, {case}");
         rows.push(some(&case, "at counted operations", kills.at_operations, "processes"));
@@ -198,11 +255,13 @@ pub(crate) fn findings_rows(case: &str, findings: &Findings) -> Vec<Row> {
     ]
 }
 
-/// A world with up to three lives, each beginning with what a crash left of the one before.
+/// A world with up to three lives, each beginning with what a crash left of the one before; or, of one that an older build
+/// began, with what that one left in order.
 fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total>) -> anyhow::Result<()> {
     let mut draws = Draws::new(args.seed, number, 0, 0);
     // One in eight has inputs of up to 1 MiB, and segments that hold them.
     let large = number % 8 == 7;
+    let of_an_older_build = number % 4 == 1;
     let (segment_bytes, bytes_max) = if large { (4 << 20, 1 << 20) } else { (64 << 10, 12_000) };
     let record =
         harness::record("churn", u64::from(20 + draws.below(120)), 1 + u64::from(draws.below(1_000)))?;
@@ -210,22 +269,26 @@ fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total
     let mut facts: Vec<(u64, Fact)> = Vec::new();
     let mut records = BTreeMap::new();
     let mut next_mark = 1;
+    let mut base: Option<Base> = None;
     for life in 0..3 {
+        let older = of_an_older_build && life == 0;
+        let plugins = if older { scenarios::plugins_before() } else { scenarios::plugins() };
         let images = if large { IMAGES_PER_LIFE / 8 } else { IMAGES_PER_LIFE };
-        plan_images(&disk, &mut draws, images, life == 0);
+        plan_images(&disk, &mut draws, images, life == 0 || (of_an_older_build && life == 1));
         let script = Script {
-            steps: 24 * (2 + draws.below(3)),
-            bytes_max,
             failures: life == 0,
             first_mark: next_mark,
             first_lsn: records.last_key_value().map_or(1, |(lsn, _): (&u64, _)| lsn + 1),
+            plugins,
+            rewind_min: base.as_ref().map_or(Tick(0), |base| base.image.tick),
+            ..Script::first(24 * (2 + draws.below(3)), bytes_max)
         };
         // What was known in former lives is known from the beginning.
         facts.iter_mut().for_each(|(op, _)| *op = 0);
         let mut teller = Counting { disk: &disk, facts };
         let rig = Rig { disk: Arc::new(disk.clone()), store: Some(life::quick_store()), ..Rig::default() };
         let config = life::config(judge::data(), segment_bytes);
-        let lived = life::live(rig, &config, &record, script, &mut draws, &mut teller)?;
+        let lived = life::live(rig, config, &record, script, &mut draws, &mut teller)?;
         facts = teller.facts;
         next_mark = lived.next_mark;
         // Who is stopped while it comes back from a failed tick has not failed.
@@ -235,10 +298,26 @@ fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total
         records.extend(lived.records.clone());
         count(total, &lived, &disk);
         let images = disk.take_images();
-        let case = Case::new(record.clone(), facts.clone(), records.clone(), segment_bytes);
+        let build = (plugins, base.clone());
+        let case = Case::with_base(record.clone(), facts.clone(), records.clone(), segment_bytes, build);
         judge_images(args, &case, &images, life == 0, wanted, total, &mut draws)?;
         if wanted.is_done() || images.is_empty() {
             return Ok(());
+        }
+        if older {
+            disk = disk.copy();
+            let left: Arc<dyn Disk> = Arc::new(disk.copy());
+            let (state, was_older) = case.end(&left, judge::data(), scenarios::plugins())?;
+            ensure!(was_older, "the state is of this build already");
+            // What another build showed is told by rows that this one does not have.
+            facts.retain(|(_, fact)| matches!(fact, Fact::Acknowledged { .. } | Fact::Shown { .. }));
+            // Bringing it back may have written.
+            records.retain(|lsn, _| *lsn <= state.lsn);
+            base = Some(state);
+            if let Ok(mut total) = total.lock() {
+                total.migrations += 1;
+            }
+            continue;
         }
         // The next life begins where this one could have ended.
         let (op, image) = &images[draws.below(images.len() as u32) as usize];
@@ -266,6 +345,46 @@ fn count(total: &Mutex<Total>, lived: &Lived, disk: &SimDisk) {
     for (step, count) in &lived.steps {
         *total.steps.entry(*step).or_default() += count;
     }
+    for (kind, count) in kinds(lived, disk) {
+        *total.kinds.entry(kind).or_default() += count;
+    }
+}
+
+/// What has happened in a life beside its steps, by what it left.
+fn kinds(lived: &Lived, disk: &SimDisk) -> [(&'static str, u64); 9] {
+    let records =
+        |is: &dyn Fn(&Record) -> bool| lived.records.values().filter(|record| is(record)).count() as u64;
+    let controls = |is: &dyn Fn(&Control) -> bool| {
+        records(&|record| matches!(record, Record::Control { control, .. } if is(control)))
+    };
+    let dir = judge::data().join("worlds").join("churn");
+    let numbers = |below: &str, prefix: &str| -> Vec<u64> {
+        let files = disk.files();
+        let names = files.iter().filter(|path| path.parent() == Some(&dir.join(below)));
+        let names = names.filter_map(|path| path.file_stem()?.to_str()?.strip_prefix(prefix)?.parse().ok());
+        names.collect()
+    };
+    let epochs = numbers("", "epoch-");
+    let begun = epochs.iter().max().copied().unwrap_or(0);
+    let first_segment = numbers("log", "").into_iter().min().unwrap_or(1);
+    let large = |input: &everworld_persistence::InputRecord| input.payload.len() > 64 << 10;
+    [
+        ("epochs begun", begun),
+        ("epochs removed", begun.saturating_sub(epochs.len() as u64)),
+        ("log segments removed", first_segment.saturating_sub(1)),
+        ("new lines of history", controls(&|control| matches!(control, Control::Branch { .. }))),
+        ("systems quarantined", controls(&|control| matches!(control, Control::Quarantine { .. }))),
+        ("inputs skipped", controls(&|control| matches!(control, Control::Skip { .. }))),
+        (
+            "inputs for later ticks",
+            records(&|record| matches!(record, Record::Input(input) if input.at_tick.is_some())),
+        ),
+        ("inputs over 64 KiB", records(&|record| matches!(record, Record::Input(input) if large(input)))),
+        (
+            "inputs under 64 B",
+            records(&|record| matches!(record, Record::Input(input) if input.payload.len() < 64)),
+        ),
+    ]
 }
 
 /// Draws the operations before which the disk is kept: the first ones of a world all, then further and further apart.

@@ -2,7 +2,7 @@
 //! files, half by this process at a random time. What a child told before it died is what was known outside.
 
 use super::{
-    hook::HookDisk,
+    hook::{HookDisk, Verdict},
     judge::{Case, Findings},
     life::{self, Fact, Script, Teller},
 };
@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use everworld::rig::Rig;
 use everworld_engine::{StateHash, Tick, random::Draws};
-use everworld_persistence::{Disk, RealDisk, Record, StoreOptions};
+use everworld_persistence::{Disk, RealDisk, Record};
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
@@ -158,6 +158,7 @@ impl Teller for Lines {
             Fact::Acknowledged { seq, mark } => format!("A {seq} {mark} .\n"),
             Fact::Shown { branch, tick } => format!("S {branch} {tick} .\n"),
             Fact::Hash { branch, tick, hash } => format!("H {branch} {tick} {hash} .\n"),
+            Fact::Forked { name } => format!("F {name} .\n"),
         };
         print_line(&line);
     }
@@ -177,6 +178,7 @@ fn parse(line: &str) -> Option<Fact> {
     let number = |at: usize| words.get(at)?.parse::<u64>().ok();
     match *words.as_slice() {
         ["A", _, _, "."] => Some(Fact::Acknowledged { seq: number(1)?, mark: number(2)? }),
+        ["F", name, "."] => Some(Fact::Forked { name: name.to_owned() }),
         ["S", _, _, "."] => Some(Fact::Shown { branch: number(1)? as u32, tick: Tick(number(2)?) }),
         ["H", _, _, hash, "."] => {
             let hash = StateHash(u64::from_str_radix(hash, 16).ok()?);
@@ -198,24 +200,19 @@ pub(crate) fn child(args: &ChildArgs) -> anyhow::Result<()> {
             let _ = rustix::process::kill_process(own, rustix::process::Signal::KILL);
             std::thread::sleep(PATIENCE);
         }
-        true
+        Verdict::Do
     });
     let rig = Rig {
         disk: Arc::new(disk),
         // The parent wants to read the whole log.
-        store: Some(StoreOptions { dense_secs: u64::MAX, keep_secs: u64::MAX, ..life::quick_store() }),
-        show_unsealed: false,
+        store: Some(life::keeping_store()),
+        ..Rig::default()
     };
-    let script = Script {
-        steps: 200,
-        bytes_max: 12_000,
-        failures: args.life == 0,
-        first_mark: args.first_mark,
-        first_lsn: 1,
-    };
+    let script =
+        Script { failures: args.life == 0, first_mark: args.first_mark, ..Script::first(200, 12_000) };
     let mut draws = Draws::new(args.seed, args.life, 6, 0);
     let config = life::config(&args.data, SEGMENT_BYTES);
-    let lived = life::live(rig, &config, &record(args.seed)?, script, &mut draws, &mut Lines)?;
+    let lived = life::live(rig, config, &record(args.seed)?, script, &mut draws, &mut Lines)?;
     match lived.ended.err().filter(|error| error.exit_code() != 0) {
         Some(error) => Err(error.into()),
         None if harness::panics() > 0 => anyhow::bail!("there were {} panics", harness::panics()),

@@ -2,11 +2,14 @@
 //! columns that come and go, timers, chance, sums, slow columns, inputs of any size, and failures when asked for.
 
 use everworld::{Plugin, Scenario, ScenarioError};
-use everworld_engine::{fold::FixedSum, input::InputWorld, prelude::*, slow_component};
+use everworld_engine::{Column, Migration, fold::FixedSum, input::InputWorld, prelude::*, slow_component};
 use serde::{Deserialize, Serialize};
 
 /// The plugin.
 pub(crate) const PLUGIN: Plugin = Plugin { name: "churn", scenario: SCENARIO, build };
+
+/// The same of the build before: a column has another version.
+pub(crate) const PLUGIN_BEFORE: Plugin = Plugin { name: "churn", scenario: SCENARIO, build: build_older };
 
 const SCENARIO: &str = "name = 'churn'\nplugin = 'churn'\nseed = 1\npopulation = 100\ndt_secs = 1.0";
 
@@ -25,6 +28,10 @@ component! {
 component! {
     /// Who was hit last, by whom.
     pub(crate) struct Wounded("wounded", version 1) { by: Uid }
+}
+component! {
+    /// What comes and goes without a reason. The build before had it under another name, and not since when.
+    pub(crate) struct Luck("luck", version 2) { since: u64, value: u64 }
 }
 slow_component! {
     /// What was delivered to someone.
@@ -139,6 +146,35 @@ fn wound(effects: Effects, timers: Timers, mut rows: Rows<(&'static Uid, &'stati
     });
 }
 
+fn hope(random: Random, time: Res<TickTime>, mut rows: Rows<(&'static Uid, Write<Luck>)>) {
+    rows.for_each(|(uids, mut lucks)| {
+        for i in 0..uids.len() {
+            if random.of(uids[i]).below(8) == 0 {
+                let luck = lucks.row_mut(i);
+                *luck = Luck { value: luck.value.wrapping_mul(31).wrapping_add(1), since: time.tick.0 };
+            }
+        }
+    });
+}
+
+/// What the build before this one had in the place of `Luck`.
+mod older {
+    use super::{Random, Rows, Uid, Write, component};
+
+    component! {
+        /// What comes and goes without a reason.
+        pub(crate) struct Luck("luck", version 1) { points: u64 }
+    }
+
+    pub(super) fn hope(random: Random, mut rows: Rows<(&'static Uid, Write<Luck>)>) {
+        rows.for_each(|(uids, mut lucks)| {
+            for i in 0..uids.len() {
+                lucks.row_mut(i).points += u64::from(random.of(uids[i]).below(3));
+            }
+        });
+    }
+}
+
 /// Letters grow and shrink.
 fn answer(time: Res<TickTime>, mut letters: Query<(&Uid, &mut Letter)>) {
     for (uid, mut letter) in &mut letters {
@@ -239,6 +275,30 @@ impl Input for Break {
 
 #[expect(clippy::unnecessary_wraps, reason = "what every plugin returns")]
 fn build(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
+    ground(world);
+    world.column::<Luck>().system(system(hope));
+    world.migrate(Migration::from("luck", 1).rename("points", "value").default("since", 7));
+    settle_first(world, scenario, Luck::default());
+    Ok(())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "what every plugin returns")]
+fn build_older(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
+    ground(world);
+    world.column::<older::Luck>().system(system(older::hope));
+    settle_first(world, scenario, older::Luck::default());
+    Ok(())
+}
+
+fn settle_first<T: Column + Default>(world: &mut WorldBuilder, scenario: &Scenario, luck: T) {
+    let population = scenario.population;
+    world.setup(move |world| {
+        let energy = |i| Energy { value: i as f32 / population as f32, bites: 0 };
+        world.spawn_many((0..population).map(|i| (energy(i), Target::default(), luck)));
+    });
+}
+
+fn ground(world: &mut WorldBuilder) {
     world.column::<Energy>().column::<Target>().column::<Tired>().column::<Wounded>().slow_column::<Letter>();
     world.resource(Total::default()).resource(Received::default()).resource(Cracks::default());
     world.input::<Deliver>().input::<Settle>().input::<Break>();
@@ -253,12 +313,4 @@ fn build(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioEr
         .system(system(answer))
         .system(system(crack))
         .system(system(add_up).after(breed));
-    let population = scenario.population;
-    world.setup(move |world| {
-        world.spawn_many(
-            (0..population)
-                .map(|i| (Energy { value: i as f32 / population as f32, bites: 0 }, Target::default())),
-        );
-    });
-    Ok(())
 }

@@ -13,3 +13,8 @@ pub(crate) fn plugins() -> &'static [Plugin] {
     static ALL: std::sync::OnceLock<Vec<Plugin>> = std::sync::OnceLock::new();
     ALL.get_or_init(|| everworld::PLUGINS.iter().copied().chain([churn::PLUGIN]).collect())
 }
+
+/// What the build before this one knew of.
+pub(crate) fn plugins_before() -> &'static [Plugin] {
+    &[churn::PLUGIN_BEFORE]
+}

@@ -1,0 +1,218 @@
+//! Disks that are slow, or full: the world goes on, inputs are refused, and nothing that was acknowledged is lost.
+
+use super::{
+    hook::{HookDisk, Verdict},
+    judge::Findings,
+    life::Fact,
+    small::{PATIENCE, Small, judge_all},
+};
+use anyhow::{Context as _, ensure};
+use everworld::{config::Config, sequencer::Submitted};
+use everworld_engine::Tick;
+use everworld_persistence::{
+    Disk,
+    sim::{Cut, SimDisk},
+};
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+/// What became of a world on such a disk.
+#[derive(Default)]
+pub(crate) struct Scarcity {
+    /// Inputs that were taken, and those that were refused (503).
+    pub(crate) taken: u64,
+    pub(crate) refused: u64,
+    /// Ticks that were computed meanwhile, and those that took as long as a sync.
+    pub(crate) ticks: u64,
+    pub(crate) held_up: u64,
+    /// Operations that the disk refused.
+    pub(crate) fired: u64,
+    pub(crate) findings: Findings,
+}
+
+/// Inputs on their way.
+#[derive(Default)]
+struct Sent {
+    next_mark: u64,
+    waiting: Vec<(u64, Submitted)>,
+    facts: Vec<(u64, Fact)>,
+}
+
+impl Sent {
+    /// True when it was taken.
+    fn send(&mut self, small: &Small, bytes: usize) -> anyhow::Result<bool> {
+        let Some(submitted) = small.try_submit(self.next_mark + 1, bytes)? else { return Ok(false) };
+        self.next_mark += 1;
+        self.waiting.push((self.next_mark, submitted));
+        Ok(true)
+    }
+
+    /// Takes down what is acknowledged.
+    fn look(&mut self) {
+        let Self { waiting, facts, .. } = self;
+        waiting.retain_mut(|(mark, submitted)| match submitted.durable.try_recv() {
+            Ok(Ok(())) => {
+                facts.push((0, Fact::Acknowledged { seq: submitted.seq, mark: *mark }));
+                false
+            }
+            Ok(Err(_)) => false,
+            Err(_) => true,
+        });
+    }
+
+    fn all_acknowledged(&mut self, small: &Small) -> anyhow::Result<()> {
+        small.until("all inputs are acknowledged", |_| {
+            self.look();
+            self.waiting.is_empty()
+        })
+    }
+}
+
+const SLOW_SYNC: Duration = Duration::from_millis(500);
+
+/// Syncs take half a second: ticks do not wait for them, queues fill, then inputs are refused.
+pub(crate) fn slow_disk(rounds: u32) -> anyhow::Result<Scarcity> {
+    let disk = SimDisk::default();
+    let small = Small::start(Arc::new(disk.clone()), false, |config: &mut Config| {
+        config.log.queue_len_max = 256;
+        config.tick.rate_hz = 200.0;
+    })?;
+    let mut scarcity = Scarcity::default();
+    let mut sent = Sent::default();
+    let mut images = Vec::new();
+    disk.set_sync_delay(SLOW_SYNC);
+    for _ in 0..rounds {
+        let (before, end) = (small.computed(), Instant::now() + 3 * SLOW_SYNC);
+        while Instant::now() < end {
+            if sent.send(&small, 100)? {
+                scarcity.taken += 1;
+            } else {
+                scarcity.refused += 1;
+            }
+            sent.look();
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        scarcity.ticks += small.computed().0 - before.0;
+        let long = |nanos| u128::from(nanos) >= SLOW_SYNC.as_nanos() * 9 / 10;
+        let ticks = small.status().recent_ticks(before);
+        scarcity.held_up += ticks.iter().filter(|times| long(times.total_nanos)).count() as u64;
+        let mut facts = sent.facts.clone();
+        facts.extend(small.seen()?);
+        images.push((disk.cut(Cut::Synced), facts));
+    }
+    disk.set_sync_delay(Duration::ZERO);
+    sent.all_acknowledged(&small)?;
+    images.push((disk.cut(Cut::Synced), sent.facts));
+    judge_each(small, images, &mut scarcity)?;
+    Ok(scarcity)
+}
+
+/// The disk is full: the log reserves no more, inputs are refused; when there is room again, they are taken.
+pub(crate) fn full_disk() -> anyhow::Result<Scarcity> {
+    let disk = SimDisk::default();
+    let small = Small::start(Arc::new(disk.clone()), false, |config: &mut Config| {
+        config.tick.rate_hz = 200.0;
+    })?;
+    let mut scarcity = Scarcity::default();
+    let mut sent = Sent::default();
+    disk.set_space_left(Some(0));
+    let patience = Instant::now() + PATIENCE;
+    let mut full_at = None;
+    // For some time after the first refusal.
+    while full_at.is_none_or(|at: (Tick, Instant)| at.1.elapsed() < Duration::from_millis(700)) {
+        ensure!(Instant::now() < patience, "the disk does not run full");
+        if sent.send(&small, 2_000)? {
+            scarcity.taken += 1;
+        } else {
+            scarcity.refused += 1;
+            full_at.get_or_insert_with(|| (small.computed(), Instant::now()));
+        }
+        sent.look();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (full_at, _) = full_at.context("it ran full")?;
+    scarcity.ticks = small.computed().0 - full_at.0;
+    ensure!(small.running()?.mirror.peek().is_some(), "the world cannot be read");
+    let mut facts = sent.facts.clone();
+    facts.extend(small.seen()?);
+    let mut images = vec![(disk.cut(Cut::Synced), facts)];
+    disk.set_space_left(None);
+    let before = small.shown();
+    let mut taken = false;
+    small.until("inputs are taken again", |small| {
+        taken = taken || sent.send(small, 2_000).unwrap_or(false);
+        taken
+    })?;
+    sent.all_acknowledged(&small)?;
+    small.until("ticks are shown again", |small| small.shown() > before)?;
+    images.push((disk.cut(Cut::Synced), sent.facts));
+    judge_each(small, images, &mut scarcity)?;
+    Ok(scarcity)
+}
+
+/// There is no room for snapshots: they fail, with longer and longer pauses; the log has everything, the world goes on.
+pub(crate) fn no_room_for_snapshots() -> anyhow::Result<Scarcity> {
+    let disk = SimDisk::default();
+    let (is_full, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (full, count) = (is_full.clone(), refused.clone());
+    let is_store =
+        |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("epoch-"));
+    let around = HookDisk::new(Arc::new(disk.clone()), move |path, _| {
+        if full.load(Relaxed) && is_store(path) {
+            count.fetch_add(1, Relaxed);
+            return Verdict::Fail(io::ErrorKind::StorageFull);
+        }
+        Verdict::Do
+    });
+    let around: Arc<dyn Disk> = Arc::new(around);
+    let small = Small::start(around, false, |config: &mut Config| config.tick.rate_hz = 200.0)?;
+    let mut scarcity = Scarcity::default();
+    let mut sent = Sent::default();
+    small.until("there is a snapshot", |small| small.status().last_snapshot() > Tick(0))?;
+    is_full.store(true, Relaxed);
+    small.until("a snapshot fails", |_| refused.load(Relaxed) > 0)?;
+    let (before, failed) = (small.computed(), refused.load(Relaxed));
+    let end = Instant::now() + Duration::from_millis(700);
+    while Instant::now() < end {
+        if sent.send(&small, 500)? {
+            scarcity.taken += 1;
+        } else {
+            scarcity.refused += 1;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    scarcity.ticks = small.computed().0 - before.0;
+    // A second passes before the next try: it is not tried again and again.
+    ensure!(refused.load(Relaxed) - failed < 40, "a failed snapshot is tried again at once");
+    sent.all_acknowledged(&small)?;
+    let mut facts = sent.facts.clone();
+    facts.extend(small.seen()?);
+    let mut images = vec![(disk.cut(Cut::Synced), facts)];
+    is_full.store(false, Relaxed);
+    let last = small.status().last_snapshot();
+    small.until("snapshots are written again", |small| small.status().last_snapshot() > last)?;
+    images.push((disk.cut(Cut::Synced), sent.facts));
+    scarcity.fired = refused.load(Relaxed);
+    judge_each(small, images, &mut scarcity)?;
+    Ok(scarcity)
+}
+
+/// Stops the world, and brings back what each image has; all facts that come with it must hold.
+fn judge_each(
+    small: Small,
+    images: Vec<(SimDisk, Vec<(u64, Fact)>)>,
+    scarcity: &mut Scarcity,
+) -> anyhow::Result<()> {
+    let record = small.stop()?;
+    for (image, facts) in images {
+        scarcity.findings.add(judge_all(record.clone(), facts, &[image])?);
+    }
+    Ok(())
+}
