@@ -151,6 +151,8 @@ mod tests {
             verify.pause_secs = 10.0              # default
             verify.ticks_max = 200                # default
             verify.memory_bytes_max = 536870912   # default
+            scrub.mb_per_sec = 4.0                # default
+            scrub.every_secs = 3600.0             # default
             mirror.period_millis = 0              # default
             snapshot.period_millis = 0            # default
             snapshot.dense_secs = 600             # default
