@@ -48,7 +48,8 @@ impl World {
         config.log.checkpoint_ticks = 1;
         set(&mut config);
         let lock = spine::lock(data).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let hosted = host::start_on(disk, &Arc::new(config), lock, record(name), PLUGINS, false).unwrap();
         let world = Self { hosted, runtime };
         world.until("it is there", |world| {
