@@ -282,13 +282,11 @@ impl Work {
         // With a snapshot at its end, a mismatch can be looked into.
         let known: Vec<Tick> = snapshots.iter().map(|meta| meta.tick).filter(fresh).collect();
         let end = known.iter().copied().filter(|tick| *tick <= limit).max();
-        let end = match end.or_else(|| known.into_iter().min()) {
-            Some(end) => Some(end),
-            None => {
-                let after = begin.tick.max(self.from.1);
-                self.history.checkpoint_up_to(timeline.told.begin.lsn + 1, branch, (after, limit))?
-            }
-        };
+        let mut end = end.or_else(|| known.into_iter().min());
+        if end.is_none() {
+            let after = begin.tick.max(self.from.1);
+            end = self.history.checkpoint_up_to(timeline.told.begin.lsn + 1, branch, (after, limit))?;
+        }
         let Some(end) = end.filter(|_| !timeline.migrated) else { return Ok(Outcome::Nothing) };
         self.replay(live, timeline, branch, end, &snapshots)
     }
