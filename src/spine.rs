@@ -220,10 +220,7 @@ pub enum SpineError {
         world: String,
     },
     /// The server's own log cannot be used.
-    #[error(
-        "could not use the server's own log, which lists the worlds; with the directory \"server\" moved aside it is \
-         made again of the worlds that are there"
-    )]
+    #[error("could not use the server's own log, which lists the worlds{}", make_again(source))]
     Catalogue {
         /// What is wrong with it.
         #[source]
@@ -258,6 +255,14 @@ pub enum SpineError {
         /// What was tried.
         detail: String,
     },
+}
+
+/// What helps where a catalogue is damaged, and not just out of reach.
+fn make_again(error: &LogError) -> &'static str {
+    match error {
+        LogError::Io { .. } => "",
+        _ => "; with the directory \"server\" moved aside it is made again of the worlds that are there",
+    }
 }
 
 impl SpineError {

@@ -15,7 +15,7 @@ use crate::{
     spine::{self, SpineOptions},
     worlds::{copy_dir, sync},
 };
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::Args;
 use everworld_persistence::{Disk, RealDisk};
 use everworld_systems::Plugin;
@@ -63,11 +63,13 @@ pub(super) fn backup(args: &BackupArgs, plugins: &'static [Plugin]) -> Result<()
         if !data.join("LOCK").exists() && worlds.is_empty() {
             return Err(exit::usage(&format!("--data: there is no world in \"{}\"", data.display())));
         }
-        let _lock = spine::lock(data).map_err(|error| match error.exit_code() {
-            75 => {
-                Failed::new(75, anyhow!("{error}: a server is running, ask it with --url instead of --data"))
-            }
-            _ => error.into(),
+        // Only read: also where nothing can be written.
+        let _lock = lock_if_there(data).map_err(|failed| match failed.code {
+            75 => Failed::new(
+                75,
+                failed.error.context("a server is running: ask it with --url instead of --data"),
+            ),
+            _ => failed,
         })?;
         fs::create_dir_all(&args.to)
             .with_context(|| format!("could not create \"{}\"", args.to.display()))?;

@@ -180,7 +180,11 @@ impl Remote {
 /// What a server refused, with the exit code that the same refusal has here.
 fn problem(status: u16, answer: &Value) -> Failed {
     let detail = answer["detail"].as_str().unwrap_or("no reason was given");
+    let faults = answer["errors"].as_array().into_iter().flatten();
+    let faults = faults.filter_map(|fault| Some((fault["pointer"].as_str()?, fault["detail"].as_str()?)));
+    let faults: Vec<String> = faults.map(|(pointer, detail)| format!("{pointer}: {detail}")).collect();
     match status {
+        422 if !faults.is_empty() => exit::usage(&faults.join("; ")),
         400 | 404 | 422 => exit::usage(detail),
         _ => Failed::new(1, anyhow!("the server answers {status}: {detail}")),
     }

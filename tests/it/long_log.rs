@@ -83,6 +83,7 @@ impl DiskFile for CountedFile {
 
 const TICKS: u64 = 600;
 const INPUT_BYTES: usize = 16 << 10;
+const SEGMENT_BYTES: u64 = 128 << 10;
 
 /// An input of a kind that the world refuses: it leaves the state as it is, but for its number.
 fn input(seq: u64) -> InputEnvelope {
@@ -91,10 +92,13 @@ fn input(seq: u64) -> InputEnvelope {
 
 /// A world with one snapshot, of tick 0, and an input in each tick after it; the hashes of its ticks.
 fn write(data: &Path, record: &WorldRecord) -> BTreeMap<u64, StateHash> {
-    worlds::Durable::open(data, record, PLUGINS, options(1)).unwrap().close().unwrap();
+    let kept = SpineOptions { segment_bytes: SEGMENT_BYTES, ..SpineOptions::default() };
+    let (mut spine, mut live) = Spine::open(data, record, PLUGINS, options(1), &kept).unwrap();
+    spine.close(&mut live).unwrap();
+    drop(spine);
     let dir = data.join("worlds/town/log");
     let log_options = LogOptions {
-        segment_bytes: 128 << 10,
+        segment_bytes: SEGMENT_BYTES,
         ..LogOptions::new(spine::world_id("town"), spine::build_id())
     };
     let (mut log, _) = Log::open(Arc::new(RealDisk), &dir, &log_options).unwrap();

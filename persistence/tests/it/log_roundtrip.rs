@@ -152,7 +152,7 @@ fn the_report_names_the_builds() {
     small_log(&disk);
     let (_, report) = open(&disk).unwrap();
     assert_eq!(report.builds, [BUILD, [9; 16]]);
-    assert_eq!((report.first_lsn, report.records, report.durable.lsn), (1, 14, 14));
+    assert_eq!((report.first_lsn, report.records, report.durable.lsn), (1, 15, 15));
 }
 
 #[test]
