@@ -117,8 +117,10 @@ fn d3_a_damaged_store_means_an_older_keyframe_or_a_longer_replay() {
         flip(&store, good.len() * part / 24);
         check(&format!("a flip at {part}/24"));
     }
+    // redb takes space ahead, and leaves what it has freed: to lose only that does no harm.
+    let used = good.iter().rposition(|byte| *byte != 0).unwrap();
     for (what, bytes) in
-        [("empty", &good[..0]), ("cut", &good[..good.len() / 2]), ("text", b"not a store".as_slice())]
+        [("empty", &good[..0]), ("cut", &good[..used / 16]), ("text", b"not a store".as_slice())]
     {
         put(bytes);
         let log = check(what);

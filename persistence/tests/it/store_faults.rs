@@ -367,7 +367,7 @@ fn scrubbing_finds_damage_and_a_new_epoch_begins() {
     let good = disk.file(old).unwrap();
     let mut found = 0;
     let used = (0..good.len()).filter(|at| good[*at] != 0);
-    for at in used.step_by(61) {
+    for at in used.step_by(31) {
         disk.flip(old, at * 8 + at % 8);
         let scrubbed = store.scrub(&mut |_| true);
         assert!(!scrubbed.in_use);
