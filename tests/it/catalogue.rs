@@ -174,9 +174,8 @@ fn a_backup_holds_the_catalogue_and_the_worlds_that_are_not_hosted() {
     };
     let server = Server::start(data.path(), &[]);
     let tick = server.until(|server| server.get("/v1/status").1["tick"].as_u64().filter(|tick| *tick > 20));
-    let fork = json!({"at_tick": tick, "name": "other"}).to_string();
-    assert_eq!(server.post("/v1/worlds/town/fork", &fork).0, 200);
     let url = format!("http://{}", server.address);
+    run(&["fork", "--url", &url, "--at", &tick.to_string(), "--name", "other"], 0);
     run(&["backup", "--url", &url, "--to", &place("live")], 0);
     assert_eq!(server.terminate().0.code(), Some(0));
     run(&["backup", "--data", path, "--to", &place("stopped")], 0);
