@@ -227,7 +227,7 @@ impl Sequencer {
         let done = Box::new(move |result: Result<_, Arc<LogError>>| settle.settle(result.map(|_| ())));
         // Before the record has its place: so this is before it, also when it is durable itself and waits on.
         let before = self.log.durable();
-        let lsn = self.log.append(record, Some(done)).map_err(|error| match error {
+        let lsn = self.log.append_leaving_room(record, Some(done)).map_err(|error| match error {
             LogError::QueueFull { .. } | LogError::NoSpace { .. } => AdmitError::Busy(error.to_string()),
             LogError::RecordTooLarge { .. } => AdmitError::Invalid(vec![Fault::new("", error.to_string())]),
             other => AdmitError::Unavailable(other.to_string()),

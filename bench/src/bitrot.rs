@@ -308,8 +308,12 @@ impl Bases {
         // The process then hung in the next tick.
         case.hang(&(Arc::new(stopped.clone()) as Arc<dyn Disk>), data())?;
         let bare = stopped.copy();
-        let snapshots =
-            bare.files().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "redb"));
+        // A fork has no other beginning than its snapshot.
+        let is_snapshot = |path: &PathBuf| {
+            path.extension().is_some_and(|kind| kind == "redb")
+                && path.parent().is_some_and(|dir| dir.ends_with("churn"))
+        };
+        let snapshots = bare.files().into_iter().filter(is_snapshot);
         snapshots.for_each(|path| bare.remove_file(&path));
         let mut disks = vec![(stopped.copy(), u64::MAX), (bare, u64::MAX)];
         disks.extend(killed);
@@ -473,7 +477,7 @@ pub(crate) fn some_of_the_log(seed: u64) -> anyhow::Result<Rotten> {
         exhaustive: true,
         file_flips: 0,
         seed,
-        stride: 5,
+        stride: 29,
         only,
         worker: None,
         share: 0,

@@ -375,8 +375,10 @@ impl Case {
         let (spine, live) = self.open(disk, data, (&self.record, harness::options(1)?), &mut |_| {})?;
         let goes_on = self.record.scenario.builder(plugins)?.build(harness::options(1)?)?;
         let (image, report) = migrate_image(goes_on.registry(), live.image())?;
+        let branches = spine.history.branches();
         let base = Base {
-            branch: spine.history.branches().current(),
+            branch: branches.current(),
+            floor: branches.floor(branches.current()),
             lsn: spine.log.durable().lsn,
             image: Arc::new(image),
             disabled: live.disabled().map(str::to_owned).collect(),

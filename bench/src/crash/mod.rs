@@ -142,7 +142,8 @@ struct Total {
 
 pub(crate) fn run(args: &CrashArgs) -> Outcome {
     harness::count_panics();
-    let real = if args.real > 0 { args.real } else { (args.kill / 20).min(500) }.min(args.kill);
+    // Both kinds of them.
+    let real = if args.real > 0 { args.real.max(2) } else { (args.kill / 20).min(500) }.min(args.kill);
     let wanted = Wanted {
         kill: AtomicU64::new(args.kill - real),
         power_loss: AtomicU64::new(args.power_loss),
@@ -260,9 +261,9 @@ pub(crate) fn findings_rows(case: &str, findings: &Findings) -> Vec<Row> {
 fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total>) -> anyhow::Result<()> {
     let mut draws = Draws::new(args.seed, number, 0, 0);
     // One in eight has inputs of up to 1 MiB, and segments that hold them.
-    let large = number % 8 == 7;
+    let large = number % 8 == 2;
     let of_an_older_build = number % 4 == 1;
-    let (segment_bytes, bytes_max) = if large { (4 << 20, 1 << 20) } else { (64 << 10, 12_000) };
+    let (segment_bytes, bytes_max) = if large { (4 << 20, 1 << 20) } else { (64 << 10, 40_000) };
     let record =
         harness::record("churn", u64::from(20 + draws.below(120)), 1 + u64::from(draws.below(1_000)))?;
     let mut disk = SimDisk::default();

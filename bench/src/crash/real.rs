@@ -90,7 +90,7 @@ fn one_world(
         if kills.at_operations + kills.at_times >= count {
             return Ok(());
         }
-        let at_operation = draws.below(2) == 0;
+        let at_operation = kills.at_operations <= kills.at_times;
         let mut child = Command::new(std::env::current_exe()?);
         child.args(["crash-child", "--seed", &seed.to_string(), "--life", &life.to_string()]);
         child.args(["--first-mark", &first_mark.to_string(), "--data"]).arg(data);

@@ -37,6 +37,8 @@ pub(crate) struct Base {
     pub(crate) branch: u32,
     /// The last record that it holds, but for inputs that no tick has taken.
     pub(crate) lsn: u64,
+    /// The last input that belongs to older lines.
+    pub(crate) floor: u64,
     pub(crate) image: Arc<Image>,
     /// Systems that are left out.
     pub(crate) disabled: Vec<String>,
@@ -244,7 +246,7 @@ impl Reference {
         let mut first = Line::default();
         if let Some(base) = &self.base {
             current = base.branch;
-            (first.from, first.horizon) = (base.image.tick, base.image.tick);
+            (first.from, first.horizon, first.floor) = (base.image.tick, base.image.tick, base.floor);
         }
         let mut lines = BTreeMap::from([(current, first)]);
         for (lsn, record) in records {

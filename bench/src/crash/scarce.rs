@@ -81,7 +81,8 @@ const SLOW_SYNC: Duration = Duration::from_millis(500);
 pub(crate) fn slow_disk(rounds: u32) -> anyhow::Result<Scarcity> {
     let disk = SimDisk::default();
     let small = Small::start(Arc::new(disk.clone()), false, |config: &mut Config| {
-        config.log.queue_len_max = 256;
+        config.log.queue_len_max = 2_048;
+        config.log.segment_bytes = 4 << 20;
         config.tick.rate_hz = 200.0;
     })?;
     let mut scarcity = Scarcity::default();
@@ -91,13 +92,14 @@ pub(crate) fn slow_disk(rounds: u32) -> anyhow::Result<Scarcity> {
     for _ in 0..rounds {
         let (before, end) = (small.computed(), Instant::now() + 3 * SLOW_SYNC);
         while Instant::now() < end {
+            // As quick as they are taken; who is refused comes again later.
             if sent.send(&small, 100)? {
                 scarcity.taken += 1;
             } else {
                 scarcity.refused += 1;
+                sent.look();
+                std::thread::sleep(Duration::from_millis(1));
             }
-            sent.look();
-            std::thread::sleep(Duration::from_micros(200));
         }
         scarcity.ticks += small.computed().0 - before.0;
         let long = |nanos| u128::from(nanos) >= SLOW_SYNC.as_nanos() * 9 / 10;

@@ -130,7 +130,17 @@ impl LogHandle {
     /// # Errors
     /// The record was not taken, and `done` is not called.
     pub fn append(&self, record: Record, done: Option<LogDone>) -> Result<u64, LogError> {
-        self.owner.shared.append(&[record.encode()], done)
+        self.owner.shared.append(&[record.encode()], done, self.owner.shared.queue_len_max)
+    }
+
+    /// As [`LogHandle::append`], for what can come again later: refused while less than an eighth of the queue is free,
+    /// which is left to the records of who must not wait (T1).
+    ///
+    /// # Errors
+    /// As of [`LogHandle::append`].
+    pub fn append_leaving_room(&self, record: Record, done: Option<LogDone>) -> Result<u64, LogError> {
+        let queue_len_max = self.owner.shared.queue_len_max;
+        self.owner.shared.append(&[record.encode()], done, queue_len_max - queue_len_max / 8)
     }
 
     /// Takes records so that no other comes between them, all or none; returns their lsns. `done` is called once,
@@ -144,7 +154,7 @@ impl LogHandle {
         done: Option<LogDone>,
     ) -> Result<RangeInclusive<u64>, LogError> {
         let records: Vec<Encoded> = records.iter().map(Record::encode).collect();
-        let last = self.owner.shared.append(&records, done)?;
+        let last = self.owner.shared.append(&records, done, self.owner.shared.queue_len_max)?;
         Ok(last + 1 - records.len() as u64..=last)
     }
 
@@ -253,7 +263,12 @@ impl Drop for Owner {
 }
 
 impl Shared {
-    fn append(&self, records: &[Encoded], done: Option<LogDone>) -> Result<u64, LogError> {
+    fn append(
+        &self,
+        records: &[Encoded],
+        done: Option<LogDone>,
+        queue_len_max: usize,
+    ) -> Result<u64, LogError> {
         let mut state = self.state.lock();
         if let Some(error) = &state.failed {
             return Err(LogError::Failed(error.clone()));
@@ -262,8 +277,8 @@ impl Shared {
             return Err(LogError::Closed);
         }
         let waiting = (state.tail.cursor.last.lsn - state.tail.durable.lsn) as usize;
-        if waiting + records.len() > self.queue_len_max {
-            return Err(LogError::QueueFull { queue_len_max: self.queue_len_max });
+        if waiting + records.len() > queue_len_max {
+            return Err(LogError::QueueFull { queue_len_max });
         }
         let placed = state.tail.place(records);
         match placed {

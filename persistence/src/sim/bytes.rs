@@ -5,14 +5,17 @@
 use std::sync::Arc;
 
 const PAGE_BYTES: usize = 4096;
+/// Pages that are shared as one, so that a copy of a large file costs little, too.
+const BLOCK_PAGES: usize = 64;
 
 type Page = Arc<[u8; PAGE_BYTES]>;
+type Block = Arc<[Option<Page>; BLOCK_PAGES]>;
 
 #[derive(Clone, Default)]
 pub(super) struct Bytes {
     len: usize,
     /// Bytes behind the end are zero.
-    pages: Vec<Option<Page>>,
+    blocks: Vec<Option<Block>>,
 }
 
 /// What is to be written: zeros cost nothing.
@@ -46,13 +49,34 @@ impl Bytes {
 
     pub fn resize(&mut self, len: usize) {
         if len < self.len {
-            self.pages.truncate(len.div_ceil(PAGE_BYTES));
-            if let Some(Some(page)) = self.pages.get_mut(len / PAGE_BYTES) {
-                Arc::make_mut(page)[len % PAGE_BYTES..].fill(0);
+            let pages = len.div_ceil(PAGE_BYTES);
+            if let Some(page) = self.page_mut(len / PAGE_BYTES) {
+                page[len % PAGE_BYTES..].fill(0);
+            }
+            if let Some(Some(block)) = self.blocks.get_mut(pages / BLOCK_PAGES) {
+                Arc::make_mut(block)[pages % BLOCK_PAGES..].fill(None);
             }
         }
-        self.pages.resize(len.div_ceil(PAGE_BYTES), None);
+        self.blocks.resize(len.div_ceil(PAGE_BYTES * BLOCK_PAGES), None);
         self.len = len;
+    }
+
+    fn page(&self, page: usize) -> Option<&[u8; PAGE_BYTES]> {
+        self.blocks.get(page / BLOCK_PAGES)?.as_ref()?[page % BLOCK_PAGES].as_deref()
+    }
+
+    /// The page, if it is not all zeros.
+    fn page_mut(&mut self, page: usize) -> Option<&mut [u8; PAGE_BYTES]> {
+        let block = self.blocks.get_mut(page / BLOCK_PAGES)?.as_mut()?;
+        block[page % BLOCK_PAGES].as_ref()?;
+        Arc::make_mut(block)[page % BLOCK_PAGES].as_mut().map(Arc::make_mut)
+    }
+
+    /// The place of a page of the file.
+    fn slot(&mut self, page: usize) -> &mut Option<Page> {
+        let block =
+            self.blocks[page / BLOCK_PAGES].get_or_insert_with(|| Arc::new([const { None }; BLOCK_PAGES]));
+        &mut Arc::make_mut(block)[page % BLOCK_PAGES]
     }
 
     /// Writes at that offset, behind the end too.
@@ -69,16 +93,15 @@ impl Bytes {
         while done < count {
             let start = (offset + done) % PAGE_BYTES;
             let part = (PAGE_BYTES - start).min(count - done);
-            let page = &mut self.pages[(offset + done) / PAGE_BYTES];
+            let page = (offset + done) / PAGE_BYTES;
             match data {
-                Data::Zeros(_) if part == PAGE_BYTES => *page = None,
                 Data::Zeros(_) => {
-                    if let Some(page) = page {
-                        Arc::make_mut(page)[start..start + part].fill(0);
+                    if let Some(page) = self.page_mut(page) {
+                        page[start..start + part].fill(0);
                     }
                 }
                 Data::Bytes(bytes) => {
-                    let page = page.get_or_insert_with(|| Arc::new([0; PAGE_BYTES]));
+                    let page = self.slot(page).get_or_insert_with(|| Arc::new([0; PAGE_BYTES]));
                     let bytes = &bytes[from + done..from + done + part];
                     Arc::make_mut(page)[start..start + part].copy_from_slice(bytes);
                 }
@@ -97,7 +120,7 @@ impl Bytes {
             let start = (offset + done) % PAGE_BYTES;
             let part = (PAGE_BYTES - start).min(buffer.len() - done);
             let into = &mut buffer[done..done + part];
-            match &self.pages[(offset + done) / PAGE_BYTES] {
+            match self.page((offset + done) / PAGE_BYTES) {
                 Some(page) => into.copy_from_slice(&page[start..start + part]),
                 None => into.fill(0),
             }
@@ -116,7 +139,7 @@ impl Bytes {
     /// When there is no such bit.
     pub fn flip(&mut self, bit: usize) {
         assert!(bit / 8 < self.len, "the file has that bit");
-        let page = self.pages[bit / 8 / PAGE_BYTES].get_or_insert_with(|| Arc::new([0; PAGE_BYTES]));
+        let page = self.slot(bit / 8 / PAGE_BYTES).get_or_insert_with(|| Arc::new([0; PAGE_BYTES]));
         Arc::make_mut(page)[bit / 8 % PAGE_BYTES] ^= 1 << (bit % 8);
     }
 }

@@ -128,6 +128,22 @@ fn the_queue_has_a_bound() {
     assert_eq!(log.append(input(3, 1), None).unwrap(), 4);
 }
 
+/// T1: who can come again leaves room for who must not wait.
+#[test]
+fn room_is_left_for_who_must_not_wait() {
+    let disk = SimDisk::default();
+    let log = start(&disk, 16);
+    let held_syncs = disk.hold_syncs();
+    let taken = (0..16).take_while(|seq| log.append_leaving_room(input(*seq, 1), None).is_ok()).count();
+    assert_eq!(taken, 14);
+    log.append(input(14, 1), None).unwrap();
+    log.append(input(15, 1), None).unwrap();
+    assert!(matches!(log.append(input(16, 1), None), Err(LogError::QueueFull { queue_len_max: 16 })));
+    drop(held_syncs);
+    log.wait_durable(16).unwrap();
+    log.append_leaving_room(input(16, 1), None).unwrap();
+}
+
 /// D6: a failed sync reaches everybody who waits and everybody who comes.
 #[test]
 fn a_failed_sync_reaches_all() {
