@@ -12,7 +12,7 @@ pub use query::Query;
 pub use verify::{Mismatch, Verified, VerifyOptions};
 
 use crate::{
-    history::{History, Timeline},
+    history::{Branches, History, Timeline},
     spine::{SpineError, chain, hex},
 };
 use everworld_engine::{
@@ -100,8 +100,8 @@ pub type Wanted = Arc<dyn Fn() -> bool + Send + Sync>;
 pub struct Questions {
     /// Its past.
     pub history: History,
-    /// Its newest tick that may be seen.
-    pub newest: Tick,
+    /// Its newest tick that may be seen, with its line of history.
+    pub newest: (u32, Tick),
     /// How ticks are computed again.
     pub options: Options,
     /// Asked between two ticks.
@@ -116,7 +116,7 @@ const HISTORY_SNAPSHOTS_MAX: usize = 256;
 impl Questions {
     /// The line and the tick that are meant.
     pub fn place(&self, at: At) -> Result<(u32, Tick), AskError> {
-        let branches = self.history.branches();
+        let branches = self.lines();
         let current = branches.current();
         let branch = at.branch.unwrap_or(current);
         let known: BTreeSet<u32> = branches.0.iter().map(|info| info.branch).chain([0]).collect();
@@ -128,19 +128,26 @@ impl Questions {
                 self.history.world
             )));
         }
-        let tick = at.tick.unwrap_or(if branch == current { self.newest } else { Tick(u64::MAX) });
+        let tick = at.tick.unwrap_or(if branch == current { self.newest.1 } else { Tick(u64::MAX) });
         let tick = if tick == Tick(u64::MAX) { self.end_of(branch)? } else { tick };
-        if branch == current && tick > self.newest {
-            return Err(self.not_yet(branch, tick, self.newest));
+        if branch == current && tick > self.newest.1 {
+            return Err(self.not_yet(branch, tick, self.newest.1));
         }
         Ok((branch, tick))
     }
 
+    /// The lines of history up to that of the newest tick: a rewind may have begun another one meanwhile.
+    pub(crate) fn lines(&self) -> Branches {
+        let mut branches = self.history.branches();
+        branches.0.retain(|info| info.branch <= self.newest.0);
+        branches
+    }
+
     /// The last tick of a line that was left.
     fn end_of(&self, branch: u32) -> Result<Tick, AskError> {
-        let branches = self.history.branches();
+        let branches = self.lines();
         let left = branches.0.iter().position(|info| info.branch == branch).map_or(0, |at| at + 1);
-        let Some(next) = branches.0.get(left) else { return Ok(self.newest) };
+        let Some(next) = branches.0.get(left) else { return Ok(self.newest.1) };
         // Any snapshot of the time before it was left tells.
         let (_, timeline, _) = self.begin(branch, next.tick)?;
         Ok(timeline.ends.get(&branch).copied().unwrap_or(next.tick))
@@ -244,7 +251,7 @@ impl Questions {
 
     /// The lines of history.
     pub fn branches(&self) -> Value {
-        let branches = self.history.branches();
+        let branches = self.lines();
         let current = branches.current();
         let mut items = vec![json!({"branch": 0, "parent": null, "from_tick": 0, "current": current == 0})];
         items.extend(branches.0.iter().map(|info| {
@@ -253,7 +260,7 @@ impl Questions {
                 "floor_seq": info.floor_seq, "current": info.branch == current,
             })
         }));
-        json!({"world": self.history.world, "current": current, "tick": self.newest, "items": items})
+        json!({"world": self.history.world, "current": current, "tick": self.newest.1, "items": items})
     }
 
     /// One entity over time: at the kept snapshots, or at each tick at which it became another.

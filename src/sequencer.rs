@@ -92,12 +92,33 @@ pub enum AdmitError {
     Unavailable(String),
 }
 
+/// How many inputs a world takes (L1).
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// That wait for a tick, at the most.
+    pub pending_max: usize,
+    /// That one tick takes, at the most.
+    pub tick_max: usize,
+}
+
+/// Where a sequencer goes on.
+pub struct Begin {
+    /// The numbers after the last input and the last control record in the log.
+    pub next: (u64, u64),
+    /// The inputs in it that no tick has taken.
+    pub queued: Vec<Logged>,
+    /// Those that wait in the state for their own tick.
+    pub pending: Vec<u64>,
+    /// What is known of idempotency keys.
+    pub ledger: Ledger,
+}
+
 /// Admits inputs of one world.
 pub struct Sequencer {
     log: LogHandle,
     registry: Arc<Registry>,
     status: Arc<WorldStatus>,
-    pending_max: usize,
+    limits: Limits,
     closed: AtomicBool,
     admitted: AtomicU64,
     deduplicated: AtomicU64,
@@ -111,7 +132,7 @@ struct Inner {
     next_control: u64,
     queue: VecDeque<Queued>,
     waiters: BTreeMap<u64, Vec<oneshot::Sender<Applied>>>,
-    /// What rewinds of this life left to former branches: no outcome comes for them.
+    /// Of these no outcome comes any more: they came before this life, or a rewind left them to a former branch.
     left: Vec<RangeInclusive<u64>>,
     ledger: Ledger,
 }
@@ -135,25 +156,29 @@ pub struct Position {
 }
 
 impl Sequencer {
-    /// Goes on after the last number in the log, with the inputs that no tick has taken yet.
+    /// Goes on where the log says.
     pub fn new(
         log: LogHandle,
         registry: Arc<Registry>,
         status: Arc<WorldStatus>,
-        (next_seq, next_control): (u64, u64),
-        queued: Vec<Logged>,
-        ledger: Ledger,
-        pending_max: usize,
+        begin: Begin,
+        limits: Limits,
     ) -> Self {
-        let pending = AtomicUsize::new(0);
+        let Begin { next: (next_seq, next_control), queued, pending: awaited, ledger } = begin;
+        let pending = AtomicUsize::new(awaited.len());
+        let mut awaited: Vec<u64> =
+            queued.iter().map(|logged| logged.input.seq).chain(awaited).chain([next_seq]).collect();
+        awaited.sort_unstable();
+        let mut before = 0;
+        let between = awaited.into_iter().map(|seq| std::mem::replace(&mut before, seq) + 1..=seq - 1);
+        let left = between.filter(|left| !left.is_empty()).collect();
         // Whoever opened the log knows better what is before these.
         let before = DurablePoint::default();
         let queue = queued.into_iter().map(|logged| Queued { before, input: logged.input }).collect();
-        let inner =
-            Inner { next_seq, next_control, queue, waiters: BTreeMap::new(), left: Vec::new(), ledger };
+        let inner = Inner { next_seq, next_control, queue, waiters: BTreeMap::new(), left, ledger };
         let (closed, admitted) = (AtomicBool::new(false), AtomicU64::new(0));
         let (deduplicated, inner) = (AtomicU64::new(0), Mutex::new(inner));
-        Self { log, registry, status, pending_max, closed, admitted, deduplicated, pending, inner }
+        Self { log, registry, status, limits, closed, admitted, deduplicated, pending, inner }
     }
 
     /// Checks, numbers and logs an input.
@@ -181,8 +206,15 @@ impl Sequencer {
             return Ok(repeated);
         }
         let waiting = inner.queue.len() + self.pending.load(Relaxed);
-        if waiting >= self.pending_max {
+        if waiting >= self.limits.pending_max {
             return Err(AdmitError::Busy(format!("{waiting} inputs wait for a tick")));
+        }
+        // Inputs leave room in the log's queue for the Seals of the ticks that take them, and for what else the host has
+        // to say: however slow the disk, its own records find room and the tick goes on.
+        let (unsynced, unsynced_max) = self.log.queue();
+        let seals = (inner.queue.len() + 1).div_ceil(self.limits.tick_max);
+        if unsynced + 1 + seals > unsynced_max - unsynced_max / 8 {
+            return Err(AdmitError::Busy(format!("{unsynced} log records wait for the disk")));
         }
         let seq = inner.next_seq;
         let record = Record::Input(InputRecord {
@@ -293,10 +325,10 @@ impl Sequencer {
         Ok(lsn)
     }
 
-    /// Takes up to `max` logged inputs for a tick.
-    pub fn take(&self, max: usize) -> Vec<InputEnvelope> {
+    /// Takes the logged inputs for a tick.
+    pub fn take(&self) -> Vec<InputEnvelope> {
         let mut inner = self.inner.lock();
-        let count = inner.queue.len().min(max);
+        let count = inner.queue.len().min(self.limits.tick_max);
         inner.queue.drain(..count).map(|queued| queued.input).collect()
     }
 
@@ -312,7 +344,7 @@ impl Sequencer {
 
     /// How many may wait.
     pub fn queue_max(&self) -> usize {
-        self.pending_max
+        self.limits.pending_max
     }
 
     /// How many inputs were admitted in this process.
@@ -320,12 +352,20 @@ impl Sequencer {
         self.admitted.load(Relaxed)
     }
 
-    /// Tells those who wait what became of their inputs, once the tick is published.
-    pub fn resolve(&self, tick: Tick, outcomes: Vec<(u64, Result<Outcome, InputError>)>) {
+    /// Notes what became of the inputs of a tick, publishes it by `show`, and tells those who wait. In this order and
+    /// under one lock: a snapshot of the tick has the outcomes of its keys, and who hears of one finds the tick shown.
+    pub fn resolve(
+        &self,
+        tick: Tick,
+        outcomes: Vec<(u64, Result<Outcome, InputError>)>,
+        show: impl FnOnce(),
+    ) {
         let mut inner = self.inner.lock();
-        for (seq, outcome) in outcomes {
-            let applied = Applied { tick, outcome };
-            inner.ledger.applied(seq, &applied);
+        let outcomes: Vec<(u64, Applied)> =
+            outcomes.into_iter().map(|(seq, outcome)| (seq, Applied { tick, outcome })).collect();
+        outcomes.iter().for_each(|(seq, applied)| inner.ledger.applied(*seq, applied));
+        show();
+        for (seq, applied) in outcomes {
             for waiter in inner.waiters.remove(&seq).into_iter().flatten() {
                 // Who waited may have gone.
                 let _ = waiter.send(applied.clone());

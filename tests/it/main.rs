@@ -9,6 +9,7 @@
 mod catalogue;
 mod cli;
 mod damage;
+mod disk;
 mod hash;
 #[path = "../../examples/own_world.rs"]
 #[allow(dead_code, reason = "its main is the example's")]
@@ -18,6 +19,8 @@ mod past;
 mod plan;
 mod recovery;
 mod serve;
+
+mod stop;
 mod support;
 mod tidy;
 mod time;

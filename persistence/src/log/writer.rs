@@ -155,6 +155,14 @@ impl LogHandle {
         self.owner.shared.state.lock().tail.durable
     }
 
+    /// How many records wait to become durable, and how many can.
+    pub fn queue(&self) -> (usize, usize) {
+        let shared = &self.owner.shared;
+        let state = shared.state.lock();
+        let waiting = state.tail.cursor.last.lsn - state.tail.durable.lsn;
+        (waiting as usize, shared.queue_len_max)
+    }
+
     /// The last record that was taken, durable or not.
     pub fn last_lsn(&self) -> u64 {
         self.owner.shared.state.lock().tail.cursor.last.lsn
