@@ -20,9 +20,9 @@ use crate::{
     pool,
     rig::Rig,
     scrubber::{ScrubOptions, Scrubber},
-    sequencer::{Origin, Resumed, Sequencer},
+    sequencer::{Begin, Limits, Origin, Sequencer},
     spine::{self, Spine, SpineError, SpineOptions},
-    status::{Phase, TickTimes, Timings, WorldState, WorldStatus},
+    status::{Phase, Shown, TickTimes, Timings, WorldState, WorldStatus},
     verifier::{Verifier, VerifyOptions},
     watchdog,
 };
@@ -133,6 +133,8 @@ pub enum Wish {
 pub struct Done {
     /// The number of its control record.
     pub seq: u64,
+    /// The line of history on which it took effect.
+    pub branch: u32,
     /// The tick after which it took effect.
     pub tick: Tick,
 }
@@ -164,6 +166,21 @@ impl WorldHandle {
         self.running.get()
     }
 
+    /// What is published, with something that was read of the mirror: both of one line of history. A rewind turns the
+    /// mirror to the new line's first tick, which both lines share, before it publishes the branch; so what was
+    /// read between two looks at one branch is of that branch.
+    pub fn shown_with<T>(&self, read: impl Fn() -> T) -> (Shown, T) {
+        let mut before = self.status.shown();
+        loop {
+            let value = read();
+            let after = self.status.shown();
+            if before.branch == after.branch {
+                return (after, value);
+            }
+            before = after;
+        }
+    }
+
     /// Asks the host, and waits until the control record is durable.
     pub async fn ask(&self, what: Wish, origin: Origin) -> Result<Done, Refused> {
         let (reply, done) = oneshot::channel();
@@ -184,6 +201,8 @@ pub struct Hosted {
     pub metrics: Arc<Metrics>,
     /// Resolves when the host's thread ends.
     pub ended: oneshot::Receiver<Result<(), SpineError>>,
+    /// A world that failed lets go of its own while its last view is still served, and its log is still open.
+    _lock: File,
 }
 
 impl Hosted {
@@ -232,6 +251,10 @@ pub fn start_rigged(
     plugins: &'static [Plugin],
     accept_foreign_log: bool,
 ) -> Result<Hosted, SpineError> {
+    let kept_lock = lock.try_clone().map_err(|source| {
+        let (what, path) = ("keep the lock of", config.data.dir.clone());
+        SpineError::Io { what, path, source }
+    })?;
     let pool = pool::start(config.threads.workers, true).map_err(|error| SpineError::Unrecoverable {
         world: record.world.clone(),
         detail: format!("{error:#}"),
@@ -273,7 +296,7 @@ pub fn start_rigged(
     };
     let thread = std::thread::Builder::new().name(format!("world {}", handle.name)).spawn(body);
     thread.map_err(|source| thread_error(&handle.name, source))?;
-    Ok(Hosted { handle, metrics, ended })
+    Ok(Hosted { handle, metrics, ended, _lock: kept_lock })
 }
 
 fn thread_error(world: &str, source: std::io::Error) -> SpineError {
@@ -331,9 +354,10 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         &mut |_| {},
     )?;
     let registry = live.registry().clone();
-    let resumed = Resumed {
+    let begin = Begin {
         next: spine.next,
         queued: std::mem::take(&mut spine.queued),
+        pending: live.pending_seqs(),
         ledger: std::mem::take(&mut spine.ledger),
         branches: spine.history.branches(),
     };
@@ -341,8 +365,8 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         spine.log.clone(),
         registry.clone(),
         status.clone(),
-        resumed,
-        config.tick.pending_inputs_max,
+        begin,
+        Limits { pending_max: config.tick.pending_inputs_max, tick_max: config.tick.inputs_max },
     ));
     let views = Arc::new(Notify::new());
     let told = views.clone();
@@ -387,10 +411,10 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     mirror.offer(live.capture());
     mirror.handle().settled();
     mirror.allow(now);
-    let publisher = Arc::new(Publisher::new(status.clone(), sequencer.clone(), now, rig.show_unsealed));
-    // Before anything is shown of it: a tick is named by its branch, too.
-    status.set_branch(spine.history.branches().current());
-    publisher.show(now, live.entities(), &mirror);
+    let branch = spine.history.branches().current();
+    let publisher =
+        Arc::new(Publisher::new(status.clone(), sequencer.clone(), (branch, now), rig.show_unsealed));
+    publisher.begin(branch, now, live.entities(), &mirror);
     let running = Running {
         sequencer: sequencer.clone(),
         mirror: mirror.handle(),
@@ -542,6 +566,10 @@ const SNAPSHOT_PERIOD_MILLIS: u64 = 250;
 /// A world at rest looks so often whether its log and its mirror are well.
 const REST_NANOS: u64 = 20_000_000;
 
+/// A world that waits longer than this for its next tick rests, too: who asks for a view, a snapshot or a rewind does not
+/// wait for that tick.
+const LONG_NANOS: u64 = 1_000_000_000;
+
 /// A world that is further behind than this gives the lost time up instead of running after it.
 const CATCH_UP_NANOS: u64 = 1_000_000_000;
 
@@ -575,11 +603,14 @@ impl Host {
         due: u64,
     ) -> Result<Option<Result<(), SpineError>>, SpineError> {
         self.finish_rewind()?;
-        let wait = if self.wants_tick() {
-            due.saturating_sub(clock::now_nanos())
-        } else {
+        let wait = if self.wants_tick() { due.saturating_sub(clock::now_nanos()) } else { u64::MAX };
+        let wait = if wait > LONG_NANOS {
             self.capture_at_rest();
             REST_NANOS
+        } else if self.rewinding.is_some() {
+            wait.min(REST_NANOS)
+        } else {
+            wait
         };
         let command = match commands.recv_timeout(Duration::from_nanos(wait)) {
             Ok(command) => command,
@@ -603,6 +634,7 @@ impl Host {
     fn grant(&mut self, command: Command) -> Result<(), SpineError> {
         let Command { what, origin, reply } = command;
         let now = self.live.now();
+        let branch = self.spine.history.branches().current();
         let control = match what {
             Wish::Pause => Control::Pause,
             Wish::Resume => Control::Resume,
@@ -618,7 +650,7 @@ impl Host {
             Wish::Retention(retention) => Control::Retention(retention),
             Wish::Snapshot => {
                 self.snapshots.wanted();
-                reply.map(|reply| reply.send(Ok(Done { seq: 0, tick: now })));
+                reply.map(|reply| reply.send(Ok(Done { seq: 0, branch, tick: now })));
                 return Ok(());
             }
             Wish::Rewind(tick) => {
@@ -652,7 +684,7 @@ impl Host {
             if let (Ok(()), Some(retention)) = (&result, retention) {
                 store.set_retention(retention);
             }
-            let done = result.map(|()| Done { seq, tick: now });
+            let done = result.map(|()| Done { seq, branch, tick: now });
             answer(&waiting, done.map_err(|error| Refused::Log(error.to_string())));
         };
         match self.sequencer.control(control.clone(), now, &origin, acknowledge) {
@@ -676,7 +708,7 @@ impl Host {
     fn tick(&mut self) -> Result<(), SpineError> {
         let begun = clock::now_nanos();
         let tick = self.live.now().next();
-        let inputs = self.sequencer.take(self.config.tick.inputs_max);
+        let inputs = self.sequencer.take();
         // Written before the tick, synced beside it: whoever sees the tick sees a durable Seal.
         let seal = inputs.last().map(|last| Record::Seal { tick, up_to_seq: last.seq });
         let seal = seal.map(|record| self.append(record)).transpose()?.unwrap_or(0);
@@ -858,7 +890,7 @@ impl Host {
         let (branch, lsn) = (info.branch, info.lsn);
         self.go_on_with(live, branch);
         tracing::info!(world = self.spine.world(), %tick, branch, "rewound");
-        answer(Ok(Done { seq: lsn, tick }));
+        answer(Ok(Done { seq: lsn, branch, tick }));
         Ok(())
     }
 
@@ -871,7 +903,6 @@ impl Host {
         self.live.set_buffers(buffers);
         self.spine.fixes.clear();
         self.status.watched.set(self.live.watch(), self.spine.log.clone());
-        self.status.set_branch(branch);
         self.sequencer.set_pending(self.live.pending_inputs());
         self.states.clear();
         self.checkpoint = (tick, clock::now_nanos());
@@ -880,7 +911,8 @@ impl Host {
         self.mirror.allow(tick);
         self.capture_now(tick);
         self.mirror.handle().settled();
-        self.publisher.show(tick, self.live.entities(), &self.mirror);
+        // After the mirror, see [`WorldHandle::shown_with`]; before the hold on what is old ends.
+        self.publisher.begin(branch, tick, self.live.entities(), &self.mirror);
         self.snapshots.rewound();
         // From here on it waits for the first snapshot of the branch.
         self.snapshots.retention().release();
@@ -1072,10 +1104,15 @@ impl Host {
     /// Publishes the figures of systems about once a second.
     fn show_stats(&mut self) {
         let now = clock::now_nanos();
-        if now - self.last_stats_nanos >= 1_000_000_000 {
+        let is_first = self.last_stats_nanos == 0;
+        if is_first || now - self.last_stats_nanos >= 1_000_000_000 {
             let secs = (now - self.last_stats_nanos) as f64 / 1e9;
-            self.ticks_per_sec =
-                if self.last_stats_nanos == 0 { 1.0 } else { self.ticks_since_stats as f64 / secs };
+            // Nothing is measured over a rest.
+            self.ticks_per_sec = if is_first || secs > 2.0 {
+                self.first_ticks_per_sec()
+            } else {
+                self.ticks_since_stats as f64 / secs
+            };
             self.last_stats_nanos = now;
             self.ticks_since_stats = 0;
             self.status.set_systems(self.timings.stats());
@@ -1091,6 +1128,16 @@ impl Host {
                 inputs = self.sequencer.admitted(),
                 "summary"
             );
+        }
+    }
+
+    /// What the first tick tells of a rate that is not measured yet: as wanted, or as fast as that tick was. Too low, and
+    /// the first second would renew its lease every few ticks.
+    fn first_ticks_per_sec(&self) -> f64 {
+        let fastest = 1e9 / self.live.report().wall_nanos.max(1) as f64;
+        match self.status.millihertz() {
+            0 => fastest,
+            millihertz => fastest.min(millihertz as f64 / 1e3),
         }
     }
 

@@ -12,7 +12,7 @@ pub use query::Query;
 pub use verify::{Mismatch, Verified, VerifyOptions};
 
 use crate::{
-    history::{History, Timeline},
+    history::{Branches, History, Timeline},
     spine::{SpineError, chain, hex},
 };
 use everworld_engine::{
@@ -100,8 +100,8 @@ pub type Wanted = Arc<dyn Fn() -> bool + Send + Sync>;
 pub struct Questions {
     /// Its past.
     pub history: History,
-    /// Its newest tick that may be seen.
-    pub newest: Tick,
+    /// Its newest tick that may be seen, with its line of history.
+    pub newest: (u32, Tick),
     /// How ticks are computed again.
     pub options: Options,
     /// Asked between two ticks.
@@ -116,7 +116,7 @@ const HISTORY_SNAPSHOTS_MAX: usize = 256;
 impl Questions {
     /// The line and the tick that are meant.
     pub fn place(&self, at: At) -> Result<(u32, Tick), AskError> {
-        let branches = self.history.branches();
+        let branches = self.lines();
         let current = branches.current();
         let branch = at.branch.unwrap_or(current);
         let known: BTreeSet<u32> = branches.0.iter().map(|info| info.branch).chain([0]).collect();
@@ -128,7 +128,7 @@ impl Questions {
                 self.history.world
             )));
         }
-        let tick = at.tick.unwrap_or(if branch == current { self.newest } else { Tick(u64::MAX) });
+        let tick = at.tick.unwrap_or(if branch == current { self.newest.1 } else { Tick(u64::MAX) });
         let tick = if tick == Tick(u64::MAX) { self.end_of(branch) } else { tick };
         let last = self.end_of(branch);
         if tick > last {
@@ -137,9 +137,16 @@ impl Questions {
         Ok((branch, tick))
     }
 
+    /// The lines of history up to that of the newest tick: a rewind may have begun another one meanwhile.
+    pub(crate) fn lines(&self) -> Branches {
+        let mut branches = self.history.branches();
+        branches.0.retain(|info| info.branch <= self.newest.0);
+        branches
+    }
+
     /// The last tick of a line that was left.
     fn end_of(&self, branch: u32) -> Tick {
-        self.history.branches().end(branch).unwrap_or(self.newest)
+        self.lines().end(branch).unwrap_or(self.newest.1)
     }
 
     fn not_yet(&self, branch: u32, tick: Tick, last: Tick) -> AskError {
@@ -232,7 +239,7 @@ impl Questions {
 
     /// The lines of history.
     pub fn branches(&self) -> Value {
-        let branches = self.history.branches();
+        let branches = self.lines();
         let current = branches.current();
         let mut items = vec![json!({"branch": 0, "parent": null, "from_tick": 0, "current": current == 0})];
         items.extend(branches.0.iter().map(|info| {
@@ -241,7 +248,7 @@ impl Questions {
                 "floor_seq": info.floor_seq, "current": info.branch == current,
             })
         }));
-        json!({"world": self.history.world, "current": current, "tick": self.newest, "items": items})
+        json!({"world": self.history.world, "current": current, "tick": self.newest.1, "items": items})
     }
 
     /// One entity over time: at the kept snapshots, or at each tick at which it became another.

@@ -111,12 +111,35 @@ pub enum AdmitError {
     Unavailable(String),
 }
 
+/// How many inputs a world takes (L1).
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// That wait for a tick, at the most.
+    pub pending_max: usize,
+    /// That one tick takes, at the most.
+    pub tick_max: usize,
+}
+
+/// Where a sequencer goes on.
+pub struct Begin {
+    /// The numbers after the last input and the last control record in the log.
+    pub next: (u64, u64),
+    /// The inputs in it that no tick has taken.
+    pub queued: Vec<Logged>,
+    /// Those that wait in the state for their own tick.
+    pub pending: Vec<u64>,
+    /// What is known of idempotency keys.
+    pub ledger: Ledger,
+    /// The lines of history.
+    pub branches: Branches,
+}
+
 /// Admits inputs of one world.
 pub struct Sequencer {
     log: LogHandle,
     registry: Arc<Registry>,
     status: Arc<WorldStatus>,
-    pending_max: usize,
+    limits: Limits,
     closed: AtomicBool,
     admitted: AtomicU64,
     deduplicated: AtomicU64,
@@ -133,18 +156,6 @@ struct Inner {
     /// The lines of history: they tell what rewinds left behind, for which no outcome comes.
     branches: Branches,
     ledger: Ledger,
-}
-
-/// What a sequencer goes on from.
-pub struct Resumed {
-    /// The numbers after the last input and the last control record in the log.
-    pub next: (u64, u64),
-    /// The inputs that no tick has taken yet.
-    pub queued: Vec<Logged>,
-    /// What is known of idempotency keys.
-    pub ledger: Ledger,
-    /// The lines of history.
-    pub branches: Branches,
 }
 
 /// An input that waits for a tick.
@@ -166,23 +177,23 @@ pub struct Position {
 }
 
 impl Sequencer {
-    /// Goes on after the last number in the log.
+    /// Goes on where the log says.
     pub fn new(
         log: LogHandle,
         registry: Arc<Registry>,
         status: Arc<WorldStatus>,
-        resumed: Resumed,
-        pending_max: usize,
+        begin: Begin,
+        limits: Limits,
     ) -> Self {
-        let Resumed { next: (next_seq, next_control), queued, ledger, branches } = resumed;
-        let pending = AtomicUsize::new(0);
+        let Begin { next: (next_seq, next_control), queued, pending, ledger, branches } = begin;
+        let pending = AtomicUsize::new(pending.len());
         // Whoever opened the log knows better what is before these.
         let before = DurablePoint::default();
         let queue = queued.into_iter().map(|logged| Queued { before, input: logged.input }).collect();
         let inner = Inner { next_seq, next_control, queue, waiters: BTreeMap::new(), branches, ledger };
         let (closed, admitted) = (AtomicBool::new(false), AtomicU64::new(0));
         let (deduplicated, inner) = (AtomicU64::new(0), Mutex::new(inner));
-        Self { log, registry, status, pending_max, closed, admitted, deduplicated, pending, inner }
+        Self { log, registry, status, limits, closed, admitted, deduplicated, pending, inner }
     }
 
     /// Checks, numbers and logs an input.
@@ -210,7 +221,7 @@ impl Sequencer {
             return Ok(repeated);
         }
         let waiting = inner.queue.len() + self.pending.load(Relaxed);
-        if waiting >= self.pending_max {
+        if waiting >= self.limits.pending_max {
             return Err(AdmitError::Busy(format!("{waiting} inputs wait for a tick")));
         }
         let seq = inner.next_seq;
@@ -330,10 +341,10 @@ impl Sequencer {
         Ok(lsn)
     }
 
-    /// Takes up to `max` logged inputs for a tick.
-    pub fn take(&self, max: usize) -> Vec<InputEnvelope> {
+    /// Takes the logged inputs for a tick.
+    pub fn take(&self) -> Vec<InputEnvelope> {
         let mut inner = self.inner.lock();
-        let count = inner.queue.len().min(max);
+        let count = inner.queue.len().min(self.limits.tick_max);
         inner.queue.drain(..count).map(|queued| queued.input).collect()
     }
 
@@ -349,7 +360,7 @@ impl Sequencer {
 
     /// How many may wait.
     pub fn queue_max(&self) -> usize {
-        self.pending_max
+        self.limits.pending_max
     }
 
     /// How many inputs were admitted in this process.
@@ -357,12 +368,20 @@ impl Sequencer {
         self.admitted.load(Relaxed)
     }
 
-    /// Tells those who wait what became of their inputs, once the tick is published.
-    pub fn resolve(&self, tick: Tick, outcomes: Vec<(u64, Result<Outcome, InputError>)>) {
+    /// Notes what became of the inputs of a tick, publishes it by `show`, and tells those who wait. In this order and
+    /// under one lock: a snapshot of the tick has the outcomes of its keys, and who hears of one finds the tick shown.
+    pub fn resolve(
+        &self,
+        tick: Tick,
+        outcomes: Vec<(u64, Result<Outcome, InputError>)>,
+        show: impl FnOnce(),
+    ) {
         let mut inner = self.inner.lock();
-        for (seq, outcome) in outcomes {
-            let applied = Applied { tick, outcome };
-            inner.ledger.applied(seq, &applied);
+        let outcomes: Vec<(u64, Applied)> =
+            outcomes.into_iter().map(|(seq, outcome)| (seq, Applied { tick, outcome })).collect();
+        outcomes.iter().for_each(|(seq, applied)| inner.ledger.applied(*seq, applied));
+        show();
+        for (seq, applied) in outcomes {
             for waiter in inner.waiters.remove(&seq).into_iter().flatten() {
                 // Who waited may have gone.
                 let _ = waiter.send(Fate::Applied(applied.clone()));

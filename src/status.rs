@@ -9,7 +9,11 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+            fence,
+        },
     },
 };
 
@@ -95,13 +99,65 @@ pub struct SystemStats {
     pub cpu_us: Option<f64>,
 }
 
+/// The last published tick, with what belongs to it: all of one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// The line of history that the tick belongs to.
+    pub branch: u32,
+    /// The tick.
+    pub tick: Tick,
+    /// How many entities there were after it.
+    pub entities: u64,
+    /// When it was published, by [`crate::clock::now_nanos`].
+    pub at_nanos: u64,
+}
+
+/// A [`Shown`] that readers get whole, although it is more than one atomic. Two places in turn: who writes never waits
+/// for a reader, and a reader looks again only when another one was published meanwhile.
+#[derive(Default)]
+struct Latest {
+    /// How many were published; the newest is at its parity.
+    count: AtomicU64,
+    places: [[AtomicU64; 4]; 2],
+    /// The tick's thread and the log's publish.
+    publishing: Mutex<()>,
+}
+
+impl Latest {
+    fn publish(&self, change: impl FnOnce(Shown) -> Shown) {
+        let _one_at_a_time = self.publishing.lock();
+        let Shown { branch, tick, entities, at_nanos } = change(self.read());
+        let next = self.count.load(Relaxed) + 1;
+        // Whoever reads a word of what follows in the place of the last but one also sees that there is a newer one.
+        fence(Release);
+        for (word, value) in self.place(next).iter().zip([u64::from(branch), tick.0, entities, at_nanos]) {
+            word.store(value, Relaxed);
+        }
+        self.count.store(next, Release);
+    }
+
+    fn read(&self) -> Shown {
+        loop {
+            let count = self.count.load(Acquire);
+            let [branch, tick, entities, at_nanos] =
+                self.place(count).each_ref().map(|word| word.load(Relaxed));
+            fence(Acquire);
+            if self.count.load(Relaxed) == count {
+                return Shown { branch: branch as u32, tick: Tick(tick), entities, at_nanos };
+            }
+        }
+    }
+
+    fn place(&self, count: u64) -> &[AtomicU64; 4] {
+        &self.places[usize::from(!count.is_multiple_of(2))]
+    }
+}
+
 /// The published state of a world. The tick thread writes, everyone reads; nobody waits (law 3).
 #[derive(Default)]
 pub struct WorldStatus {
-    /// The last published tick.
-    tick: AtomicU64,
-    /// When it was published, by [`crate::clock::now_nanos`].
-    published_nanos: AtomicU64,
+    /// Branch and tick: two atomics could be paired wrongly during a rewind.
+    latest: Latest,
     recovery: Mutex<(Recovery, u64)>,
     /// What the watchdog looks at.
     pub watched: Watched,
@@ -112,8 +168,6 @@ pub struct WorldStatus {
     quarantined: Mutex<Vec<String>>,
     verification: Mutex<Verification>,
     scrub: Mutex<Scrub>,
-    branch: AtomicU64,
-    entities: AtomicU64,
     lag_nanos: AtomicU64,
     millihertz: AtomicU64,
     last_snapshot: AtomicU64,
@@ -154,36 +208,35 @@ impl WorldStatus {
         self.recent.lock().iter().filter(|times| times.tick > after).copied().collect()
     }
 
-    /// Publishes a tick.
-    pub fn publish(&self, tick: Tick, entities: usize) {
-        self.entities.store(entities as u64, Relaxed);
-        self.published_nanos.store(crate::clock::now_nanos(), Relaxed);
-        self.tick.store(tick.0, Relaxed);
+    /// Publishes a tick of a line of history.
+    pub fn publish(&self, branch: u32, tick: Tick, entities: usize) {
+        let at_nanos = crate::clock::now_nanos();
+        self.latest.publish(|_| Shown { branch, tick, entities: entities as u64, at_nanos });
+    }
+
+    /// The last published tick and its line of history. Who needs two of these asks once.
+    pub fn shown(&self) -> Shown {
+        self.latest.read()
     }
 
     /// The last published tick.
     pub fn tick(&self) -> Tick {
-        Tick(self.tick.load(Relaxed))
+        self.shown().tick
     }
 
     /// Nanoseconds since the last published tick.
     pub fn age_nanos(&self) -> u64 {
-        crate::clock::now_nanos().saturating_sub(self.published_nanos.load(Relaxed))
+        crate::clock::now_nanos().saturating_sub(self.shown().at_nanos)
     }
 
     /// The line of history that the published tick belongs to.
     pub fn branch(&self) -> u32 {
-        self.branch.load(Relaxed) as u32
-    }
-
-    /// Sets the line of history.
-    pub fn set_branch(&self, branch: u32) {
-        self.branch.store(u64::from(branch), Relaxed);
+        self.shown().branch
     }
 
     /// How many entities there are.
     pub fn entities(&self) -> u64 {
-        self.entities.load(Relaxed)
+        self.shown().entities
     }
 
     /// What the world is doing, and why if it failed.
@@ -309,7 +362,7 @@ impl WorldStatus {
 
     /// Sets how far a replay is.
     pub fn set_recovery(&self, tick: Tick) {
-        self.tick.store(tick.0, Relaxed);
+        self.latest.publish(|shown| Shown { tick, ..shown });
     }
 
     /// True once somebody wants the world to end: a replay, or a wait for disk space, ends early.
@@ -396,5 +449,34 @@ impl Timings {
             cpu_us: timing.cpu.map(micros),
         };
         self.0.iter().map(one).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_of_one_moment() {
+        let (status, over) = (WorldStatus::default(), AtomicBool::new(false));
+        let of = |branch: u32| (u64::from(branch) * 7, u64::from(branch) * 3);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut last = 0;
+                    while !over.load(Relaxed) {
+                        let Shown { branch, tick, entities, .. } = status.shown();
+                        assert_eq!((tick.0, entities), of(branch));
+                        assert!(branch >= last, "it does not go back");
+                        last = branch;
+                    }
+                });
+            }
+            for branch in 1..300_000 {
+                let (tick, entities) = of(branch);
+                status.publish(branch, Tick(tick), entities as usize);
+            }
+            over.store(true, Relaxed);
+        });
     }
 }

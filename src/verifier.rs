@@ -157,7 +157,8 @@ impl Verifier {
         let (wake, woken) = channel();
         let (ends, ended) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
-        let from = (history.branches().current(), status.tick());
+        let shown = status.shown();
+        let from = (shown.branch, shown.tick);
         let mut work = Work { history, mirror, status, metrics, options, stopping: stopping.clone(), from };
         let body = move || {
             pool::idle();

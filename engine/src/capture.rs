@@ -33,6 +33,8 @@ pub struct Capture {
     pub(crate) tick: Tick,
     pub(crate) tables: Vec<TableCapture>,
     pub(crate) resources: Vec<ResourceImage>,
+    /// Where its buffers are from, and whom they go back to.
+    pub(crate) buffers: Arc<Buffers>,
 }
 
 pub(crate) struct TableCapture {
@@ -250,7 +252,7 @@ impl Capturing {
         self.ticks_clamped = false;
         // What is written from now on is newer than this capture.
         world.increment_change_tick();
-        Capture { tick: now, tables, resources }
+        Capture { tick: now, tables, resources, buffers: self.buffers.clone() }
     }
 }
 

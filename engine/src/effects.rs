@@ -173,6 +173,7 @@ pub(crate) fn spawn(world: &mut World, columns: impl FnOnce(&mut EntityWorldMut<
     let uid = next_uid(world);
     let mut entity = world.spawn(uid);
     columns(&mut entity);
+    assert!(entity.get() == Some(&uid), "an entity was spawned with a Uid of its own: the engine gives them");
     let id = entity.id();
     world.resource_mut::<UidIndex>().insert(uid, id);
     uid
@@ -186,12 +187,17 @@ pub(crate) fn despawn(world: &mut World, uid: Uid) -> bool {
 
 /// Does something to an entity that may move it, and touches it and whoever takes the row that it leaves: marks belong
 /// to rows, and do not follow who is moved.
+///
+/// # Panics
+/// When it changes the entity's Uid.
 pub(crate) fn restructure<R>(world: &mut World, entity: Entity, change: impl FnOnce(&mut World) -> R) -> R {
     let table = |world: &World| world.entities().get_spawned(entity).map(|place| place.table_id).ok();
-    let before = table(world);
+    let (before, uid) = (table(world), world.get::<Uid>(entity).copied());
     let rows = before.and_then(|table| world.storages().tables.get(table));
     let last = rows.and_then(|table| table.entities().last().copied());
     let result = change(world);
+    let kept = world.get::<Uid>(entity).is_none_or(|now| Some(*now) == uid);
+    assert!(kept, "an entity was given another Uid: the engine gives them, once");
     let has_moved = table(world) != before;
     let mut marks = world.resource_mut::<Marks>();
     marks.touch(entity);

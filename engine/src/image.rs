@@ -195,8 +195,11 @@ impl TableImage {
         if self.column(Uid::NAME).is_none() {
             return malformed("a table without Uids".into());
         }
-        for column in &self.columns {
+        for (at, column) in self.columns.iter().enumerate() {
             let name = &column.schema.name;
+            if self.columns[..at].iter().any(|other| other.schema.name == *name) {
+                return malformed(format!("two columns are named \"{name}\""));
+            }
             if column.chunks.len() != self.rows.div_ceil(CHUNK_ROWS) {
                 return malformed(format!(
                     "column \"{name}\" has {} chunks for {} rows",

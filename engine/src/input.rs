@@ -21,7 +21,7 @@ use bevy_ecs::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{any::TypeId, collections::BTreeSet, sync::Arc};
 
 /// A kind of input. The type is its JSON payload.
 pub trait Input: Serialize + DeserializeOwned + 'static {
@@ -174,10 +174,17 @@ impl InputWorld<'_> {
     }
 
     /// A component of an entity, to change.
+    ///
+    /// # Panics
+    /// When it is the Uid.
     pub fn get_mut<T: Component<Mutability = bevy_ecs::component::Mutable>>(
         &mut self,
         uid: Uid,
     ) -> Option<Mut<'_, T>> {
+        assert!(
+            TypeId::of::<T>() != TypeId::of::<Uid>(),
+            "a Uid is not changed: the engine gives them, once"
+        );
         let entity = self.world.resource::<UidIndex>().get(uid)?;
         self.world.resource_mut::<Marks>().touch(entity);
         self.world.get_mut::<T>(entity)

@@ -7,6 +7,12 @@
 //!
 //! Reading order: [`component!`] and [`WorldBuilder`] say what a world is made of, [`system()`] what happens in
 //! it, [`Plan`] in which order, [`LiveWorld`] runs it.
+//!
+//! A system writes columns through [`Rows`], or through a plain `Query` as `&mut T` gives it. What it writes behind bevy's
+//! change detection (`bypass_change_detection`, `set_last_changed`, a raw pointer) no [`Capture`] sees: the world goes
+//! on with it; the mirror, and with it readers and snapshots, does not. No type of a parameter shows it, so that the
+//! builder cannot refuse it: this repository's clippy.toml bans the calls, which a crate of one's own should do too,
+//! and `everworld-bench heavy` compares the mirror with the world at every tick.
 
 // For the macros, which name this crate by the path that its users see.
 extern crate self as everworld_engine;

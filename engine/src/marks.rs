@@ -7,7 +7,7 @@
 //! by [`Marked`](crate::Marked) slices without any lock: a slice is the only writer of its rows, and slices
 //! are cut at multiples of 64 rows, so that no two of them share a word. Grown only where structure changes.
 
-use crate::{capture::see_moves, ids::Uid, image::CHUNK_ROWS, raw};
+use crate::{capture::see_moves, effects::UidIndex, ids::Uid, image::CHUNK_ROWS, raw};
 use bevy_ecs::{component::ComponentId, entity::Entity, prelude::Resource, storage::TableId, world::World};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -94,13 +94,24 @@ impl Marks {
     }
 
     /// Marks the rows that have other Uids than when structure settled for the last time.
+    ///
+    /// # Panics
+    /// When a system has changed a Uid.
     pub(crate) fn follow_moves(&mut self, world: &World, uid: ComponentId) {
         let Some(mut followed) = self.followed.take() else { return };
+        let index = world.resource::<UidIndex>();
         followed.resize_with(world.storages().tables.len(), Vec::new);
         for (i, table) in world.storages().tables.iter().enumerate() {
             if table.has_column(uid) && table.entity_count() > 0 {
-                let uids = bytemuck::cast_slice(raw::column_bytes::<Uid>(table, uid));
-                see_moves(&mut followed[i], uids, |row| self.mark_entity(TableId::from_usize(i), row));
+                let uids: &[u64] = bytemuck::cast_slice(raw::column_bytes::<Uid>(table, uid));
+                see_moves(&mut followed[i], uids, |row| {
+                    let known = index.get(Uid::new(uids[row]));
+                    assert!(
+                        known == Some(table.entities()[row]),
+                        "an entity has another Uid: the engine gives them, once"
+                    );
+                    self.mark_entity(TableId::from_usize(i), row);
+                });
             } else {
                 followed[i].clear();
             }

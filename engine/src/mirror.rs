@@ -29,6 +29,7 @@ pub struct Mirror {
     handle: MirrorHandle,
     captures: Option<SyncSender<Work>>,
     thread: Option<JoinHandle<()>>,
+    buffers: Arc<Buffers>,
 }
 
 /// What readers hold: cheap to clone, usable from any thread.
@@ -117,6 +118,7 @@ impl Mirror {
         let handle = MirrorHandle { shared: Arc::new(shared), asks: Some(captures.clone()) };
         // The thread holds no sender, so that it ends with the last one outside.
         let applied = MirrorHandle { asks: None, ..handle.clone() };
+        let own = buffers.clone();
         let thread = std::thread::Builder::new().name(format!("mirror {name}")).spawn(move || {
             on_thread();
             let _closing = Closing(&applied);
@@ -132,7 +134,7 @@ impl Mirror {
                 applied.finished(&working, was_capture);
             }
         })?;
-        Ok(Self { handle, captures: Some(captures), thread: Some(thread) })
+        Ok(Self { handle, captures: Some(captures), thread: Some(thread), buffers: own })
     }
 
     /// What readers hold.
@@ -156,8 +158,10 @@ impl Mirror {
     /// Hands a capture over. To be called only when [`Mirror::is_ready`]: what a capture took is marked nowhere else.
     ///
     /// # Panics
-    /// When the mirror's thread has died: the capture would be lost.
+    /// When the mirror's thread has died: the capture would be lost. When the capture's buffers are not the mirror's,
+    /// see [`crate::LiveWorld::set_buffers`]: the mirror would gather them, and the world would make new ones for ever.
     pub fn offer(&self, capture: Capture) {
+        assert!(Arc::ptr_eq(&capture.buffers, &self.buffers), "a world and its mirror share their buffers");
         let captures = self.captures.as_ref().expect("the sender is there until the mirror is dropped");
         self.handle.shared.state.lock().in_flight += 1;
         assert!(captures.send(Work::Apply(capture)).is_ok(), "the mirror's thread has died");

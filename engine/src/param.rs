@@ -11,7 +11,6 @@ const ALLOWED: &[&str] = &[
     "bevy_ecs::change_detection::params::Res<",
     "bevy_ecs::change_detection::params::ResMut<",
     "core::option::Option<bevy_ecs::change_detection::params::Res",
-    "bevy_ecs::system::system_param::ParamSet<",
     "&mut bevy_ecs::world::World",
     "everworld_engine::random::Random",
     "everworld_engine::rows::Rows<",
@@ -19,6 +18,9 @@ const ALLOWED: &[&str] = &[
     "everworld_engine::timers::Timers",
     "everworld_engine::timers::Due",
 ];
+
+/// Allowed when all in it are.
+const PARAM_SET: &str = "bevy_ecs::system::system_param::ParamSet<";
 
 /// What may stand nowhere in a parameter, and why.
 const REFUSED: &[(&str, &str)] = &[
@@ -28,6 +30,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     ("bevy_ecs::query::filter::Changed<", "sees every row as changed after a restore"),
     ("bevy_ecs::query::filter::Added<", "sees every row as added after a restore"),
+    ("bevy_ecs::query::fetch::SpawnDetails", "knows when an entity was spawned, which a restore renews"),
     ("bevy_ecs::query::filter::Spawned", "sees every entity as spawned after a restore"),
     ("bevy_ecs::change_detection::params::Ref<", "reads change ticks, which a restore renews; use &T"),
     ("bevy_ecs::system::system_param::SystemChangeTick", "reads change ticks, which are not state"),
@@ -46,10 +49,22 @@ pub(crate) fn refuse(params: &str) -> Option<String> {
         let short = name.trim_end_matches(['<', ':']).rsplit("::").next().unwrap_or(name);
         return Some(format!("{short} {why}"));
     }
-    let unknown =
-        elements(params).into_iter().find(|param| !ALLOWED.iter().any(|allowed| param.starts_with(allowed)));
-    unknown
+    unknown(params)
         .map(|param| format!("{param} is not a parameter that the engine knows to be free of hidden state"))
+}
+
+/// The first parameter that is not allowed.
+fn unknown(params: &str) -> Option<&str> {
+    let is_allowed = |param: &str| {
+        // Lifetimes stand among the parameters of a set.
+        param.starts_with('\'') || ALLOWED.iter().any(|allowed| param.starts_with(allowed))
+    };
+    let look = |param| match str::strip_prefix(param, PARAM_SET).and_then(|rest| rest.strip_suffix('>')) {
+        Some(inner) => unknown(inner),
+        None if param.starts_with('(') => unknown(param),
+        None => (!is_allowed(param)).then_some(param),
+    };
+    elements(params).into_iter().find_map(look)
 }
 
 /// The elements of a tuple's type name.
@@ -81,6 +96,12 @@ mod tests {
     #[derive(Component)]
     struct Row;
 
+    /// What a parameter of one's own holds does not show in its name.
+    #[derive(bevy_ecs::system::SystemParam)]
+    struct Own<'s> {
+        _count: Local<'s, u32>,
+    }
+
     // These names are what the check reads: a move of a type in bevy must show here.
     #[test]
     fn w2_hidden_state_is_refused_by_name() {
@@ -91,6 +112,12 @@ mod tests {
         }
         check::<(Query<&Row>, Query<&mut Row, With<Row>>)>(None);
         check::<(ParamSet<(Query<&Row>, Query<&mut Row>)>,)>(None);
+        check::<(ParamSet<(ParamSet<(Query<&Row>,)>, Query<&mut Row>)>,)>(None);
+        check::<(ParamSet<(Query<&Row>, &World)>,)>(Some("&bevy_ecs::world::World"));
+        check::<(Query<&Row>, ParamSet<(ParamSet<(Own,)>,)>)>(Some(
+            "everworld_engine::param::tests::Own<'_>",
+        ));
+        check::<(Query<bevy_ecs::query::SpawnDetails>,)>(Some("SpawnDetails"));
         check::<(Local<u32>,)>(Some("Local"));
         check::<(ParamSet<(Local<u32>, Query<&Row>)>,)>(Some("Local"));
         check::<(Query<&Row, Changed<Row>>,)>(Some("Changed"));

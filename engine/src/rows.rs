@@ -223,6 +223,7 @@ impl<T: Column> RowData for Write<T> {
     fn register_writes(world: &mut World, ids: &mut Vec<ComponentId>) {
         ids.push(world.register_component::<T>());
     }
+    #[expect(clippy::disallowed_methods, reason = "the marks are what a capture goes by here")]
     fn wrap<'c>(rows: ContiguousMut<'c, T>, table: &TablePlace<'c>, position: usize) -> Marked<'c, T> {
         // The marks say what was written, row by row; bevy's own ticks would say "all".
         let (rows, _) = ContiguousMut::bypass_change_detection_split(rows);

@@ -497,9 +497,13 @@ impl Planner {
                     what: format!("component {}", id.index()),
                     params: config.params.into(),
                 })?;
-                if is_write && name == TickTime::NAME {
-                    let reason = "it writes the time, which ticking alone does".into();
-                    return Err(BuildError::Parameter { system, reason });
+                let own = match name.as_str() {
+                    TickTime::NAME => Some("it writes the time, which ticking alone does"),
+                    Uid::NAME => Some("it writes Uids, which the engine alone gives"),
+                    _ => None,
+                };
+                if let Some(reason) = own.filter(|_| is_write) {
+                    return Err(BuildError::Parameter { system, reason: reason.into() });
                 }
                 if is_write { writes.push(name) } else { reads.push(name) }
             }
@@ -811,6 +815,11 @@ impl LiveWorld {
     /// How many inputs were taken from the log and wait for their tick.
     pub fn pending_inputs(&self) -> usize {
         if self.has_pending { self.world.resource::<TakenInputs>().pending.len() } else { 0 }
+    }
+
+    /// The numbers of those inputs.
+    pub fn pending_seqs(&self) -> Vec<u64> {
+        self.world.resource::<TakenInputs>().pending.iter().map(|input| input.seq).collect()
     }
 
     /// The number of the last input that was taken from the log.

@@ -16,7 +16,7 @@ mod ticks;
 mod worlds;
 
 pub use routes::{ROUTES, Role, Route};
-pub use server::Server;
+pub use server::{Server, Signals};
 
 use crate::{
     config::Config,

@@ -7,6 +7,7 @@ use crate::{
     host::{Running, Wish, WorldHandle},
     questions::{self, At, Query as Wanted, Questions, VerifyOptions, snapshot_id},
     spine::SpineError,
+    status::Shown,
     worlds,
 };
 use axum::{
@@ -45,9 +46,10 @@ impl App {
     }
 
     fn questions_of(&self, handle: &WorldHandle, running: &Running) -> Questions {
+        let shown = handle.status.shown();
         Questions {
             history: running.history.clone(),
-            newest: handle.status.tick(),
+            newest: (shown.branch, shown.tick),
             options: self.bulk.options.clone(),
             wanted: self.bulk.wanted(),
         }
@@ -136,10 +138,11 @@ pub(super) async fn inspect(
     let uid = query.uid.map(Uid::new);
     // The newest tick is the view's, which is at hand.
     let view = if place == At::default() { running.view().await } else { None };
-    let (registry, branch) = (running.registry.clone(), handle.status.branch());
+    let (shown, view) = handle.shown_with(|| view.as_ref().and_then(|_| running.mirror.view()));
+    let registry = running.registry.clone();
     let work = move || match view {
         Some(view) => {
-            let place = (branch, view.tick);
+            let place = (shown.branch, view.tick);
             Ok(questions::inspect(&world, place, &view, &registry, uid, wanted.as_ref(), limit)?)
         }
         None => Ok(questions.inspect(place, uid, wanted.as_ref(), limit)?),
@@ -229,7 +232,8 @@ pub(super) async fn diff(
                 }
                 // It is beside the hosted one: this process holds the directory's lock, and nobody runs it.
                 let history = History::open(&data, &other, &questions.history.plugins, &options)?;
-                let newest = history.newest()?.target();
+                let newest = history.newest()?;
+                let newest = (newest.branches.current(), newest.target());
                 Some(Questions { history, newest, ..questions.clone() })
             }
         };
@@ -289,7 +293,7 @@ pub(super) async fn create_snapshot(
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     let (handle, running) = app.running(&world)?;
-    let (tick, branch) = (handle.status.tick(), handle.status.branch());
+    let Shown { tick, branch, .. } = handle.status.shown();
     handle.ask(Wish::Snapshot, app.origin(&headers)).await?;
     let history = running.history.clone();
     let written = async {
@@ -387,9 +391,7 @@ pub(super) async fn restore_snapshot(
     let questions = app.questions(&world)?;
     confirmed(query, &world)?;
     let meta = find(&questions, &id)?;
-    let branches = questions.history.branches();
-    let now = (branches.current(), questions.newest);
-    if !branches.on_the_way((meta.branch, meta.tick), now) {
+    if !questions.lines().on_the_way((meta.branch, meta.tick), questions.newest) {
         return Err(Problem::wrong_state(format!(
             "snapshot {id} is of another line of history than the one that goes on: fork it"
         )));
@@ -427,7 +429,7 @@ async fn go_back(app: &App, world: &str, tick: Tick, headers: &HeaderMap) -> Res
         )));
     }
     let done = handle.ask(Wish::Rewind(tick), app.origin(headers)).await?;
-    Ok(Json(json!({"world": world, "branch": handle.status.branch(), "tick": done.tick})))
+    Ok(Json(json!({"world": world, "branch": done.branch, "tick": done.tick})))
 }
 
 #[derive(Deserialize)]

@@ -62,7 +62,12 @@ impl Server {
     }
 
     /// Serves until SIGTERM, SIGINT, or the end of the world; then drains and ends the world in order.
-    pub async fn run(self, config: Arc<Config>, mut world: Hosted) -> Result<(), Failed> {
+    pub async fn run(
+        self,
+        config: Arc<Config>,
+        mut world: Hosted,
+        mut signals: Signals,
+    ) -> Result<(), Failed> {
         let app = Arc::new(App {
             config: config.clone(),
             worlds: vec![world.handle.clone()],
@@ -74,7 +79,6 @@ impl Server {
         });
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(accept(self.listener, app.clone(), stopped));
-        let mut signals = Signals::new()?;
         let ended = tokio::select! {
             ended = &mut world.ended => Some(ended),
             () = signals.any() => None,
@@ -106,14 +110,18 @@ impl Server {
     }
 }
 
-/// The signals that end the process.
-struct Signals {
+/// The signals that end the process in order. One that comes is kept until somebody waits for it.
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> anyhow::Result<Self> {
+    /// From now on they end the process only through this. To be called within a runtime.
+    ///
+    /// # Errors
+    /// When the system does not let them be caught.
+    pub fn new() -> anyhow::Result<Self> {
         let terminate = signal(SignalKind::terminate()).context("could not watch for SIGTERM")?;
         let interrupt = signal(SignalKind::interrupt()).context("could not watch for SIGINT")?;
         Ok(Self { terminate, interrupt })

@@ -13,14 +13,16 @@ use std::sync::Arc;
 pub(super) fn summary(world: &WorldHandle) -> Value {
     let status = &world.status;
     let (state, reason) = status.state();
+    // The hash belongs to the mirror, which may be some ticks behind: it comes with its tick, of the same line.
+    let (shown, hashed) = world.shown_with(|| world.running().and_then(|running| running.mirror.shown()));
     let rate_hz = status.millihertz() as f64 / 1e3;
     let mut summary = json!({
         "world": world.name,
         "state": state,
-        "branch": status.branch(),
-        "tick": status.tick(),
+        "branch": shown.branch,
+        "tick": shown.tick,
         "rate_hz": rate_hz,
-        "entities": status.entities(),
+        "entities": shown.entities,
         "lag_ms": status.lag_nanos() as f64 / 1e6,
         "last_snapshot": status.last_snapshot(),
         "quarantined": status.quarantined(),
@@ -34,12 +36,11 @@ pub(super) fn summary(world: &WorldHandle) -> Value {
         summary["scenario"] = running.scenario.0.as_str().into();
         summary["seed"] = running.scenario.1.into();
         summary["inputs_waiting"] = running.sequencer.queue_len().into();
-        // The hash belongs to the mirror, which may be some ticks behind: it comes with its tick.
-        if let Some(shown) = running.mirror.shown() {
-            summary["state_hash"] = shown.hash.to_string().into();
-            summary["state_hash_tick"] = shown.tick.0.into();
-            summary["memory_bytes"] = shown.bytes.into();
-        }
+    }
+    if let Some(hashed) = hashed {
+        summary["state_hash"] = hashed.hash.to_string().into();
+        summary["state_hash_tick"] = hashed.tick.0.into();
+        summary["memory_bytes"] = hashed.bytes.into();
     }
     summary
 }

@@ -61,6 +61,14 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
         }
     };
     let record = WorldRecord { world, scenario };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .context("could not start the runtime")?;
+    // Before anything is touched: from here on the process ends in order.
+    let signals = runtime.block_on(async { api::Signals::new() })?;
     // Before the address: two servers on one directory are told so, whatever they listen on.
     let lock = spine::lock(&config.data.dir)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
@@ -80,19 +88,13 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
             )));
         }
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("http")
-        .enable_all()
-        .build()
-        .context("could not start the runtime")?;
     let accept_foreign_log = args.accept_foreign_log;
     runtime.block_on(async move {
         let server = api::Server::bind(&config)?;
         tracing::info!(address = %server.address(), data = %config.data.dir.display(), "listening");
         let world = host::start(&config, lock, record, plugins, accept_foreign_log)?;
         show_recovery(&world.handle.status);
-        server.run(config, world).await
+        server.run(config, world, signals).await
     })
 }
 

@@ -78,7 +78,8 @@ impl Past {
     /// What can be asked of it.
     pub(super) fn questions(&self) -> Questions {
         let (history, options) = (self.history.clone(), self.options.clone());
-        Questions { history, newest: self.end, options, wanted: Arc::new(|| true) }
+        let newest = (history.branches().current(), self.end);
+        Questions { history, newest, options, wanted: Arc::new(|| true) }
     }
 }
 

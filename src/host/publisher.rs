@@ -25,6 +25,8 @@ struct Inner {
     /// The next one that will be durable.
     awaited_horizon: Tick,
     lowered: u64,
+    /// The line of history of what is shown.
+    branch: u32,
 }
 
 struct Computed {
@@ -38,7 +40,7 @@ impl Publisher {
     pub(super) fn new(
         status: Arc<WorldStatus>,
         sequencer: Arc<Sequencer>,
-        durable_horizon: Tick,
+        (branch, durable_horizon): (u32, Tick),
         show_unsealed: bool,
     ) -> Self {
         let inner = Inner {
@@ -48,13 +50,20 @@ impl Publisher {
             appended_horizon: durable_horizon,
             awaited_horizon: durable_horizon,
             lowered: 0,
+            branch,
         };
         Self { status, sequencer, show_unsealed, inner: Mutex::new(inner) }
     }
 
-    /// Shows a tick that is known to be covered.
-    pub(super) fn show(&self, tick: Tick, entities: usize, mirror: &Mirror) {
-        self.status.publish(tick, entities);
+    /// Shows the tick that a line of history begins or goes on with, which is known to be covered. The mirror has it.
+    pub(super) fn begin(&self, branch: u32, tick: Tick, entities: usize, mirror: &Mirror) {
+        let mut inner = self.inner.lock();
+        inner.branch = branch;
+        self.show(&inner, tick, entities, mirror);
+    }
+
+    fn show(&self, inner: &Inner, tick: Tick, entities: usize, mirror: &Mirror) {
+        self.status.publish(inner.branch, tick, entities);
         mirror.allow(tick);
     }
 
@@ -113,9 +122,10 @@ impl Publisher {
                 return;
             }
             let Some(Computed { tick, entities, outcomes, .. }) = inner.waiting.pop_front() else { return };
-            self.show(tick, entities, mirror);
-            if !outcomes.is_empty() {
-                self.sequencer.resolve(tick, outcomes);
+            if outcomes.is_empty() {
+                self.show(inner, tick, entities, mirror);
+            } else {
+                self.sequencer.resolve(tick, outcomes, || self.show(inner, tick, entities, mirror));
             }
         }
     }
@@ -164,6 +174,20 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        ledger::Ledger,
+        sequencer::{Asked, Begin, Fate, Limits, Origin},
+    };
+    use everworld_engine::{MirrorHooks, Options, Parallel, Pool, Stopwatch, WorldBuilder};
+    use everworld_persistence::{Log, LogOptions, LogWriter, sim::SimDisk};
+    use std::{
+        path::Path,
+        sync::{
+            atomic::{AtomicBool, Ordering::SeqCst},
+            mpsc::sync_channel,
+        },
+        time::Duration,
+    };
 
     fn inner() -> Inner {
         let tick = Tick(0);
@@ -174,6 +198,7 @@ mod tests {
             appended_horizon: tick,
             awaited_horizon: tick,
             lowered: 0,
+            branch: 0,
         }
     }
 
@@ -201,5 +226,73 @@ mod tests {
         (1..=6).for_each(|tick| inner.add(computed(tick, tick)));
         inner.rewind(Tick(4));
         assert_eq!(inner.waiting.iter().map(|it| it.tick.0).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    }
+
+    /// Once a tick is shown a snapshot of it may be written, with its keys: these have their outcomes by then. And who
+    /// waits for an outcome finds the tick shown.
+    #[test]
+    fn a_tick_is_shown_with_the_outcomes_of_its_keys() {
+        let log = Log::open(Arc::new(SimDisk::default()), Path::new("/log"), &LogOptions::new(1, [0; 16]));
+        let log = LogWriter::start(log.unwrap().0, 16).unwrap();
+        let pool = Arc::new(Pool::start(1, "test", |_| {}).unwrap());
+        let options = Options { pool, parallel: Parallel::Never, stopwatch: Stopwatch::stopped() };
+        let mut live = WorldBuilder::new(1, 1.0).build(options).unwrap();
+        live.create().unwrap();
+        let (status, ledger) = (Arc::new(WorldStatus::default()), Ledger::new(8, Vec::new()).unwrap());
+        let branches = crate::history::Branches::default();
+        let begin = Begin { next: (1, 1), queued: Vec::new(), pending: Vec::new(), ledger, branches };
+        let limits = Limits { pending_max: 8, tick_max: 8 };
+        let sequencer = Sequencer::new(log, live.registry().clone(), status.clone(), begin, limits);
+        let sequencer = Arc::new(sequencer);
+        let asked = Asked {
+            kind: "spawn_entities",
+            payload: &serde_json::json!({"entities": [{}]}),
+            at_tick: None,
+            wants_outcome: true,
+            idempotency_key: Some("a"),
+        };
+        let origin = Origin { principal: "test".into(), request_id: String::new() };
+        let submitted = sequencer.submit(asked, &origin).unwrap();
+        submitted.durable.blocking_recv().unwrap().unwrap();
+
+        // Who writes snapshots: a thread of its own, which asks for the keys when the view is there.
+        let ((show, shown), (tell, told)) = (sync_channel(1), sync_channel(1));
+        let keys = sequencer.clone();
+        let writer = std::thread::spawn(move || {
+            shown.recv().unwrap();
+            tell.send(keys.keys_to_store(true).entries).unwrap();
+        });
+        let (told, early) = (Arc::new(Mutex::new(told)), Arc::new(Mutex::new(None)));
+        let (applied, waits) = (Arc::new(Mutex::new(submitted.fate.unwrap())), AtomicBool::new(false));
+        let waits = Arc::new(waits);
+        let hook = {
+            let (status, told, early) = (status.clone(), told.clone(), early.clone());
+            let (applied, waits) = (applied.clone(), waits.clone());
+            move || {
+                if status.tick() == Tick(1) {
+                    show.send(()).unwrap();
+                    waits.store(applied.lock().try_recv().is_err(), SeqCst);
+                    *early.lock() = told.lock().recv_timeout(Duration::from_millis(200)).ok();
+                }
+            }
+        };
+        let hooks = MirrorHooks { on_view: Box::new(hook), ..MirrorHooks::default() };
+        let mirror = Mirror::start("test", live.buffers().clone(), hooks).unwrap();
+        mirror.offer(live.capture());
+        mirror.handle().settled();
+        let outcomes = live.tick(&sequencer.take()).unwrap().outcomes.clone();
+        mirror.offer(live.capture());
+        mirror.handle().settled();
+        let publisher = Publisher::new(status.clone(), sequencer, (0, Tick(1)), false);
+        publisher.computed(Tick(1), 0, 1, outcomes, &mirror);
+
+        assert_eq!(mirror.handle().peek().unwrap().tick, Tick(1));
+        let stored = early.lock().take();
+        let stored = stored.unwrap_or_else(|| told.lock().recv().unwrap());
+        assert!(stored[0].1.applied.is_some(), "the snapshot has the outcome of the key");
+        assert!(waits.load(SeqCst), "nobody is told before the tick is shown");
+        let fate = applied.lock().try_recv().unwrap();
+        assert!(matches!(fate, Fate::Applied(applied) if applied.tick == Tick(1)));
+        writer.join().unwrap();
     }
 }

@@ -210,7 +210,7 @@ mod tests {
         retention.hold();
         assert!(!removes(0));
         retention.settled();
-        status.set_branch(1);
+        status.publish(1, Tick(0), 0);
         retention.release();
         assert!(!removes(0), "the new branch has no snapshot yet");
         assert!(removes(1));

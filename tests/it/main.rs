@@ -9,6 +9,7 @@
 mod catalogue;
 mod cli;
 mod damage;
+mod disk;
 mod hash;
 mod long_log;
 #[path = "../../examples/own_world.rs"]
@@ -20,6 +21,8 @@ mod plan;
 mod recovery;
 mod scrub;
 mod serve;
+
+mod stop;
 mod support;
 mod tidy;
 mod time;

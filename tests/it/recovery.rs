@@ -364,11 +364,12 @@ fn d6_a_failed_write_of_the_log_stops_the_world_and_shows_its_last_view() {
         let record = WorldRecord { world: "planted".into(), scenario };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let server = runtime.block_on(async { api::Server::bind(&config) }).unwrap();
+        let (server, signals) =
+            runtime.block_on(async { (api::Server::bind(&config).unwrap(), api::Signals::new().unwrap()) });
         let address = server.address();
         let lock = spine::lock(data.path()).unwrap();
         let world = host::start_on(Arc::new(disk.clone()), &config, lock, record, PLUGINS, false).unwrap();
-        let running = runtime.spawn(server.run(config, world));
+        let running = runtime.spawn(server.run(config, world, signals));
         let request = |method: &str, path: &str, body: &str| {
             everworld::client::Client::connect(address).unwrap().request(method, path, body).unwrap()
         };
@@ -388,6 +389,10 @@ fn d6_a_failed_write_of_the_log_stops_the_world_and_shows_its_last_view() {
         until("failed", &|| request("GET", "/v1/worlds/planted", "").1["state"] == "failed");
         assert!(disk.faults_fired() > 0);
         assert_eq!(request("GET", "/readyz", "").0, 503);
+        assert!(
+            matches!(spine::lock(data.path()), Err(spine::SpineError::InUse(_))),
+            "nobody else begins while it is still there"
+        );
         assert_eq!(request("POST", "/v1/worlds/planted/inputs", poke).0, 503);
         assert_eq!(request("POST", "/v1/worlds/planted/pause", "").0, 503);
         let (code, hive) = request("GET", "/v1/worlds/planted/entities/3", "");

@@ -30,9 +30,10 @@ fn record(name: &str) -> WorldRecord {
     WorldRecord { world: name.into(), scenario }
 }
 
-struct World {
-    hosted: Hosted,
-    runtime: tokio::runtime::Runtime,
+/// A world whose host runs in this process.
+pub struct World {
+    pub hosted: Hosted,
+    pub runtime: tokio::runtime::Runtime,
 }
 
 impl World {
@@ -40,7 +41,7 @@ impl World {
         Self::start_as(Arc::new(RealDisk), data, name, |_| {})
     }
 
-    fn start_as(disk: Arc<dyn Disk>, data: &Path, name: &str, set: impl FnOnce(&mut Config)) -> Self {
+    pub fn start_as(disk: Arc<dyn Disk>, data: &Path, name: &str, set: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         data.clone_into(&mut config.data.dir);
         config.tick.rate_hz = 200.0;
@@ -60,7 +61,7 @@ impl World {
         world
     }
 
-    fn until<T>(&self, what: &str, mut ready: impl FnMut(&Self) -> Option<T>) -> T {
+    pub fn until<T>(&self, what: &str, mut ready: impl FnMut(&Self) -> Option<T>) -> T {
         let end = Instant::now() + Duration::from_mins(1);
         loop {
             if let Some(value) = ready(self) {
@@ -75,7 +76,7 @@ impl World {
         self.hosted.handle.status.tick().0
     }
 
-    fn reaches(&self, tick: u64) {
+    pub fn reaches(&self, tick: u64) {
         self.until("the tick", |world| (world.tick() >= tick).then_some(()));
     }
 
@@ -127,12 +128,12 @@ impl World {
         })
     }
 
-    fn entities(&self) -> u64 {
+    pub fn entities(&self) -> u64 {
         self.hosted.handle.status.entities()
     }
 
     /// Ends in order.
-    fn stop(self) {
+    pub fn stop(self) {
         self.hosted.stop();
         self.runtime.block_on(self.hosted.ended).unwrap().unwrap();
     }
@@ -210,6 +211,104 @@ fn a_rewind_goes_on_from_a_former_tick_on_a_branch_of_its_own_also_after_a_kill(
         let again = World::start(copy.path(), "town");
         assert_eq!(again.hosted.handle.status.branch(), 2);
         assert_eq!(again.entities(), 201);
+    }
+}
+
+/// A rewind leaves inputs to the former line. Who asks for the outcome of one by its key is told that none comes, at once
+/// and after a restart.
+#[test]
+fn no_outcome_is_waited_for_that_a_rewind_has_left_behind() {
+    let data = tempfile::tempdir().unwrap();
+    let ask = |world: &World| {
+        let asked = Asked {
+            kind: "spawn_entities",
+            payload: &json!({"entities": [{"prototype": "townsman"}]}),
+            at_tick: Some(Tick(5_000_000)),
+            wants_outcome: true,
+            idempotency_key: Some("late"),
+        };
+        let origin = Origin { principal: "test".into(), request_id: String::new() };
+        world.hosted.handle.running().unwrap().sequencer.submit(asked, &origin).unwrap()
+    };
+    let none_comes = |world: &World| {
+        let submitted = ask(world);
+        assert!(submitted.repeated);
+        let applied =
+            async { tokio::time::timeout(Duration::from_secs(20), submitted.applied.unwrap()).await };
+        world.runtime.block_on(applied).expect("it is told at once").unwrap_err();
+    };
+    let world = World::start(data.path(), "town");
+    world.reaches(30);
+    let first = ask(&world);
+    world.runtime.block_on(first.durable).unwrap().unwrap();
+    let taken = world.tick() + 1;
+    world.reaches(taken + 5);
+    world.ask(Wish::Rewind(Tick(20))).unwrap();
+    none_comes(&world);
+    world.stop();
+    none_comes(&World::start(data.path(), "town"));
+}
+
+/// At a rate of a tick in a quarter of an hour nobody waits for the next tick.
+#[test]
+fn a_world_that_ticks_seldom_is_asked_at_any_time() {
+    let data = tempfile::tempdir().unwrap();
+    let world = World::start_as(Arc::new(RealDisk), data.path(), "town", |config| {
+        config.snapshot.period_millis = 3_600_000;
+    });
+    world.reaches(30);
+    let tick = world.ask(Wish::Rate(1)).unwrap();
+    world.until("its newest view", |world| {
+        let mirror = &world.hosted.handle.running().unwrap().mirror;
+        mirror.ask();
+        (mirror.view().unwrap().tick.0 >= tick).then_some(())
+    });
+    world.ask(Wish::Snapshot).unwrap();
+    world.until("the snapshot", |world| (world.hosted.handle.status.last_snapshot().0 >= tick).then_some(()));
+    assert_eq!(world.ask(Wish::Rewind(Tick(20))).unwrap(), 20);
+    assert_eq!(world.hosted.handle.status.branch(), 1);
+    world.stop();
+}
+
+/// D2: no reader sees a tick or a hash of one line of history under the name of another.
+#[test]
+fn d2_branch_tick_and_hash_are_of_one_moment_during_rewinds() {
+    const REWINDS: u32 = 12;
+    let data = tempfile::tempdir().unwrap();
+    let world = World::start(data.path(), "town");
+    let (handle, over) = (world.hosted.handle.clone(), AtomicBool::new(false));
+    world.reaches(30);
+    let seen = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut seen, mut last) = (BTreeMap::new(), handle.status.shown());
+            while !over.load(Relaxed) {
+                let hashed = || handle.running().unwrap().mirror.shown().unwrap();
+                let (shown, hashed) = handle.shown_with(hashed);
+                let goes_on = shown.branch == last.branch && shown.tick >= last.tick;
+                assert!(goes_on || shown.branch > last.branch, "{shown:?} after {last:?}");
+                let known = seen.insert((shown.branch, hashed.tick), hashed.hash);
+                assert!(known.is_none_or(|known| known == hashed.hash), "two hashes at {shown:?}");
+                last = shown;
+            }
+            seen
+        });
+        for rewind in 0..REWINDS {
+            // No two lines are the same.
+            world.spawn(None);
+            world.reaches(45 + u64::from(rewind));
+            assert_eq!(world.ask(Wish::Rewind(Tick(20))).unwrap(), 20);
+        }
+        over.store(true, Relaxed);
+        reader.join().unwrap()
+    });
+    let history = world.hosted.handle.running().unwrap().history.clone();
+    for branch in 0..REWINDS {
+        // What is next to the change is what could be of the other line.
+        let mut ticks = seen.range((branch, Tick(0))..=(branch, Tick(u64::MAX)));
+        for ((_, tick), hash) in [ticks.next(), ticks.next_back()].into_iter().flatten() {
+            let live = history.world_at(branch, *tick, &options(1)).unwrap();
+            assert_eq!(live.state_hash(), *hash, "tick {tick} of branch {branch}");
+        }
     }
 }
 

@@ -513,18 +513,14 @@ impl Life<'_> {
             Ok(Err(_)) | Err(oneshot::error::TryRecvError::Closed) => false,
             Err(oneshot::error::TryRecvError::Empty) => true,
         });
-        let status = &self.hosted.handle.status;
-        let branch = status.branch();
         if let Some(running) = self.hosted.handle.running() {
-            let shown = (branch, status.tick());
+            let (now, applied) = self.hosted.handle.shown_with(|| running.mirror.shown());
+            let (branch, shown) = (now.branch, (now.branch, now.tick));
             if self.shown != Some(shown) {
                 self.shown = Some(shown);
                 told.push(Fact::Shown { branch: shown.0, tick: shown.1 });
             }
-            let applied = running.mirror.shown();
-            // Two looks are not one: in between another line may have begun.
-            if status.branch() == branch
-                && let Some(applied) = applied
+            if let Some(applied) = applied
                 && self.hash != Some((branch, applied.tick))
             {
                 self.hash = Some((branch, applied.tick));

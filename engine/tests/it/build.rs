@@ -3,7 +3,8 @@
 use crate::options;
 use bevy_ecs::prelude::*;
 use everworld_engine::{
-    BuildErrors, Parallel, Phase, Priority, TickTime, WorldBuilder, component, resource, system,
+    BuildErrors, Parallel, Phase, Priority, Rows, TickTime, Uid, WorldBuilder, Write, component, resource,
+    system,
 };
 use expect_test::{Expect, expect};
 
@@ -37,6 +38,8 @@ fn local(_: Local<u32>) {}
 fn changed(_: Query<&Heat, Changed<Heat>>) {}
 fn commands(_: Commands) {}
 fn turn_back(_: ResMut<TickTime>) {}
+fn rename(_: Query<&mut Uid>) {}
+fn rename_rows(_: Rows<Write<Uid>>) {}
 fn twice(_: Query<&mut Heat>, _: Query<&Heat>) {}
 fn observe(world: &mut World) {
     world.add_observer(|_: On<Add<Heat>>| {});
@@ -179,6 +182,22 @@ fn w2_what_would_escape_is_refused() {
             r#"system "build::turn_back" cannot be run deterministically: it writes the time, which ticking alone does"#
         ]],
     );
+    for name in ["build::rename", "build::rename_rows"] {
+        let named = |w: &mut WorldBuilder| {
+            _ = if name == "build::rename" {
+                w.system(system(rename))
+            } else {
+                w.system(system(rename_rows))
+            };
+        };
+        let text = build(named).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            format!(
+                "system \"{name}\" cannot be run deterministically: it writes Uids, which the engine alone gives"
+            )
+        );
+    }
     let conflicting = build(|w| _ = w.system(system(twice))).unwrap_err().to_string();
     assert!(conflicting.starts_with("system \"build::twice\" cannot be initialised"), "{conflicting}");
 }

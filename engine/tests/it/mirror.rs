@@ -23,6 +23,9 @@ component! {
     struct Cold("cold", version 1) { value: u64, at: u64 }
 }
 component! {
+    struct Tally("tally", version 1) { count: u64 }
+}
+component! {
     struct Still("still", version 1) { value: u32 }
 }
 component! {
@@ -61,6 +64,14 @@ fn warm(time: Res<TickTime>, mut rows: Rows<(&'static Uid, Write<Heat>)>) {
         }
     });
 }
+/// A column that nothing but write slices writes, and seldom: marks alone tell, and few rows have one.
+fn count(time: Res<TickTime>, mut rows: Rows<(&'static Uid, Write<Tally>)>) {
+    rows.for_each(|(uids, mut tallies)| {
+        (0..tallies.len())
+            .filter(|i| (uids[*i].get() + time.tick.0).is_multiple_of(9))
+            .for_each(|i| tallies.row_mut(i).count += 1);
+    });
+}
 /// Plain queries, of columns that write slices write as well.
 fn cool(mut rows: Query<(&Uid, &mut Cold, &mut Heat), With<Flag>>) {
     for (uid, mut cold, mut heat) in &mut rows {
@@ -82,15 +93,16 @@ fn churn(random: Random, effects: Effects, mut rows: Rows<(&'static Uid, &'stati
     rows.for_each(|(uids, heats)| {
         for (uid, heat) in uids.iter().zip(heats) {
             match random.of(*uid).below(400) {
-                0..8 => effects.despawn(*uid, *uid),
-                8..12 => {
-                    effects.spawn(*uid, (Heat { value: heat.value }, Cold::default(), Still { value: 7 }));
+                0..6 => effects.despawn(*uid, *uid),
+                6..10 => {
+                    effects.spawn(
+                        *uid,
+                        (Heat { value: heat.value }, Cold::default(), Tally::default(), Still { value: 7 }),
+                    );
                 }
-                12..14 => effects.spawn(*uid, (Heat { value: 1 }, Title { text: "new".into() })),
-                14..30 => effects.insert(*uid, *uid, Flag { set: 1 }),
-                30..46 => effects.remove::<Flag>(*uid, *uid),
-                46..50 => effects.insert(*uid, *uid, Still { value: heat.value }),
-                50..60 => {
+                10..12 => effects.spawn(*uid, (Heat { value: 1 }, Title { text: "new".into() })),
+                14..18 => effects.insert(*uid, *uid, Still { value: heat.value }),
+                18..28 => {
                     // Away and back again: the row has another value under the same Uid.
                     effects.remove::<Cold>(*uid, *uid);
                     effects.insert(*uid, *uid, Cold { value: 5, at: u64::from(heat.value) });
@@ -101,12 +113,40 @@ fn churn(random: Random, effects: Effects, mut rows: Rows<(&'static Uid, &'stati
     });
 }
 
+/// Away and soon back again, at another row; those who stay are left alone.
+fn leave(random: Random, effects: Effects, mut rows: Rows<&'static Uid, Without<Flag>>) {
+    rows.for_each(|uids| {
+        let leaves = |uid: &&Uid| random.of(**uid).below(100) < 3;
+        uids.iter().filter(leaves).for_each(|uid| effects.insert(*uid, *uid, Flag { set: 1 }));
+    });
+}
+fn come_back(random: Random, effects: Effects, mut rows: Rows<&'static Uid, With<Flag>>) {
+    rows.for_each(|uids| {
+        let comes = |uid: &&Uid| random.of(**uid).below(100) < 25;
+        uids.iter().filter(comes).for_each(|uid| effects.remove::<Flag>(*uid, *uid));
+    });
+}
+
 fn world(rows: u32, exclusive: bool) -> WorldBuilder {
     let mut world = WorldBuilder::new(3, 1.0);
-    world.column::<Heat>().column::<Cold>().column::<Still>().column::<Flag>().slow_column::<Title>();
-    world.resource(Rare { text: String::new(), count: 0 }).resource(Fixed { values: vec![1, 2, 3] });
-    world.system(system(warm)).system(system(cool)).system(system(rename)).system(system(churn));
-    world.system(system(ponder));
+    world
+        .column::<Heat>()
+        .column::<Cold>()
+        .column::<Tally>()
+        .column::<Still>()
+        .column::<Flag>()
+        .slow_column::<Title>()
+        .resource(Rare { text: String::new(), count: 0 })
+        .resource(Fixed { values: vec![1, 2, 3] });
+    world
+        .system(system(warm))
+        .system(system(cool))
+        .system(system(rename))
+        .system(system(churn))
+        .system(system(count))
+        .system(system(leave))
+        .system(system(come_back))
+        .system(system(ponder));
     if exclusive {
         fn anything(world: &mut World) {
             if world.resource::<TickTime>().tick.0.is_multiple_of(7) {
@@ -122,8 +162,8 @@ fn world(rows: u32, exclusive: bool) -> WorldBuilder {
         world.system(system(anything));
     }
     world.setup(move |world| {
-        world.spawn_many((0..rows).map(|value| (Heat { value }, Cold::default())));
-        world.spawn_many((0..rows / 2).map(|value| (Heat { value }, Cold::default(), Flag { set: 1 })));
+        world.spawn_many((0..rows).map(|value| (Heat { value }, Cold::default(), Tally::default())));
+        world.spawn_many((0..rows / 2).map(|value| (Heat { value }, Tally::default(), Flag { set: 1 })));
         world.spawn_many((0..20).map(|value| (Heat { value }, Title { text: "first".into() })));
     });
     world
@@ -224,7 +264,8 @@ fn follow(rows: u32, exclusive: bool, threads: usize, seed: u64, ticks: u64, eve
                 wait(&mirror);
             }
         }
-        if draws.below(20) == 0 {
+        // Seldom enough that much happens between two captures.
+        if draws.below(every * 7) == 0 {
             let image = live.image().shuffled(seed);
             live.restore(&image).unwrap();
         }
@@ -256,8 +297,14 @@ fn a_mirror_of_several_chunks_follows() {
     follow(18_000, true, 1, 2, 12, 3);
 }
 
+/// Found by chance once, with a mark left out on purpose.
+#[test]
+fn a_history_that_needs_the_mark_of_who_fills_a_hole() {
+    follow(9, false, 1, 8_318_169_027_290_101_630, 1_000, 30);
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn the_mirror_follows_whatever_happens(seed in any::<u64>(), rows in 20u32..2_000, exclusive: bool) {
         follow(rows, exclusive, 1 + seed as usize % 2, seed, 60, 3);
@@ -266,16 +313,18 @@ proptest! {
     /// Few rows that change places all the time, and many ticks between two captures.
     #[test]
     fn the_mirror_follows_tiny_tables(seed in any::<u64>(), rows in 2u32..40, exclusive: bool) {
-        follow(rows, exclusive, 1, seed, 400, 12);
+        follow(rows, exclusive, 1, seed, 1_000, 30);
     }
 }
 
-/// Marks belong to rows: who leaves a row, is written elsewhere and is moved back to it is captured all the same.
+/// Marks belong to rows: who leaves a row unwritten, is written elsewhere and is moved back to it, by filling the hole that
+/// another leaves, is captured all the same.
 #[test]
 fn who_comes_back_to_a_former_row_is_seen() {
-    fn write(mut rows: Rows<(&'static Uid, Write<Heat>)>) {
+    fn write(time: Res<TickTime>, mut rows: Rows<(&'static Uid, Write<Heat>)>) {
+        let now = time.tick.0 > 1;
         rows.for_each(|(uids, mut heats)| {
-            (0..heats.len()).filter(|i| uids[*i].get() == 1).for_each(|i| heats.row_mut(i).value += 1);
+            (0..heats.len()).filter(|i| now && uids[*i].get() == 1).for_each(|i| heats.row_mut(i).value += 1);
         });
     }
     fn effect(time: Res<TickTime>, effects: Effects) {
@@ -290,10 +339,12 @@ fn who_comes_back_to_a_former_row_is_seen() {
     fn exclusive(world: &mut World) {
         let tick = world.resource::<TickTime>().tick.0;
         let mut query = world.query::<(Entity, &Uid)>();
-        let first = query.iter(world).find(|(_, uid)| uid.get() == 1).unwrap().0;
+        let mut find = |uid| query.iter(world).find(|(_, found)| found.get() == uid).unwrap().0;
+        let (first, second) = (find(1), find(2));
         match tick {
             1 => _ = world.entity_mut(first).insert(Flag { set: 1 }),
             2 => _ = world.entity_mut(first).remove::<Flag>(),
+            3 => _ = world.entity_mut(second).insert(Flag { set: 1 }),
             _ => {}
         }
     }

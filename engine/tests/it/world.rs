@@ -3,11 +3,13 @@
 use crate::{created, options};
 use bevy_ecs::prelude::*;
 use everworld_engine::{
-    Due, Effects, ImageError, Input, InputEnvelope, InputError, Outcome, Parallel, StateResource as _, Tick,
-    TickTime, Timers, Uid, UidIndex, WorldBuilder, component, input::InputWorld, resource, system,
+    Chunk, Due, Effects, Image, ImageError, Input, InputEnvelope, InputError, Outcome, Parallel,
+    StateResource as _, Tick, TickTime, Timers, Uid, UidIndex, WorldBuilder, component, input::InputWorld,
+    resource, system,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::sync::Arc;
 
 component! {
     pub struct Age("age", version 1) { ticks: u64 }
@@ -236,4 +238,81 @@ fn an_image_that_does_not_fit_is_refused() {
     let mut cut = image.clone();
     cut.tables[0].rows += 1;
     assert!(matches!(refused(populated(builder()), &cut), ImageError::Malformed(_)));
+}
+
+/// Uids are what everything else goes by: each is one that was given, and there once. What is wrong has a right hash.
+#[test]
+fn an_image_with_uids_that_were_not_given_is_refused() {
+    let build = || {
+        let mut world = builder();
+        world.setup(|world| _ = world.spawn_many((0..3).map(|ticks| Age { ticks })));
+        created(world, 1, Parallel::Never)
+    };
+    let check = |expected: &str, change: &dyn Fn(&mut Image)| {
+        let mut image = build().image();
+        change(&mut image);
+        image.hash = image.compute_hash();
+        match (build().restore(&image), expected) {
+            (Ok(()), "") => {}
+            (Err(ImageError::Malformed(said)), expected) if !expected.is_empty() => {
+                assert!(said.contains(expected), "{said}");
+            }
+            (other, _) => panic!("{other:?}, expected {expected:?}"),
+        }
+    };
+    let set = |row: usize, uid: u64| {
+        move |image: &mut Image| {
+            let uids = image.tables[0].columns.iter_mut().find(|column| column.schema.name == "uid").unwrap();
+            let Chunk::Plain(bytes) = Arc::make_mut(&mut uids.chunks[0]) else { unreachable!() };
+            bytes[row * 8..][..8].copy_from_slice(&uid.to_le_bytes());
+        }
+    };
+    check("", &|_| {});
+    check("", &set(2, 3));
+    check("two entities have the Uid 1", &set(2, 1));
+    check("never given", &set(2, 4));
+    check("never given", &set(0, 0));
+    check("two columns are named", &|image| {
+        let again = image.tables[0].columns[0].clone();
+        image.tables[0].columns.push(again);
+    });
+}
+
+/// Nobody but the engine says which Uid an entity has, on whichever way.
+#[test]
+fn uids_are_the_engines() {
+    #[derive(Serialize, Deserialize)]
+    struct Rename;
+    impl Input for Rename {
+        const KIND: &'static str = "rename";
+        const DOC: &'static str = "Tries to give another Uid.";
+        fn apply(self, world: &mut InputWorld<'_>) -> Result<Outcome, InputError> {
+            world.insert(Uid::new(1), Uid::new(7));
+            Ok(Outcome::default())
+        }
+    }
+    fn born(effects: Effects) {
+        effects.spawn(Uid::new(1), (Uid::new(7), Age { ticks: 1 }));
+    }
+    fn given(effects: Effects) {
+        effects.insert(Uid::new(1), Uid::new(1), Uid::new(7));
+    }
+    fn taken(world: &mut World) {
+        let mut query = world.query::<&mut Uid>();
+        query.iter_mut(world).filter(|uid| uid.get() == 1).for_each(|mut uid| *uid = Uid::new(7));
+    }
+    let check = |add: &dyn Fn(&mut WorldBuilder), inputs: &[InputEnvelope]| {
+        let mut world = builder();
+        world.input::<Rename>().setup(|world| _ = world.spawn_many((0..3).map(|ticks| Age { ticks })));
+        add(&mut world);
+        let error = created(world, 1, Parallel::Never).tick(inputs).unwrap_err().to_string();
+        assert!(error.contains("Uid"), "{error}");
+    };
+    check(&|world| _ = world.system(system(born)), &[]);
+    check(&|world| _ = world.system(system(given)), &[]);
+    check(&|world| _ = world.system(system(taken)), &[]);
+    check(
+        &|_| {},
+        &[InputEnvelope { kind: "rename".into(), payload: b"null".to_vec(), ..note(1, None, "") }],
+    );
 }
