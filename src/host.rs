@@ -791,7 +791,12 @@ impl Host {
             status.watched.set(live.watch(), log.clone());
             if status.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let past = history.past(branch, Tick(tick.0 - 1), &self.options, &mut visit)?;
+        let past = history.past(branch, Tick(tick.0 - 1), &self.options, &mut visit);
+        // The tick before is always kept: a disk that does not give it is at fault.
+        let past = past.map_err(|error| match error {
+            SpineError::NotKept { world, detail, .. } => SpineError::Unrecoverable { world, detail },
+            other => other,
+        })?;
         tracing::info!(
             world = self.spine.world(),
             tick = tick.0 - 1,

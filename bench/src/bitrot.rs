@@ -302,7 +302,7 @@ impl Bases {
     fn new(seed: u64) -> anyhow::Result<Self> {
         let disk = SimDisk::default();
         disk.keep_images_at((20..60).map(|i| i * 11));
-        let (case, _) = Trial { keeps_all: true, ..Trial::sound(seed, 48) }.live(&disk)?;
+        let (case, _) = Trial { keeps_all: true, bytes_max: 60_000, ..Trial::sound(seed, 72) }.live(&disk)?;
         let killed = disk.take_images().pop().map(|(op, image)| (image.cut(Cut::Issued), op));
         let stopped = disk.copy();
         // The process then hung in the next tick.
@@ -477,7 +477,7 @@ pub(crate) fn some_of_the_log(seed: u64) -> anyhow::Result<Rotten> {
         exhaustive: true,
         file_flips: 0,
         seed,
-        stride: 29,
+        stride: 3,
         only,
         worker: None,
         share: 0,

@@ -11,6 +11,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use clap::Args;
+use everworld::spine::chain;
 use everworld_persistence::{
     Disk,
     sim::{Cut, Fault, FaultKind, SimDisk},
@@ -88,7 +89,7 @@ fn scarcity_rows(case: &str, scarcity: &Scarcity) -> Vec<Row> {
     let mut rows = vec![some(case, "inputs taken", scarcity.taken, "inputs")];
     if scarcity.fired == 0 {
         rows.push(some(case, "inputs refused", scarcity.refused, "inputs"));
-        rows.push(Row::plain(case, "ticks after the first refusal", scarcity.ticks as f64, "ticks"));
+        rows.push(some(case, "ticks after the first refusal", scarcity.ticks, "ticks"));
     }
     rows.extend(
         findings_rows(case, &scarcity.findings).into_iter().filter(|row| row.mode != "with ticks replayed"),
@@ -238,13 +239,13 @@ fn one(trial: &Trial, kind: &Kind, fault: Fault, total: &Mutex<Total>) -> anyhow
         return Ok(());
     }
     total.fired += 1;
-    match lived.ended.as_ref().map_err(everworld::spine::SpineError::exit_code) {
-        Ok(()) | Err(0) => total.went_on += 1,
-        Err(74) => total.ended += 1,
-        Err(other) => {
+    match &lived.ended {
+        Err(error) if error.exit_code() == 74 => total.ended += 1,
+        Err(error) if error.exit_code() > 0 => {
             total.other_exits += 1;
-            total.notes.push(format!("{fault:?}: exit {other}"));
+            total.notes.push(format!("{fault:?}: exit {}: {}", error.exit_code(), chain(error)));
         }
+        _ => total.went_on += 1,
     }
     Ok(())
 }

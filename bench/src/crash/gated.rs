@@ -15,10 +15,11 @@ use everworld_persistence::{
 };
 use std::{path::Path, sync::Arc};
 
-/// Ticks are not so many that the lease is renewed while a sync stands still: it is for some thousand.
+/// Ticks are not so many that the lease is renewed while a sync stands still: it is for
+/// a hundred, which is ten seconds.
 fn slowly(config: &mut Config) {
-    config.tick.rate_hz = 100.0;
-    config.log.horizon_lease_millis = 1_000_000;
+    config.tick.rate_hz = 10.0;
+    config.log.horizon_lease_millis = 60_000;
 }
 
 /// The power fails while the sync of a Seal is on its way, and ticks go on: what was seen until then must hold.

@@ -187,7 +187,8 @@ impl Case {
             harness::options(if draw.is_multiple_of(4) { 2 } else { 1 }).map_err(Broken::Harness)?;
         options.parallel = parallel;
         let dir: PathBuf = data.join("worlds").join(&self.record.world);
-        let is_new = !disk.exists(&dir.join("log")).unwrap_or(false);
+        // A disk that cannot tell is not without one.
+        let is_new = disk.exists(&dir.join("log")).is_ok_and(|exists| !exists);
         let known: Vec<&Fact> =
             self.facts.iter().filter(|(op, _)| *op <= until).map(|(_, fact)| fact).collect();
         if is_new && !known.is_empty() {

@@ -121,6 +121,8 @@ pub(crate) fn full_disk() -> anyhow::Result<Scarcity> {
     let disk = SimDisk::default();
     let small = Small::start(Arc::new(disk.clone()), false, |config: &mut Config| {
         config.tick.rate_hz = 200.0;
+        config.log.segment_bytes = 1 << 20;
+        config.log.horizon_lease_millis = 100;
     })?;
     let mut scarcity = Scarcity::default();
     let mut sent = Sent::default();
@@ -130,7 +132,7 @@ pub(crate) fn full_disk() -> anyhow::Result<Scarcity> {
     // For some time after the first refusal.
     while full_at.is_none_or(|at: (Tick, Instant)| at.1.elapsed() < Duration::from_millis(700)) {
         ensure!(Instant::now() < patience, "the disk does not run full");
-        if sent.send(&small, 2_000)? {
+        if sent.send(&small, 20_000)? {
             scarcity.taken += 1;
         } else {
             scarcity.refused += 1;
@@ -140,7 +142,12 @@ pub(crate) fn full_disk() -> anyhow::Result<Scarcity> {
         std::thread::sleep(Duration::from_millis(1));
     }
     let (full_at, _) = full_at.context("it ran full")?;
+    let last = small.seen()?;
     scarcity.ticks = small.computed().0 - full_at.0;
+    ensure!(
+        last.iter().all(|(_, fact)| !matches!(fact, Fact::Shown { tick, .. } if *tick <= full_at)),
+        "nothing is shown any more"
+    );
     ensure!(small.running()?.mirror.peek().is_some(), "the world cannot be read");
     let mut facts = sent.facts.clone();
     facts.extend(small.seen()?);

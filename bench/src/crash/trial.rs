@@ -16,13 +16,15 @@ use std::sync::Arc;
 pub(crate) struct Trial {
     pub(crate) seed: u64,
     pub(crate) steps: u32,
+    /// The largest text of an input.
+    pub(crate) bytes_max: u32,
     /// Nothing is ever removed.
     pub(crate) keeps_all: bool,
 }
 
 impl Trial {
     pub(crate) fn sound(seed: u64, steps: u32) -> Self {
-        Self { seed, steps, keeps_all: false }
+        Self { seed, steps, bytes_max: 4_000, keeps_all: false }
     }
 
     /// One life on that disk; what it knew is in the case.
@@ -36,7 +38,7 @@ impl Trial {
             store: Some(if self.keeps_all { life::keeping_store() } else { life::quick_store() }),
             ..Rig::default()
         };
-        let script = Script::first(self.steps, 4_000);
+        let script = Script::first(self.steps, self.bytes_max);
         let config = life::config(judge::data(), SEGMENT_BYTES);
         let mut lived = life::live(rig, config, &record, script, &mut draws, &mut teller)?;
         let records = std::mem::take(&mut lived.records);

@@ -96,6 +96,13 @@ impl Tail {
         self.reserved_to <= self.cursor.segment
     }
 
+    /// Whether no segment is reserved ahead and less than an eighth of this one would be free behind the records.
+    pub fn is_nearly_full(&self, records: &[Encoded]) -> bool {
+        let needed: usize = records.iter().map(|(_, _, payload)| frame_bytes(payload.len())).sum();
+        let room = self.cursor.segment_bytes - self.cursor.segment_bytes / 8;
+        self.needs_segment() && self.cursor.offset + needed as u64 > room
+    }
+
     /// The largest payload that fits in a segment.
     pub fn payload_bytes_max(&self) -> usize {
         self.segment_bytes as usize - SEGMENT_HEADER_BYTES - FRAME_HEADER_BYTES - END_BYTES

@@ -71,6 +71,13 @@ struct State {
     stats: LogStats,
 }
 
+/// Whether the last of the room may be used.
+#[derive(Clone, Copy)]
+enum Room {
+    Take,
+    Leave,
+}
+
 /// What the thread takes at once.
 struct Batch {
     runs: Vec<Run>,
@@ -130,17 +137,16 @@ impl LogHandle {
     /// # Errors
     /// The record was not taken, and `done` is not called.
     pub fn append(&self, record: Record, done: Option<LogDone>) -> Result<u64, LogError> {
-        self.owner.shared.append(&[record.encode()], done, self.owner.shared.queue_len_max)
+        self.owner.shared.append(&[record.encode()], done, Room::Take)
     }
 
-    /// As [`LogHandle::append`], for what can come again later: refused while less than an eighth of the queue is free,
-    /// which is left to the records of who must not wait (T1).
+    /// As [`LogHandle::append`], for what can come again later: refused while less than an eighth of the queue is free, or
+    /// of the last segment when no other can be reserved; these are left to the records of who must not wait (T1).
     ///
     /// # Errors
     /// As of [`LogHandle::append`].
     pub fn append_leaving_room(&self, record: Record, done: Option<LogDone>) -> Result<u64, LogError> {
-        let queue_len_max = self.owner.shared.queue_len_max;
-        self.owner.shared.append(&[record.encode()], done, queue_len_max - queue_len_max / 8)
+        self.owner.shared.append(&[record.encode()], done, Room::Leave)
     }
 
     /// Takes records so that no other comes between them, all or none; returns their lsns. `done` is called once,
@@ -154,7 +160,7 @@ impl LogHandle {
         done: Option<LogDone>,
     ) -> Result<RangeInclusive<u64>, LogError> {
         let records: Vec<Encoded> = records.iter().map(Record::encode).collect();
-        let last = self.owner.shared.append(&records, done, self.owner.shared.queue_len_max)?;
+        let last = self.owner.shared.append(&records, done, Room::Take)?;
         Ok(last + 1 - records.len() as u64..=last)
     }
 
@@ -263,12 +269,7 @@ impl Drop for Owner {
 }
 
 impl Shared {
-    fn append(
-        &self,
-        records: &[Encoded],
-        done: Option<LogDone>,
-        queue_len_max: usize,
-    ) -> Result<u64, LogError> {
+    fn append(&self, records: &[Encoded], done: Option<LogDone>, room: Room) -> Result<u64, LogError> {
         let mut state = self.state.lock();
         if let Some(error) = &state.failed {
             return Err(LogError::Failed(error.clone()));
@@ -276,11 +277,18 @@ impl Shared {
         if state.closing {
             return Err(LogError::Closed);
         }
+        let queue_len_max = match room {
+            Room::Take => self.queue_len_max,
+            Room::Leave => self.queue_len_max - self.queue_len_max / 8,
+        };
         let waiting = (state.tail.cursor.last.lsn - state.tail.durable.lsn) as usize;
         if waiting + records.len() > queue_len_max {
             return Err(LogError::QueueFull { queue_len_max });
         }
-        let placed = state.tail.place(records);
+        let placed = match room {
+            Room::Leave if state.tail.is_nearly_full(records) => Err(PlaceError::NotReserved),
+            _ => state.tail.place(records),
+        };
         match placed {
             Ok(lsn) => {
                 state.done.extend(done);
