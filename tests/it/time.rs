@@ -233,9 +233,9 @@ fn no_outcome_is_waited_for_that_a_rewind_has_left_behind() {
     let none_comes = |world: &World| {
         let submitted = ask(world);
         assert!(submitted.repeated);
-        let applied =
-            async { tokio::time::timeout(Duration::from_secs(20), submitted.applied.unwrap()).await };
-        world.runtime.block_on(applied).expect("it is told at once").unwrap_err();
+        let fate = async { tokio::time::timeout(Duration::from_secs(20), submitted.fate.unwrap()).await };
+        let fate = world.runtime.block_on(fate).expect("it is told at once").unwrap();
+        assert!(matches!(fate, Fate::LeftBehind(0)), "{fate:?}");
     };
     let world = World::start(data.path(), "town");
     world.reaches(30);
