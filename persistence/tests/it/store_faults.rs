@@ -276,23 +276,6 @@ fn an_epoch(closed: bool) -> (SimDisk, PathBuf) {
     (disk, path)
 }
 
-/// Each of these, and many more, ended the process while redb still read such files: an assertion failed, and while it
-/// unwound a destructor met the lock that it had poisoned.
-#[test]
-fn damage_does_not_end_the_process() {
-    for (closed, bits) in ABORTING_BITS {
-        let (good, path) = an_epoch(closed);
-        for bit in bits {
-            let disk = good.copy();
-            disk.flip(&path, *bit);
-            live_with_damage(&disk);
-        }
-    }
-}
-
-/// Bits of [`an_epoch`].
-const ABORTING_BITS: [(bool, &[usize]); 2] = [(true, &[0]), (false, &[0])];
-
 /// As many flips as `EVERWORLD_FLIPS` says, one after the other, with what is drawn from `EVERWORLD_SEED`. The last line
 /// names the flip that a process did not survive.
 #[test]
