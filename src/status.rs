@@ -472,7 +472,7 @@ mod tests {
                     }
                 });
             }
-            for branch in 1..300_000 {
+            for branch in 1..3_000_000 {
                 let (tick, entities) = of(branch);
                 status.publish(branch, Tick(tick), entities as usize);
             }

@@ -44,6 +44,14 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
             config.http.bind
         )));
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .context("could not start the runtime")?;
+    // Before anything is touched: from here on the process ends in order.
+    let signals = runtime.block_on(async { api::Signals::new() })?;
     let mut sets = Vec::new();
     sets.extend(config.world.seed.map(|seed| format!("seed={seed}")));
     sets.extend(config.world.population.map(|population| format!("population={population}")));
@@ -61,14 +69,6 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
         }
     };
     let record = WorldRecord { world, scenario };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("http")
-        .enable_all()
-        .build()
-        .context("could not start the runtime")?;
-    // Before anything is touched: from here on the process ends in order.
-    let signals = runtime.block_on(async { api::Signals::new() })?;
     // Before the address: two servers on one directory are told so, whatever they listen on.
     let lock = spine::lock(&config.data.dir)?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);

@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     os::unix::process::ExitStatusExt as _,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -40,27 +40,65 @@ fn post(address: SocketAddr, mut mark: u32) -> BTreeSet<u32> {
     }
 }
 
-/// A server that is told to end before it may have said anything.
-fn end_at_the_start(data: &Path, wait: Duration) {
-    let mut child = Command::new(EVERWORLD)
+fn serve(data: &Path, more: &[&str]) -> Child {
+    Command::new(EVERWORLD)
         .args(["serve", "--set", "http.bind=127.0.0.1:0", "--set", "world.population=300", "--data"])
         .arg(data)
+        .args(more)
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
-    let begun = Instant::now();
-    while begun.elapsed() < wait {
-        std::thread::yield_now();
-    }
+        .unwrap()
+}
+
+/// Tells it to end; how it ended and what it said.
+fn terminate(mut child: Child, meanwhile: impl FnOnce()) -> (ExitStatus, String) {
     let told = Instant::now();
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    meanwhile();
     let status = child.wait().unwrap();
     assert!(told.elapsed() < END_MAX, "it took {:?}", told.elapsed());
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    (status, said)
+}
+
+/// A server that is told to end before it may have said anything.
+fn end_at_the_start(data: &Path, wait: Duration) {
+    let (child, begun) = (serve(data, &[]), Instant::now());
+    while begun.elapsed() < wait {
+        std::thread::yield_now();
+    }
+    let (status, said) = terminate(child, || ());
     // A program that has not begun ends as any program does.
     let not_begun = status.signal() == Some(15) && said.is_empty();
     assert!(status.code() == Some(0) || not_begun, "after {wait:?}: {status:?}: {said}");
+}
+
+/// It waits for its scenario, and has touched nothing yet: from then on it ends in order.
+#[test]
+fn sigterm_at_the_start_is_kept_until_it_can_be_obeyed() {
+    let data = tempfile::tempdir().unwrap();
+    let scenario = data.path().join("scenario.toml");
+    assert!(Command::new("mkfifo").arg(&scenario).status().unwrap().success());
+    let mut child = serve(data.path(), &["--set", &format!("world.scenario={}", scenario.display())]);
+    let about = format!("/proc/{}/status", child.id());
+    let is_caught = || {
+        let about = std::fs::read_to_string(&about).unwrap();
+        let mask = about.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap() >> (15 - 1) & 1 == 1
+    };
+    let begun = Instant::now();
+    while !is_caught() {
+        if begun.elapsed() > Duration::from_secs(20) {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("SIGTERM would end it at once");
+        }
+        std::thread::yield_now();
+    }
+    let text = include_str!("../../configs/town.toml");
+    let (status, said) = terminate(child, || std::fs::write(&scenario, text).unwrap());
+    assert_eq!(status.code(), Some(0), "{said}");
 }
 
 #[test]

@@ -82,7 +82,11 @@ impl World {
 
     fn ask(&self, wish: Wish) -> Result<u64, Refused> {
         let origin = Origin { principal: "test".into(), request_id: String::new() };
-        self.runtime.block_on(self.hosted.handle.ask(wish, origin)).map(|done| done.tick.0)
+        let asked = async {
+            let asked = self.hosted.handle.ask(wish, origin);
+            tokio::time::timeout(Duration::from_mins(1), asked).await.expect("a wish is answered")
+        };
+        self.runtime.block_on(asked).map(|done| done.tick.0)
     }
 
     /// The hashes that readers see, for so many ticks.
