@@ -58,15 +58,15 @@ pub(crate) struct BitrotArgs {
 
 /// What flips came to.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Rotten {
+struct Rotten {
     flips: u64,
     exhaustive: u64,
     kinds: BTreeMap<String, u64>,
     refused: u64,
     right: u64,
     /// With a state that is not the one of the log.
-    pub(crate) wrong: u64,
-    pub(crate) lost: u64,
+    wrong: u64,
+    lost: u64,
     panics: u64,
     aborts: u64,
     stuck: u64,
@@ -468,23 +468,4 @@ fn sealed(bytes: &[u8]) -> Vec<(u8, Range<usize>)> {
         plausible.then(|| (bytes[at + 2], at..end as usize))
     });
     records.collect()
-}
-
-/// For the canary: some bits of the records of the log.
-pub(crate) fn some_of_the_log(seed: u64) -> anyhow::Result<Rotten> {
-    let only = Some("log record".into());
-    let args = BitrotArgs {
-        exhaustive: true,
-        file_flips: 0,
-        seed,
-        stride: 3,
-        only,
-        worker: None,
-        share: 0,
-        from: 0,
-    };
-    let bases = Bases::new(seed)?;
-    let mut rotten = Rotten::default();
-    bases.flips(&args).iter().for_each(|flip| rotten.judge(&bases, flip));
-    Ok(rotten)
 }

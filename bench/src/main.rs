@@ -84,7 +84,7 @@ enum Name {
         dir: std::path::PathBuf,
     },
     /// Planted bugs that the harnesses must catch
-    Canaries,
+    Canaries(canaries::CanaryArgs),
     /// The server itself, for the harnesses: `server serve ...`
     #[command(hide = true)]
     Server {
@@ -123,7 +123,7 @@ fn main() -> ExitCode {
         Name::Crash(args) => crash::run(args),
         Name::Iofault(args) => iofault::run(args),
         Name::Bitrot(args) => bitrot::run(args),
-        Name::Canaries => canaries::run(),
+        Name::Canaries(args) => canaries::run(args),
         Name::Kill(args) => kill::run(args),
     };
     match result.and_then(|report| report.print(cli.json)) {

@@ -2,7 +2,7 @@
 
 use crate::{
     bitrot::{self, BitrotArgs},
-    canaries,
+    canaries::{self, CanaryArgs},
     crash::{self, CrashArgs},
     det::{self, DetArgs},
     heavy::{self, HeavyArgs},
@@ -40,11 +40,14 @@ bound that is kept is *met*. Every harness also counts that its faults really fi
 would notice the bug that it is there for.
 
 - `crash`: lives of the product's host on a disk in memory, with inputs of 1 B to 1 MiB, inputs for later ticks, repeated
-  keys, pauses, rewinds, failing inputs and systems, snapshots, rolling and pruned epochs. Before some operations the disk is
-  kept; of each image disks are made as a crash leaves them: all that was issued (a kill), only what was synced, any sectors
-  of it in any order (a loss of power), and both again while coming back (double). Real processes are killed with SIGKILL.
-  What comes back is held against a second, slow telling of the log from its beginning and against what was known outside.
-- `iofault`: each write and each sync fails, once or for good.
+  keys, pauses, rewinds, forks, failing inputs and systems, snapshots, rolling and pruned epochs; some worlds were begun by
+  an older build, with another version of a column. Before some operations the disk is kept; of each image disks are made
+  as a crash leaves them: all that was issued (a kill), only what was synced, any sectors of it in any order (a loss of
+  power), and both again while coming back (double). Real processes are killed with SIGKILL, half of them before a counted
+  operation. One world has a file past a redb region, one a disk whose syncs take half a second. What comes back is held
+  against a second telling of the log from its beginning, by other code, and against what was known outside.
+- `iofault`: each operation fails, once or for good, with EIO, for want of space, or half done; reads fail while a world
+  runs and while it starts; the disk is full for some time.
 - `bitrot`: every bit of each kind of record, and random bits of all files.
 - `heavy`: a world that goes through capture, mirror, store and restore at every tick, beside one that is left alone.
 - `det`: threads, registration orders, row orders.
@@ -77,7 +80,7 @@ pub(crate) fn run(args: &ReliabilityArgs) -> anyhow::Result<bool> {
         (heavy_line.clone(), heavy::run(&parse::<HeavyArgs>(&heavy_line)?)?),
         (shuffled_line.clone(), heavy::run(&parse::<HeavyArgs>(&shuffled_line)?)?),
         (det_line.clone(), det::run(&parse::<DetArgs>(&det_line)?)?),
-        ("canaries".to_owned(), canaries::run()?),
+        ("canaries".to_owned(), canaries::run(&parse::<CanaryArgs>("canaries")?)?),
     ];
     println!("{INTRO}");
     let Some((_, first)) = reports.first() else { return Ok(true) };

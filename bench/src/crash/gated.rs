@@ -68,6 +68,39 @@ pub(crate) fn power_fails_after_acknowledgements(lying: bool) -> anyhow::Result<
     judge_all(small.stop()?, facts, &images)
 }
 
+/// Bits of acknowledged inputs that wait for a tick are turned over in the log. Nothing was computed with them, so no
+/// hash tells: only the checksums do.
+pub(crate) fn inputs_rot_while_they_wait() -> anyhow::Result<Findings> {
+    /// Digits of which another bit makes other digits.
+    const MARKS: [u64; 3] = [222_222, 444_444, 666_666];
+    let disk = SimDisk::default();
+    let small = Small::start(Arc::new(disk.clone()), false, slowly)?;
+    small.pause()?;
+    let mut facts = Vec::new();
+    for mark in MARKS {
+        let submitted = small.submit(mark, 10)?;
+        let acknowledged = submitted.durable.blocking_recv().context("the log is there")?;
+        acknowledged.map_err(|error| anyhow::anyhow!("{error}"))?;
+        facts.push((0, Fact::Acknowledged { seq: submitted.seq, mark }));
+    }
+    let sound = disk.cut(Cut::Synced);
+    let record = small.stop()?;
+    let mut images = vec![sound.copy()];
+    for path in sound.files().iter().filter(|path| path.extension().is_some_and(|kind| kind == "seg")) {
+        let bytes = sound.file(path).unwrap_or_default();
+        for mark in MARKS.map(|mark| mark.to_string()) {
+            let at = bytes.windows(mark.len()).position(|bytes| bytes == mark.as_bytes());
+            for byte in at.into_iter().flat_map(|at| at..at + mark.len()) {
+                let damaged = sound.copy();
+                damaged.flip(path, byte * 8);
+                images.push(damaged);
+            }
+        }
+    }
+    ensure!(images.len() > MARKS.len(), "the inputs are not in the log");
+    judge_all(record, facts, &images)
+}
+
 /// A planted bug: says that log segments are synced, and syncs nothing.
 fn lie(disk: SimDisk) -> HookDisk {
     let is_of_log = |path: &Path| path.parent().is_some_and(|dir| dir.ends_with("log"));

@@ -93,6 +93,11 @@ impl Findings {
         self.lost + self.contradicted + self.differences + self.refused + self.panics
     }
 
+    /// What must not be served: all faults but a refusal.
+    pub(crate) fn wrong(&self) -> u64 {
+        self.faults() - self.refused
+    }
+
     fn note(&mut self, text: String) {
         if self.first.len() < NOTES_MAX {
             self.first.push(text);

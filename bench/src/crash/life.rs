@@ -161,7 +161,7 @@ pub(crate) struct Lived {
     pub(crate) next_mark: u64,
 }
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+pub(super) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime without threads")
 });
 

@@ -15,7 +15,9 @@ mod scarce;
 mod small;
 mod trial;
 
-pub(crate) use gated::{power_fails_after_acknowledgements, power_fails_at_a_seal};
+pub(crate) use gated::{
+    inputs_rot_while_they_wait, power_fails_after_acknowledgements, power_fails_at_a_seal,
+};
 pub(crate) use hook::frames;
 pub(crate) use judge::{Case, Findings, data};
 pub(crate) use real::{ChildArgs, child};

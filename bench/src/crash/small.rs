@@ -8,7 +8,7 @@ use crate::harness;
 use anyhow::{Context as _, ensure};
 use everworld::{
     config::Config,
-    host::{self, Hosted, Running},
+    host::{self, Hosted, Running, Wish},
     rig::Rig,
     sequencer::{AdmitError, Asked, Submitted},
     spine::chain,
@@ -96,6 +96,13 @@ impl Small {
             Err(AdmitError::Busy(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Durably.
+    pub(super) fn pause(&self) -> anyhow::Result<()> {
+        let asked = self.hosted.handle.ask(Wish::Pause, life::origin());
+        life::RUNTIME.block_on(asked)?;
+        Ok(())
     }
 
     /// What can be seen now.
