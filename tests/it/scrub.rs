@@ -18,12 +18,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-fn start(data: &Path) -> Hosted {
+fn start(data: &Path, snapshot_millis: u64) -> Hosted {
     let scenario = worlds::load_scenario("town", PLUGINS, &["population=200".to_owned()]).unwrap();
     let mut config = Config::default();
     data.clone_into(&mut config.data.dir);
     config.tick.rate_hz = 100.0;
-    config.snapshot.period_millis = 50;
+    config.snapshot.period_millis = snapshot_millis;
     config.verify.enabled = false;
     config.scrub.mb_per_sec = 1000.0;
     config.scrub.every_secs = 0.05;
@@ -72,7 +72,7 @@ fn flip(path: &Path, at: u64) {
 #[test]
 fn a_damaged_epoch_is_found_and_snapshots_go_on_in_another() {
     let data = tempfile::tempdir().unwrap();
-    let hosted = start(data.path());
+    let hosted = start(data.path(), 50);
     let dir = data.path().join("worlds/town");
     until(&hosted, "passes", |scrub| (scrub.passes >= 3 && scrub.bytes > 100_000).then_some(()));
     let well = hosted.handle.status.scrub();
@@ -99,7 +99,7 @@ fn a_damaged_epoch_is_found_and_snapshots_go_on_in_another() {
     assert_eq!(state.1, None, "{state:?}");
     stop(hosted);
     // And what is there brings it back.
-    let hosted = start(data.path());
+    let hosted = start(data.path(), 50);
     until(&hosted, "ready", |_| hosted.handle.running());
     stop(hosted);
 }
@@ -107,10 +107,16 @@ fn a_damaged_epoch_is_found_and_snapshots_go_on_in_another() {
 #[test]
 fn a_damaged_log_that_a_recovery_would_need_is_told() {
     let data = tempfile::tempdir().unwrap();
-    let hosted = start(data.path());
+    let hosted = start(data.path(), 3_600_000);
     let log = data.path().join("worlds/town/log");
     until(&hosted, "a pass", |scrub| (scrub.passes >= 1).then_some(()));
     assert!(hosted.handle.status.scrub().damaged.is_empty());
+    // The one snapshot does not cover what comes now.
+    let known = until(&hosted, "the log", |_| hosted.handle.running().map(|running| running.log.clone()));
+    let saved = until(&hosted, "a snapshot", |_| {
+        (hosted.handle.status.last_snapshot() > Tick(0)).then(|| known.durable_lsn())
+    });
+    until(&hosted, "more records", |_| (known.durable_lsn() > saved).then_some(()));
     // In the first record of all.
     flip(&newest(&log, "seg").with_file_name("00000001.seg"), 170);
     let found = until(&hosted, "the damage", |scrub| scrub.damaged.first().cloned());

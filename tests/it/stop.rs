@@ -21,7 +21,8 @@ fn terminations() -> u32 {
 
 /// Households of the scenario are far below.
 const FIRST_MARK: u32 = 1_000_000;
-const END_MAX: Duration = Duration::from_secs(5);
+/// Five seconds are promised, to a server that gets the CPU; tests share it with others.
+const END_MAX: Duration = Duration::from_secs(30);
 
 /// Posts entities with marks until nobody answers any more; the marks that were acknowledged.
 fn post(address: SocketAddr, mut mark: u32) -> BTreeSet<u32> {

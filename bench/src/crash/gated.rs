@@ -32,7 +32,7 @@ pub(crate) fn power_fails_at_a_seal(show_unsealed: bool) -> anyhow::Result<Findi
     let images = [Cut::Synced, Cut::Any(1), Cut::Any(2), Cut::Issued].map(|cut| disk.cut(cut));
     gate.open();
     let record = small.stop()?;
-    judge_all(record, looked?, &images)
+    Ok(judge_all(record, looked?, &images))
 }
 
 fn look_at_the_gate(small: &Small, gate: &Gate, show_unsealed: bool) -> anyhow::Result<Vec<(u64, Fact)>> {
@@ -65,7 +65,7 @@ pub(crate) fn power_fails_after_acknowledgements(lying: bool) -> anyhow::Result<
         facts.push((0, Fact::Acknowledged { seq: submitted.seq, mark }));
     }
     let images = [Cut::Synced, Cut::Any(1), Cut::Any(2), Cut::Issued].map(|cut| disk.cut(cut));
-    judge_all(small.stop()?, facts, &images)
+    Ok(judge_all(small.stop()?, facts, &images))
 }
 
 /// Bits of acknowledged inputs that wait for a tick are turned over in the log. Nothing was computed with them, so no
@@ -98,7 +98,7 @@ pub(crate) fn inputs_rot_while_they_wait() -> anyhow::Result<Findings> {
         }
     }
     ensure!(images.len() > MARKS.len(), "the inputs are not in the log");
-    judge_all(record, facts, &images)
+    Ok(judge_all(record, facts, &images))
 }
 
 /// A planted bug: says that log segments are synced, and syncs nothing.

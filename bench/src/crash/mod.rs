@@ -142,6 +142,9 @@ struct Total {
     first_start: u64,
 }
 
+/// However few crashes are wanted: the second world is the first that an older build began.
+const WORLDS_MIN: u64 = 2;
+
 pub(crate) fn run(args: &CrashArgs) -> Outcome {
     harness::count_panics();
     // Both kinds of them.
@@ -164,11 +167,13 @@ pub(crate) fn run(args: &CrashArgs) -> Outcome {
         let workers: Vec<_> = (0..jobs)
             .map(|_| {
                 scope.spawn(|| -> anyhow::Result<()> {
-                    while !wanted.is_done() {
+                    loop {
                         let number = next_life.fetch_add(1, Relaxed);
+                        if wanted.is_done() && number >= WORLDS_MIN {
+                            return Ok(());
+                        }
                         one_world(args, number, &wanted, &total).with_context(|| format!("life {number}"))?;
                     }
-                    Ok(())
                 })
             })
             .collect();
@@ -304,7 +309,7 @@ fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total
         let build = (plugins, base.clone());
         let case = Case::with_base(record.clone(), facts.clone(), records.clone(), segment_bytes, build);
         judge_images(args, &case, &images, life == 0, wanted, total, &mut draws)?;
-        if wanted.is_done() || images.is_empty() {
+        if images.is_empty() || (wanted.is_done() && !older) {
             return Ok(());
         }
         if older {

@@ -223,7 +223,7 @@ fn judge_each(
 ) -> anyhow::Result<()> {
     let record = small.stop()?;
     for (image, facts) in images {
-        scarcity.findings.add(judge_all(record.clone(), facts, &[image])?);
+        scarcity.findings.add(judge_all(record.clone(), facts, &[image]));
     }
     Ok(())
 }
