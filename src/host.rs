@@ -273,10 +273,11 @@ pub fn start_rigged(
         .map_err(|source| thread_error(&handle.name, source))?;
     let (own, own_metrics, for_end) = (handle.clone(), metrics.clone(), handle.clone());
     let body = move || {
-        // Short ticks run on this thread: they stand back behind HTTP like the pool's.
-        pool::stand_back();
         let status = own.status.clone();
         let result = open(start, own, &own_metrics).and_then(|mut host| {
+            // Short ticks run on this thread: they stand back behind HTTP like the pool's. Not before the log has its
+            // thread, which would have the nice value of this one: acknowledgements wait for it.
+            pool::stand_back();
             let result = host.run(&incoming);
             if result.is_err() {
                 // Views are cut on demand, and readers may come later than the mirror's end.
@@ -1044,7 +1045,8 @@ impl Host {
     }
 
     /// Nanoseconds between two snapshots: as configured, and at the most so many that a replay of what may come after
-    /// one takes half of the time in which the world has to be back; reading the state takes the rest.
+    /// one takes half of the time in which the world has to be back; reading the state takes the rest. What comes after
+    /// one begins with the ticks that were computed while it was made.
     fn snapshot_period(&self, entities: usize) -> u64 {
         let by_size = match entities {
             0..=20_000 => SNAPSHOT_PERIOD_MILLIS,
@@ -1056,9 +1058,10 @@ impl Host {
         } else {
             self.config.snapshot.period_millis
         };
-        let busy = (self.ticks_per_sec * self.tick_secs).clamp(0.01, 1.0);
-        let replay_secs = self.config.recovery.target_secs / 2.0 / busy;
-        millis.saturating_mul(1_000_000).min((replay_secs * 1e9) as u64)
+        let ticks = self.config.recovery.target_secs / 2.0 / self.tick_secs.max(1e-9);
+        let ticks = ticks - self.snapshots.behind() as f64;
+        let nanos = (ticks / self.ticks_per_sec.max(0.01) * 1e9) as u64;
+        millis.saturating_mul(1_000_000).min(nanos.max(SNAPSHOT_PERIOD_MILLIS * 1_000_000))
     }
 
     /// Logs the hash of a tick that may be seen, so that a recovery can tell whether it gets there.

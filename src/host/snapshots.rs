@@ -16,7 +16,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
         mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     },
     thread::JoinHandle,
@@ -45,6 +45,7 @@ pub(super) struct Snapshots {
     thread: Option<JoinHandle<()>>,
     last: Option<Tick>,
     last_nanos: u64,
+    behind: Arc<AtomicU64>,
     retention: Retention,
 }
 
@@ -97,6 +98,8 @@ impl Snapshots {
         let world = world.to_owned();
         let retention = Retention::default();
         let keeping = retention.clone();
+        let behind = Arc::new(AtomicU64::new(0));
+        let note_behind = behind.clone();
         let body = move || {
             pool::stand_back();
             // At first, and after a failure, nobody knows what the store has of the keys.
@@ -108,6 +111,7 @@ impl Snapshots {
                 match spine::write_snapshot(&store, &log, image, host, &keys) {
                     Ok(stats) => {
                         status.set_last_snapshot(tick);
+                        note_behind.store(status.tick().0.saturating_sub(tick.0), SeqCst);
                         metrics.snapshots_written.inc();
                         status.set_unsaved(None);
                         pause = RETRY_PAUSE_MIN;
@@ -140,7 +144,7 @@ impl Snapshots {
         };
         let thread = std::thread::Builder::new().name("snapshots".into()).spawn(body)?;
         let last_nanos = clock::now_nanos();
-        Ok(Self { work: Some(work), thread: Some(thread), last, last_nanos, retention })
+        Ok(Self { work: Some(work), thread: Some(thread), last, last_nanos, behind, retention })
     }
 
     /// True when it is time for the next one.
@@ -161,6 +165,11 @@ impl Snapshots {
             self.last = Some(tick);
             self.last_nanos = clock::now_nanos();
         }
+    }
+
+    /// How many ticks the world was past the last snapshot when that was written.
+    pub(super) fn behind(&self) -> u64 {
+        self.behind.load(SeqCst)
     }
 
     /// Another line of history has begun: its first snapshot is wanted now.
