@@ -225,7 +225,7 @@ keys! {
     log: LogConfig {
         /// Size of one segment file, reserved ahead.
         segment_bytes: u64 where 65_536..=1_073_741_824 = 4_194_304, Host;
-        /// Records that may wait for the log's writer; above: 503.
+        /// Records that may wait for the log's writer; inputs may fill seven eighths of it; above: 503.
         queue_len_max: usize where 16..=1_048_576 = 8192, Host;
         /// How far ahead the log allows ticks to be shown, and so how often an idle world writes.
         horizon_lease_millis: u64 where 10..=60_000 = 1000, Host;
