@@ -144,9 +144,6 @@ struct Total {
     first_start: u64,
 }
 
-/// However few crashes are wanted: the second world is the first that an older build began.
-const WORLDS_MIN: u64 = 2;
-
 pub(crate) fn run(args: &CrashArgs) -> Outcome {
     harness::count_panics();
     // Both kinds of them.
@@ -169,13 +166,11 @@ pub(crate) fn run(args: &CrashArgs) -> Outcome {
         let workers: Vec<_> = (0..jobs)
             .map(|_| {
                 scope.spawn(|| -> anyhow::Result<()> {
-                    loop {
+                    while !wanted.is_done() {
                         let number = next_life.fetch_add(1, Relaxed);
-                        if wanted.is_done() && number >= WORLDS_MIN {
-                            return Ok(());
-                        }
                         one_world(args, number, &wanted, &total).with_context(|| format!("life {number}"))?;
                     }
+                    Ok(())
                 })
             })
             .collect();
@@ -271,7 +266,7 @@ fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total
     let mut draws = Draws::new(args.seed, number, 0, 0);
     // One in eight has inputs of up to 1 MiB, and segments that hold them.
     let large = number % 8 == 2;
-    let of_an_older_build = number % 4 == 0;
+    let of_an_older_build = number.is_multiple_of(4);
     let (segment_bytes, bytes_max) = if large { (4 << 20, 1 << 20) } else { (64 << 10, 40_000) };
     let record =
         harness::record("churn", u64::from(20 + draws.below(120)), 1 + u64::from(draws.below(1_000)))?;
