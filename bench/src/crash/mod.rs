@@ -80,8 +80,6 @@ pub(crate) struct CrashArgs {
 
 /// Shares of a life: images, and cuts of each.
 const IMAGES_PER_LIFE: u64 = 120;
-/// All counts are spread over so many lives at least: worlds of each kind are among them.
-const LIVES_MIN: u64 = 12;
 
 /// Prints what the log of a kept image says: to look at a fault.
 pub(crate) fn look(dir: &std::path::Path) -> anyhow::Result<()> {
@@ -144,6 +142,9 @@ struct Total {
     first_start: u64,
 }
 
+/// However few crashes are wanted: the second world is the first that an older build began.
+const WORLDS_MIN: u64 = 2;
+
 pub(crate) fn run(args: &CrashArgs) -> Outcome {
     harness::count_panics();
     // Both kinds of them.
@@ -166,11 +167,13 @@ pub(crate) fn run(args: &CrashArgs) -> Outcome {
         let workers: Vec<_> = (0..jobs)
             .map(|_| {
                 scope.spawn(|| -> anyhow::Result<()> {
-                    while !wanted.is_done() {
+                    loop {
                         let number = next_life.fetch_add(1, Relaxed);
+                        if wanted.is_done() && number >= WORLDS_MIN {
+                            return Ok(());
+                        }
                         one_world(args, number, &wanted, &total).with_context(|| format!("life {number}"))?;
                     }
-                    Ok(())
                 })
             })
             .collect();
@@ -213,7 +216,7 @@ fn rows(args: &CrashArgs, total: &Total, kills: &real::Kills) -> Vec<Row> {
     }
     for (kind, count) in &total.kinds {
         // Few lives have no room for what is seldom.
-        let row = if total.lives < LIVES_MIN {
+        let row = if total.lives < 16 {
             Row::plain(&case, kind, *count as f64, "times")
         } else {
             some(&case, kind, *count, "times")
@@ -266,7 +269,7 @@ fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total
     let mut draws = Draws::new(args.seed, number, 0, 0);
     // One in eight has inputs of up to 1 MiB, and segments that hold them.
     let large = number % 8 == 2;
-    let of_an_older_build = number.is_multiple_of(4);
+    let of_an_older_build = number % 4 == 1;
     let (segment_bytes, bytes_max) = if large { (4 << 20, 1 << 20) } else { (64 << 10, 40_000) };
     let record =
         harness::record("churn", u64::from(20 + draws.below(120)), 1 + u64::from(draws.below(1_000)))?;
@@ -412,12 +415,6 @@ fn judge_images(
     draws: &mut Draws,
 ) -> anyhow::Result<()> {
     // In no order, so that a small count is spread over a life as well.
-    let share = |count: u64| AtomicU64::new(count / LIVES_MIN + 1);
-    let left =
-        Wanted { kill: share(args.kill), power_loss: share(args.power_loss), double: share(args.double) };
-    let take = |of: fn(&Wanted) -> &AtomicU64| {
-        of(&left).load(Relaxed) > 0 && Wanted::take(of(wanted)) && Wanted::take(of(&left))
-    };
     let mut order: Vec<usize> = (0..images.len()).collect();
     for i in (1..order.len()).rev() {
         order.swap(i, draws.below(i as u32 + 1) as usize);
@@ -439,17 +436,17 @@ fn judge_images(
             }
             Ok(findings)
         };
-        if take(|wanted| &wanted.kill) {
+        if Wanted::take(&wanted.kill) {
             kills.add(judge(Cut::Issued, draws.u64())?);
         }
         for i in 0..12 {
-            if !take(|wanted| &wanted.power_loss) {
+            if !Wanted::take(&wanted.power_loss) {
                 break;
             }
             let seed = draws.u64();
             cuts.add(judge(if i == 0 { Cut::Synced } else { Cut::Any(seed) }, seed)?);
         }
-        if take(|wanted| &wanted.double) {
+        if Wanted::take(&wanted.double) {
             doubles.add(crash_twice(case, image, *op, draws));
         }
         if let Ok(mut total) = total.lock() {
