@@ -392,9 +392,9 @@ impl Life<'_> {
 
     /// Another world of a tick that was shown. Once a life: there is enough to look at.
     fn fork(&mut self) -> anyhow::Result<bool> {
-        let status = &self.hosted.handle.status;
+        let shown = self.hosted.handle.status.shown();
         let back = u64::from(self.draws.below(6));
-        let place = (status.branch(), Tick(status.tick().0.saturating_sub(back).max(1)));
+        let place = (shown.branch, Tick(shown.tick.0.saturating_sub(back)));
         if self.steps.get(&Step::Fork).copied().unwrap_or(0) > 0 || place.1 < self.script.rewind_min {
             return Ok(false);
         }
