@@ -477,6 +477,8 @@ pub struct History {
     pub(crate) fixed: Arc<RwLock<Vec<Fixed>>>,
     /// What the world was created from, once it was read.
     pub(crate) record: Arc<OnceLock<WorldRecord>>,
+    /// This build.
+    pub(crate) build_id: [u8; 16],
     /// Hashes that differ are reported, not refused: the log is another build's.
     pub(crate) lenient: bool,
     /// Stores that could not be opened, and why.
@@ -535,6 +537,7 @@ impl History {
             branches: Arc::default(),
             fixed: Arc::default(),
             record: Arc::default(),
+            build_id: spine_options.build_id,
             lenient: false,
             damaged,
         };
@@ -664,9 +667,34 @@ impl History {
                     continue;
                 }
             };
+            if timeline.migrated
+                && let Some((first, build)) = self.first_foreign(&timeline, live.now(), tick)?
+            {
+                let (from, build) = (live.now(), crate::spine::hex(build));
+                tried.push(format!(
+                    "tick {first}, on the way from the snapshot of tick {from}, was computed by build {build} with rows of \
+                     another schema: this build could compute it, but not tell whether it came out as it was"
+                ));
+                break;
+            }
             return Ok((live, timeline, snapshot));
         }
         Err(SpineError::NotKept { world: self.world.clone(), tick, detail: tried.join("; ") })
+    }
+
+    /// The first tick on the way to `until` that another build computed, for a world that begins at `from`.
+    pub(crate) fn first_foreign(
+        &self,
+        timeline: &Timeline,
+        from: Tick,
+        until: Tick,
+    ) -> Result<Option<(Tick, [u8; 16])>, SpineError> {
+        if from >= until {
+            return Ok(None);
+        }
+        let mut told = timeline.told.clone();
+        told.skim(self.log.records(told.begin.lsn + 1), &self.world, &mut |_| {})?;
+        Ok(told.first_foreign(timeline.line(), (from, until), self.build_id))
     }
 
     /// Computes ticks of a line again, up to and with `until`.
@@ -771,7 +799,7 @@ impl History {
 
     fn timeline_after(&self, told: Told, line: u32) -> Timeline {
         let (branches, fixed, from) = (self.branches(), self.fixed.read().clone(), told.begin.lsn + 1);
-        Timeline::new(told, &self.world, line, (&branches, &fixed), || self.log.records(from))
+        Timeline::new(told, (&self.world, self.build_id), line, (&branches, &fixed), || self.log.records(from))
     }
 
     /// The world as it was created, and how it goes on along a line of history.

@@ -331,6 +331,7 @@ pub(crate) fn spine_options(config: &Config, accept_foreign_log: bool, disk: Arc
         on_panic: config.recovery.on_panic,
         idempotency_keys_max: config.inputs.idempotency_keys_max,
         disk,
+        ..SpineOptions::default()
     }
 }
 
@@ -340,6 +341,7 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     let begun = clock::now_nanos();
     let options = Options { pool, parallel: Parallel::Auto, stopwatch: clock::stopwatch() };
     let mut spine_options = spine_options(&config, accept_foreign_log, rig.disk.clone());
+    spine_options.build_id = rig.build_id;
     if let Some(store) = &rig.store {
         spine_options.store = store.clone();
     }

@@ -14,10 +14,12 @@ pub struct Rig {
     pub store: Option<StoreOptions>,
     /// A planted bug: ticks are shown before their Seal is durable.
     pub show_unsealed: bool,
+    /// By what the log tells this build from others.
+    pub build_id: [u8; 16],
 }
 
 impl Default for Rig {
     fn default() -> Self {
-        Self { disk: Arc::new(RealDisk), store: None, show_unsealed: false }
+        Self { disk: Arc::new(RealDisk), store: None, show_unsealed: false, build_id: crate::spine::build_id() }
     }
 }

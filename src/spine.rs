@@ -60,6 +60,8 @@ pub struct SpineOptions {
     pub on_panic: OnPanic,
     /// Idempotency keys that are remembered.
     pub idempotency_keys_max: usize,
+    /// By what the log tells this build from others.
+    pub build_id: [u8; 16],
 }
 
 impl Default for SpineOptions {
@@ -72,6 +74,7 @@ impl Default for SpineOptions {
             accept_foreign_log: false,
             on_panic: OnPanic::default(),
             idempotency_keys_max: 65_536,
+            build_id: build_id(),
         }
     }
 }
@@ -591,7 +594,7 @@ pub fn write_snapshot(
 ) -> Result<WriteStats, StoreError> {
     host.covered = log.durable().into();
     store.set_ledger_floor(keys.floor);
-    write_image(store, image.into(), &host, &keys.encode())
+    write_image(store, image.into(), &host, &keys.encode(), log.build_id())
 }
 
 fn write_image(
@@ -599,6 +602,7 @@ fn write_image(
     image: Arc<Image>,
     host: &HostState,
     ledger: &[(u64, Vec<u8>)],
+    build_id: [u8; 16],
 ) -> Result<WriteStats, StoreError> {
     let meta = SnapshotMeta {
         branch: host.branches.current(),
@@ -608,7 +612,7 @@ fn write_image(
         // The log is cut behind the oldest of these (D4).
         lsn: host.from.lsn,
         chain: host.from.chain,
-        build_id: build_id(),
+        build_id,
         entities: image.entities() as u64,
         unix_millis: crate::clock::unix_millis(),
     };
@@ -637,7 +641,7 @@ pub(crate) fn write_fork(
     let tick = live.now();
     let records = [
         Record::Create { world_record: record_json(record) },
-        Record::Build { build_id: build_id() },
+        Record::Build { build_id: options.build_id },
         Record::Checkpoint { tick, hash: image.hash },
         Record::Horizon { tick },
     ];
@@ -659,7 +663,7 @@ pub(crate) fn write_fork(
     };
     let in_store = |source| SpineError::Store { world: world.to_owned(), source };
     let (store, _) = Store::open(disk.clone(), &making, options.store.clone()).map_err(in_store)?;
-    write_image(&store, Arc::new(image), &host, &[]).map_err(in_store)?;
+    write_image(&store, Arc::new(image), &host, &[], options.build_id).map_err(in_store)?;
     drop((store, log));
     disk.sync_dir(&making).map_err(io_error("sync", &making))?;
     finish_directory(&**disk, &making, &dir)
@@ -691,7 +695,7 @@ pub(crate) fn log_options(world: &str, options: &SpineOptions) -> LogOptions {
     LogOptions {
         segment_bytes: options.segment_bytes,
         clock: crate::clock::now_nanos,
-        ..LogOptions::new(world_id(world), build_id())
+        ..LogOptions::new(world_id(world), options.build_id)
     }
 }
 
@@ -785,7 +789,7 @@ impl Opening<'_> {
             let (mut log, _) = self.open_log(&making, Vec::new(), 1)?;
             let create = Record::Create { world_record: record_json(record) };
             log.append(&create).map_err(|e| self.log_error(e))?;
-            log.append(&Record::Build { build_id: build_id() }).map_err(|e| self.log_error(e))?;
+            log.append(&Record::Build { build_id: self.spine_options.build_id }).map_err(|e| self.log_error(e))?;
             log.commit().map_err(|e| self.log_error(e))?;
             drop(log);
             finish_directory(&**disk, &making, &self.dir)
@@ -796,7 +800,7 @@ impl Opening<'_> {
         let history = self.history(store, log.clone());
         let begun = Begun {
             live,
-            told: Told::of(record.clone()),
+            told: Told::of(record.clone(), self.spine_options.build_id),
             queued: Vec::new(),
             fixes: Vec::new(),
             snapshot: None,
@@ -850,7 +854,8 @@ impl Opening<'_> {
         let mut ledger = self.ledger(newest.as_ref())?;
         let (mut begun, from) =
             self.replay(&log, &mut history, &snapshots, newest.as_ref(), &mut ledger, observe)?;
-        let is_upgrade = begun.told.build_id != Some(build_id());
+        let own = self.spine_options.build_id;
+        let is_upgrade = begun.told.build_id != Some(own);
         if let Some(meta) = begun.snapshot {
             let resumed = history.store.resume(meta);
             resumed.map_err(|source| SpineError::Store { world: self.world.clone(), source })?;
@@ -862,7 +867,7 @@ impl Opening<'_> {
             spine.take_over(&live, foreign)?;
         }
         if is_upgrade {
-            self.append(&spine.log, Record::Build { build_id: build_id() })?;
+            self.append(&spine.log, Record::Build { build_id: own })?;
         }
         if foreign.is_some() {
             spine.keep(&live);
@@ -888,7 +893,8 @@ impl Opening<'_> {
             history.knows(&told);
             let (mut live, mut timeline, snapshot) = self.begin(history, snapshots, newest, &told)?;
             let (from, branch, target) = (live.now(), told.branches.current(), told.target());
-            let mut foreign = self.check_build(&told, from < target)?.then(Foreign::default);
+            let other = self.other_build(history, &told, &timeline, (from, target))?;
+            let mut foreign = self.check_build(other)?.then(Foreign::default);
             history.lenient = foreign.is_some();
             if self.answer_hangs(log, &live, &told)? {
                 continue;
@@ -980,18 +986,34 @@ impl Opening<'_> {
         Ok((live, timeline, None))
     }
 
-    /// Whether there are ticks of another build to compute again: refused, unless told otherwise.
-    fn check_build(&self, told: &Told, ticks: bool) -> Result<bool, SpineError> {
-        if !ticks || told.build_id == Some(build_id()) {
-            return Ok(false);
+    /// The build whose ticks are to be computed again, if that is another one than this. Rows of another schema have no
+    /// hashes that could tell how ticks before an upgrade came out: those are as foreign as a tail.
+    fn other_build(
+        &self,
+        history: &History,
+        told: &Told,
+        timeline: &Timeline,
+        (from, target): (Tick, Tick),
+    ) -> Result<Option<String>, SpineError> {
+        if from < target && told.build_id != Some(self.spine_options.build_id) {
+            return Ok(Some(told.build_id.map_or_else(|| "unknown".into(), hex)));
         }
+        if !timeline.migrated {
+            return Ok(None);
+        }
+        Ok(history.first_foreign(timeline, from, target)?.map(|(_, build)| hex(build)))
+    }
+
+    /// Whether there are ticks of another build to compute again: refused, unless told otherwise.
+    fn check_build(&self, found: Option<String>) -> Result<bool, SpineError> {
+        let Some(found) = found else { return Ok(false) };
         if self.spine_options.accept_foreign_log {
             return Ok(true);
         }
         Err(SpineError::ForeignLog {
             world: self.world.clone(),
-            found: told.build_id.map_or_else(|| "unknown".into(), hex),
-            own: BUILD_ID_HEX.into(),
+            found,
+            own: hex(self.spine_options.build_id),
         })
     }
 
@@ -1073,6 +1095,7 @@ impl Opening<'_> {
             branches: Arc::default(),
             fixed: Arc::default(),
             record: Arc::default(),
+            build_id: self.spine_options.build_id,
             lenient: false,
             damaged: Arc::new([]),
         }

@@ -12,7 +12,7 @@ use crate::{
     metrics::WorldMetrics,
     pool,
     questions::{FieldDifference, ImageDiff, diff_images},
-    spine::{SpineError, build_id, chain},
+    spine::{SpineError, chain},
     status::WorldStatus,
 };
 use everworld_engine::{LiveWorld, MirrorHandle, Options, Parallel, Pool, StateHash, Tick};
@@ -267,7 +267,7 @@ impl Work {
         let mut snapshots = self.history.snapshots();
         let on_the_way = |meta: &SnapshotMeta| {
             branches.on_the_way((meta.branch, meta.tick), (branch, Tick(u64::MAX)))
-                && meta.build_id == build_id()
+                && meta.build_id == self.history.build_id
         };
         snapshots.retain(on_the_way);
         snapshots.sort_by_key(|meta| (meta.tick, meta.branch));

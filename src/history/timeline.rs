@@ -5,7 +5,7 @@
 //! inputs between that tick and the next Seal, which the sequencer bounds, however long the log is (L1).
 
 use super::{BranchInfo, Branches, Fix, Fixed, HostState, RunMode};
-use crate::spine::{SpineError, build_id};
+use crate::spine::SpineError;
 use everworld_engine::{InputEnvelope, LiveWorld, StateHash, Tick, TickError};
 use everworld_persistence::{Control, DurablePoint, IdempotencyKey, LogError, Record, Records, Retention};
 use everworld_systems::WorldRecord;
@@ -45,6 +45,8 @@ pub struct Told {
     pub begin: DurablePoint,
     /// What was left out, as far as the log is kept.
     pub fixed: Vec<Fixed>,
+    /// Which builds computed what follows.
+    built: Vec<Built>,
     /// The newest tick of the newest branch that has a Seal.
     sealed: Tick,
     hung: Vec<(Tick, Fix)>,
@@ -64,14 +66,15 @@ impl Told {
             next_control: 1,
             begin: DurablePoint::default(),
             fixed: Vec::new(),
+            built: Vec::new(),
             sealed: Tick(0),
             hung: Vec::new(),
         }
     }
 
     /// A world that was just created.
-    pub(crate) fn of(record: WorldRecord) -> Self {
-        Self { record: Some(record), build_id: Some(build_id()), ..Self::empty() }
+    pub(crate) fn of(record: WorldRecord, build_id: [u8; 16]) -> Self {
+        Self { record: Some(record), build_id: Some(build_id), ..Self::empty() }
     }
 
     /// What was known when a snapshot was taken.
@@ -88,6 +91,7 @@ impl Told {
             next_control: host.next_control,
             begin: DurablePoint { lsn: host.from.lsn, chain: host.from.chain },
             fixed: host.fixed.clone(),
+            built: vec![Built { branch: host.branches.current(), after: Tick(0), build_id }],
             ..Self::empty()
         })
     }
@@ -116,7 +120,11 @@ impl Told {
                 let record = serde_json::from_slice(world_record);
                 self.record = Some(record.map_err(|error| format!("Create: {error}"))?);
             }
-            Record::Build { build_id } => self.build_id = Some(*build_id),
+            Record::Build { build_id } => {
+                let (branch, after) = (self.branches.at(lsn), self.target());
+                self.built.push(Built { branch, after, build_id: *build_id });
+                self.build_id = Some(*build_id);
+            }
             Record::Input(input) => self.next_seq = self.next_seq.max(input.seq + 1),
             // What lies before the branch that a snapshot is of says nothing about its end.
             Record::Seal { tick, .. } if self.branches.is_current(lsn) => self.sealed = *tick,
@@ -162,10 +170,32 @@ impl Told {
         self.horizon.max(self.sealed)
     }
 
+    /// The first tick of a line after `from`, up to and with `until`, that another build than `own` computed.
+    pub fn first_foreign(&self, line: u32, (from, until): (Tick, Tick), own: [u8; 16]) -> Option<(Tick, [u8; 16])> {
+        let build = |tick: Tick| {
+            let on = self.branches.resolve(line, tick);
+            let built = |built: &&Built| built.branch < on || (built.branch == on && built.after < tick);
+            self.built.iter().rfind(built).map(|built| built.build_id)
+        };
+        (from.0 + 1..=until.0).find_map(|tick| {
+            let build = build(Tick(tick)).filter(|build| *build != own)?;
+            Some((Tick(tick), build))
+        })
+    }
+
     /// The hangs that nothing was done about yet, in the order of the log.
     pub fn unanswered_hangs(&self) -> Vec<(Tick, Fix)> {
         self.hung.clone()
     }
+}
+
+/// From when on a build computed the ticks.
+#[derive(Clone, Copy, Debug)]
+struct Built {
+    branch: u32,
+    /// The last tick of that line that another one computed.
+    after: Tick,
+    build_id: [u8; 16],
 }
 
 /// What the log says about a tick.
@@ -182,6 +212,8 @@ pub struct Timeline {
     /// It begins with a state of a former build's schema: hashes of those rows say nothing about ours.
     pub migrated: bool,
     world: String,
+    /// This build.
+    build_id: [u8; 16],
     /// Where it goes.
     line: u32,
     /// The inputs that are read and that no computed tick has taken, by number.
@@ -200,7 +232,7 @@ impl Timeline {
     /// whole log, where that is known: a tick may have been fixed long after.
     pub(super) fn new(
         mut told: Told,
-        world: &str,
+        (world, own): (&str, [u8; 16]),
         line: u32,
         (branches, fixed): (&Branches, &[Fixed]),
         records: impl Fn() -> Records,
@@ -216,6 +248,7 @@ impl Timeline {
             told,
             migrated: false,
             world: world.to_owned(),
+            build_id: own,
             line,
             inputs: BTreeMap::new(),
             at,
@@ -339,6 +372,11 @@ impl Timeline {
         Ok(live.tick(&inputs).map(|_| ()))
     }
 
+    /// The line that it goes along.
+    pub fn line(&self) -> u32 {
+        self.line
+    }
+
     /// Whether the line is known to have had that tick, once it was prepared.
     pub(super) fn reaches(&self, tick: Tick) -> bool {
         self.known >= (self.line, tick) || tick <= self.told.target()
@@ -366,7 +404,7 @@ impl Timeline {
         }
         let Some(Remembered { hash: expected, build, .. }) = self.remembered(tick)? else { return Ok(None) };
         // A line that begins where another build ended is on its own from there on.
-        let foreign = on != self.line && build != Some(build_id());
+        let foreign = on != self.line && build != Some(self.build_id);
         Ok(Some(Compared { tick, expected, found: live.state_hash(), foreign }))
     }
 }

@@ -407,3 +407,43 @@ fn the_log_of_another_build_goes_on_as_a_branch_once_it_is_accepted() {
     assert!(matches!(differs, SpineError::Diverged { tick: Tick(90), .. }), "{differs}");
     assert_eq!(history.world_at(1, Tick(100), &options(1)).unwrap().state_hash(), at_100);
 }
+
+/// The rows of an upgraded world have no hashes that could tell how ticks before it come out: none is shown that may be
+/// another one than it was (D3).
+#[test]
+fn d3_ticks_before_an_upgrade_are_not_computed_by_the_new_build() {
+    let data = kept();
+    let scenario = worlds::load_scenario("herd", OLD, &[]).unwrap();
+    let record = WorldRecord { world: "herd".into(), scenario };
+    let new = |accept_foreign_log| {
+        let kept = SpineOptions { build_id: [9; 16], accept_foreign_log, ..SpineOptions::default() };
+        Spine::open(data.path(), &record, NEW, options(1), &kept)
+    };
+    let (mut spine, mut live) = new(false).unwrap();
+    (0..10).for_each(|_| spine.tick_by_hand(&mut live).unwrap());
+    spine.close(&mut live).unwrap();
+    drop((spine, live));
+    let kept = SpineOptions { build_id: [9; 16], ..SpineOptions::default() };
+    let history = History::open(data.path(), "herd", NEW, &kept).unwrap();
+    let past = |tick| history.world_at(0, Tick(tick), &options(1)).map(|live| live.now());
+    assert_eq!(past(65).unwrap(), Tick(65), "its own ticks follow on the state of the upgrade");
+    assert_eq!(past(50).unwrap(), Tick(50), "a snapshot is brought along as it is");
+    let refused = spine::chain(&past(55).err().unwrap());
+    assert!(refused.contains("tick 51") && refused.contains("another schema"), "{refused}");
+    drop(history);
+    // The snapshots of tick 60 and later are lost.
+    let epochs = fs::read_dir(data.path().join("worlds/herd")).unwrap();
+    let mut epochs: Vec<_> = epochs.map(|entry| entry.unwrap().path()).collect();
+    epochs.retain(|path| path.extension().is_some_and(|extension| extension == "redb"));
+    epochs.sort();
+    // Each start begins another one, and there were three of the former build.
+    epochs.drain(..2);
+    epochs.iter().for_each(|path| fs::remove_file(path).unwrap());
+    let left = History::open(data.path(), "herd", NEW, &SpineOptions::default()).unwrap();
+    assert_eq!(left.snapshots().iter().map(|meta| meta.tick.0).max(), Some(50));
+    drop(left);
+    let refused = new(false).err().unwrap();
+    assert!(matches!(refused, SpineError::ForeignLog { .. }), "{refused}");
+    let (_spine, live) = new(true).unwrap();
+    assert_eq!(live.now(), Tick(70));
+}

@@ -80,6 +80,8 @@ pub(crate) struct CrashArgs {
 
 /// Shares of a life: images, and cuts of each.
 const IMAGES_PER_LIFE: u64 = 120;
+/// All counts are spread over so many lives at least: worlds of each kind are among them.
+const LIVES_MIN: u64 = 12;
 
 /// Prints what the log of a kept image says: to look at a fault.
 pub(crate) fn look(dir: &std::path::Path) -> anyhow::Result<()> {
@@ -216,7 +218,7 @@ fn rows(args: &CrashArgs, total: &Total, kills: &real::Kills) -> Vec<Row> {
     }
     for (kind, count) in &total.kinds {
         // Few lives have no room for what is seldom.
-        let row = if total.lives < 16 {
+        let row = if total.lives < LIVES_MIN {
             Row::plain(&case, kind, *count as f64, "times")
         } else {
             some(&case, kind, *count, "times")
@@ -269,7 +271,7 @@ fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total
     let mut draws = Draws::new(args.seed, number, 0, 0);
     // One in eight has inputs of up to 1 MiB, and segments that hold them.
     let large = number % 8 == 2;
-    let of_an_older_build = number % 4 == 1;
+    let of_an_older_build = number.is_multiple_of(4);
     let (segment_bytes, bytes_max) = if large { (4 << 20, 1 << 20) } else { (64 << 10, 40_000) };
     let record =
         harness::record("churn", u64::from(20 + draws.below(120)), 1 + u64::from(draws.below(1_000)))?;
@@ -294,7 +296,12 @@ fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total
         // What was known in former lives is known from the beginning.
         facts.iter_mut().for_each(|(op, _)| *op = 0);
         let mut teller = Counting { disk: &disk, facts };
-        let rig = Rig { disk: Arc::new(disk.clone()), store: Some(life::quick_store()), ..Rig::default() };
+        let rig = Rig {
+            disk: Arc::new(disk.clone()),
+            store: Some(life::quick_store()),
+            build_id: scenarios::build_id_of(plugins),
+            ..Rig::default()
+        };
         let config = life::config(judge::data(), segment_bytes);
         let lived = life::live(rig, config, &record, script, &mut draws, &mut teller)?;
         facts = teller.facts;
@@ -314,6 +321,9 @@ fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total
         }
         if older {
             disk = disk.copy();
+            // The last snapshot of a life that ended while it came back from a failed tick is not of its end.
+            case.stop_in_order(&(Arc::new(disk.clone()) as Arc<dyn Disk>), judge::data())?;
+            records = continue_from(&case, &disk)?;
             let left: Arc<dyn Disk> = Arc::new(disk.copy());
             let (state, was_older) = case.end(&left, judge::data(), scenarios::plugins())?;
             ensure!(was_older, "the state is of this build already");
@@ -415,6 +425,12 @@ fn judge_images(
     draws: &mut Draws,
 ) -> anyhow::Result<()> {
     // In no order, so that a small count is spread over a life as well.
+    let share = |count: u64| AtomicU64::new(count / LIVES_MIN + 1);
+    let left =
+        Wanted { kill: share(args.kill), power_loss: share(args.power_loss), double: share(args.double) };
+    let take = |of: fn(&Wanted) -> &AtomicU64| {
+        of(&left).load(Relaxed) > 0 && Wanted::take(of(wanted)) && Wanted::take(of(&left))
+    };
     let mut order: Vec<usize> = (0..images.len()).collect();
     for i in (1..order.len()).rev() {
         order.swap(i, draws.below(i as u32 + 1) as usize);
@@ -436,17 +452,17 @@ fn judge_images(
             }
             Ok(findings)
         };
-        if Wanted::take(&wanted.kill) {
+        if take(|wanted| &wanted.kill) {
             kills.add(judge(Cut::Issued, draws.u64())?);
         }
         for i in 0..12 {
-            if !Wanted::take(&wanted.power_loss) {
+            if !take(|wanted| &wanted.power_loss) {
                 break;
             }
             let seed = draws.u64();
             cuts.add(judge(if i == 0 { Cut::Synced } else { Cut::Any(seed) }, seed)?);
         }
-        if Wanted::take(&wanted.double) {
+        if take(|wanted| &wanted.double) {
             doubles.add(crash_twice(case, image, *op, draws));
         }
         if let Ok(mut total) = total.lock() {

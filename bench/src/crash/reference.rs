@@ -54,8 +54,6 @@ pub(crate) struct Replayed {
     pub(crate) lines: BTreeMap<u32, (u32, Tick)>,
     /// The hash of every tick that matters, of every line.
     hashes: BTreeMap<(u32, Tick), StateHash>,
-    /// The inputs that no tick has taken.
-    pub(crate) queued: Vec<u64>,
     /// Every input of the log, with its mark if it has one.
     pub(crate) marks: BTreeMap<u64, Option<u64>>,
     /// What led to the end, and what comes next.
@@ -67,6 +65,11 @@ pub(crate) struct Replayed {
 type Way = Vec<(Known, Arc<Step>)>;
 
 impl Replayed {
+    /// The inputs that no tick has taken.
+    pub(crate) fn queued(&self) -> &[InputEnvelope] {
+        &self.next.inputs
+    }
+
     /// The line that has a tick, seen from `branch`.
     pub(crate) fn hash(&self, branch: u32, tick: Tick) -> Option<StateHash> {
         self.hashes.get(&(branch, tick)).copied()
@@ -157,7 +160,7 @@ impl Reference {
         // What led to each tick of each line.
         let mut ways: BTreeMap<(u32, Tick), (usize, u64)> = BTreeMap::new();
         let mut all: BTreeMap<u32, Way> = BTreeMap::new();
-        let mut end = (Tick(0), Vec::new(), Step::default());
+        let mut end = (Tick(0), Step::default());
         for (&branch, line) in &lines {
             let is_first = all.is_empty();
             let (mut way, mut taken) = if is_first {
@@ -201,21 +204,19 @@ impl Reference {
             if branch == current {
                 let queued: Vec<InputEnvelope> =
                     inputs.range(taken.max(line.floor) + 1..).map(|(_, input)| envelope(input)).collect();
-                let seqs = queued.iter().map(|input| input.seq).collect();
                 let fixes = line.fixes.get(&target.next()).cloned().unwrap_or_default();
-                end = (target, seqs, Step { inputs: queued, fixes });
+                end = (target, Step { inputs: queued, fixes });
             }
             all.insert(branch, way);
         }
         let marks = inputs.values().map(|input| (input.seq, mark(input))).collect();
         let way = all.remove(&current).context("the line that goes on")?;
-        let (tick, queued, next) = end;
+        let (tick, next) = end;
         Ok(Replayed {
             branch: current,
             tick,
             lines: lines.iter().map(|(branch, line)| (*branch, (line.parent, line.from))).collect(),
             hashes,
-            queued,
             marks,
             way,
             next,

@@ -44,7 +44,7 @@ impl Small {
         let mut config = life::config(judge::data(), SEGMENT_BYTES);
         configure(&mut config);
         let record = harness::record("churn", 20, 1)?;
-        let rig = Rig { disk, store: Some(life::keeping_store()), show_unsealed };
+        let rig = Rig { disk, store: Some(life::keeping_store()), show_unsealed, ..Rig::default() };
         let lock = File::open("/dev/null")?;
         let plugins = crate::scenarios::plugins();
         let hosted = host::start_rigged(rig, &Arc::new(config), lock, record.clone(), plugins, false)?;

@@ -33,6 +33,11 @@ component! {
     /// What comes and goes without a reason. The build before had it under another name, and not since when.
     pub(crate) struct Luck("luck", version 2) { since: u64, value: u64 }
 }
+resource! {
+    /// The luck of all.
+    #[derive(Default)]
+    pub(crate) struct Fortune("fortune", version 2) { sum: u64, before: u64 }
+}
 slow_component! {
     /// What was delivered to someone.
     pub(crate) struct Letter("letter", version 1) {
@@ -146,7 +151,13 @@ fn wound(effects: Effects, timers: Timers, mut rows: Rows<(&'static Uid, &'stati
     });
 }
 
-fn hope(random: Random, time: Res<TickTime>, mut rows: Rows<(&'static Uid, Write<Luck>)>) {
+fn hope(
+    random: Random,
+    time: Res<TickTime>,
+    mut fortune: ResMut<Fortune>,
+    mut rows: Rows<(&'static Uid, Write<Luck>)>,
+) {
+    fortune.sum += time.tick.0;
     rows.for_each(|(uids, mut lucks)| {
         for i in 0..uids.len() {
             if random.of(uids[i]).below(8) == 0 {
@@ -159,14 +170,31 @@ fn hope(random: Random, time: Res<TickTime>, mut rows: Rows<(&'static Uid, Write
 
 /// What the build before this one had in the place of `Luck`.
 mod older {
-    use super::{Random, Rows, Uid, Write, component};
+    use super::{Random, ResMut, Rows, Uid, Write, component, resource};
 
     component! {
         /// What comes and goes without a reason.
         pub(crate) struct Luck("luck", version 1) { points: u64 }
     }
 
-    pub(super) fn hope(random: Random, mut rows: Rows<(&'static Uid, Write<Luck>)>) {
+    resource! {
+        /// The luck of all.
+        #[derive(Default)]
+        pub(crate) struct Fortune("fortune", version 1) { sum: u64 }
+    }
+
+    impl From<Fortune> for super::Fortune {
+        fn from(old: Fortune) -> Self {
+            Self { sum: 0, before: old.sum }
+        }
+    }
+
+    pub(super) fn hope(
+        random: Random,
+        mut fortune: ResMut<Fortune>,
+        mut rows: Rows<(&'static Uid, Write<Luck>)>,
+    ) {
+        fortune.sum += 1;
         rows.for_each(|(uids, mut lucks)| {
             for i in 0..uids.len() {
                 lucks.row_mut(i).points += u64::from(random.of(uids[i]).below(3));
@@ -276,7 +304,8 @@ impl Input for Break {
 #[expect(clippy::unnecessary_wraps, reason = "what every plugin returns")]
 fn build(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
     ground(world);
-    world.column::<Luck>().system(system(hope));
+    world.column::<Luck>().resource(Fortune::default()).system(system(hope));
+    world.migrate(Migration::from("fortune", 1).value::<older::Fortune, Fortune>(Fortune::from));
     world.migrate(Migration::from("luck", 1).rename("points", "value").default("since", 7));
     settle_first(world, scenario, Luck::default());
     Ok(())
@@ -285,7 +314,7 @@ fn build(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioEr
 #[expect(clippy::unnecessary_wraps, reason = "what every plugin returns")]
 fn build_older(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
     ground(world);
-    world.column::<older::Luck>().system(system(older::hope));
+    world.column::<older::Luck>().resource(older::Fortune::default()).system(system(older::hope));
     settle_first(world, scenario, older::Luck::default());
     Ok(())
 }

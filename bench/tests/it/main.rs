@@ -17,12 +17,25 @@ fn check(args: &[&str]) {
 
 #[test]
 fn d1_d2_d3_crashes_lose_and_contradict_nothing() {
-    check(&["crash", "--kill", "60", "--power-loss", "600", "--double", "40", "--real", "4", "--seed", "11"]);
+    check(&[
+        "crash",
+        "--kill",
+        "60",
+        "--power-loss",
+        "600",
+        "--double",
+        "40",
+        "--real",
+        "4",
+        "--slow-rounds",
+        "1",
+        "--no-region",
+    ]);
 }
 
 #[test]
 fn d6_a_failed_write_or_sync_is_no_acknowledgement() {
-    check(&["iofault", "--faults", "25"]);
+    check(&["iofault", "--faults", "12"]);
 }
 
 #[test]

@@ -60,6 +60,11 @@ pub(super) enum PlaceError {
 }
 
 impl Tail {
+    /// The build that writes it.
+    pub fn build_id(&self) -> [u8; 16] {
+        self.build_id
+    }
+
     pub fn new(cursor: Cursor, reserved_to: u64, world: u64, build_id: [u8; 16], segment_bytes: u64) -> Self {
         Self { cursor, reserved_to, durable: cursor.last, world, build_id, segment_bytes, runs: Vec::new() }
     }

@@ -53,6 +53,7 @@ struct Shared {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     world: u64,
+    build_id: [u8; 16],
     readers: Readers,
 }
 
@@ -94,6 +95,7 @@ impl LogWriter {
         if let Some(error) = failed {
             return Err(LogError::Failed(error));
         }
+        let build_id = tail.build_id();
         let shared = Arc::new(Shared {
             durable_lsn: AtomicU64::new(tail.durable.lsn),
             state: Mutex::new(State {
@@ -112,6 +114,7 @@ impl LogWriter {
             disk: files.disk.clone(),
             dir: files.dir.clone(),
             world: files.world,
+            build_id,
             readers: Readers::default(),
         });
         let for_thread = shared.clone();
@@ -132,6 +135,11 @@ impl LogWriter {
 }
 
 impl LogHandle {
+    /// The build that writes it.
+    pub fn build_id(&self) -> [u8; 16] {
+        self.owner.shared.build_id
+    }
+
     /// Takes a record and returns its lsn at once; `done` is called when it is durable or the log has failed.
     ///
     /// # Errors
