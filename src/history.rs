@@ -799,7 +799,9 @@ impl History {
 
     fn timeline_after(&self, told: Told, line: u32) -> Timeline {
         let (branches, fixed, from) = (self.branches(), self.fixed.read().clone(), told.begin.lsn + 1);
-        Timeline::new(told, (&self.world, self.build_id), line, (&branches, &fixed), || self.log.records(from))
+        Timeline::new(told, (&self.world, self.build_id), line, (&branches, &fixed), || {
+            self.log.records(from)
+        })
     }
 
     /// The world as it was created, and how it goes on along a line of history.

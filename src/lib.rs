@@ -20,6 +20,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod pool;
 pub mod questions;
+mod raw;
 #[doc(hidden)]
 pub mod rig;
 pub mod scrubber;

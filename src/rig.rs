@@ -20,6 +20,11 @@ pub struct Rig {
 
 impl Default for Rig {
     fn default() -> Self {
-        Self { disk: Arc::new(RealDisk), store: None, show_unsealed: false, build_id: crate::spine::build_id() }
+        Self {
+            disk: Arc::new(RealDisk),
+            store: None,
+            show_unsealed: false,
+            build_id: crate::spine::build_id(),
+        }
     }
 }

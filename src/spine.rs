@@ -695,6 +695,7 @@ pub(crate) fn log_options(world: &str, options: &SpineOptions) -> LogOptions {
     LogOptions {
         segment_bytes: options.segment_bytes,
         clock: crate::clock::now_nanos,
+        on_thread: crate::pool::answer_soon,
         ..LogOptions::new(world_id(world), options.build_id)
     }
 }
@@ -789,7 +790,8 @@ impl Opening<'_> {
             let (mut log, _) = self.open_log(&making, Vec::new(), 1)?;
             let create = Record::Create { world_record: record_json(record) };
             log.append(&create).map_err(|e| self.log_error(e))?;
-            log.append(&Record::Build { build_id: self.spine_options.build_id }).map_err(|e| self.log_error(e))?;
+            log.append(&Record::Build { build_id: self.spine_options.build_id })
+                .map_err(|e| self.log_error(e))?;
             log.commit().map_err(|e| self.log_error(e))?;
             drop(log);
             finish_directory(&**disk, &making, &self.dir)

@@ -4,7 +4,7 @@ use super::{Failed, config_command::Layers, exit};
 use crate::{
     api,
     catalogue::{self, Catalogue},
-    host,
+    host, pool,
     spine::{self, SpineError},
     status::{Phase, WorldState, WorldStatus},
     worlds,
@@ -47,6 +47,7 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("http")
+        .on_thread_start(pool::answer_soon)
         .enable_all()
         .build()
         .context("could not start the runtime")?;

@@ -171,7 +171,12 @@ impl Told {
     }
 
     /// The first tick of a line after `from`, up to and with `until`, that another build than `own` computed.
-    pub fn first_foreign(&self, line: u32, (from, until): (Tick, Tick), own: [u8; 16]) -> Option<(Tick, [u8; 16])> {
+    pub fn first_foreign(
+        &self,
+        line: u32,
+        (from, until): (Tick, Tick),
+        own: [u8; 16],
+    ) -> Option<(Tick, [u8; 16])> {
         let build = |tick: Tick| {
             let on = self.branches.resolve(line, tick);
             let built = |built: &&Built| built.branch < on || (built.branch == on && built.after < tick);

@@ -378,7 +378,8 @@ impl Case {
 
     /// Lets a world that ended without a last snapshot end in order, as who wants to change the build must.
     pub(crate) fn stop_in_order(&self, disk: &Arc<dyn Disk>, data: &Path) -> anyhow::Result<()> {
-        let (mut spine, mut live) = self.open(disk, data, (&self.record, harness::options(1)?), &mut |_| {})?;
+        let (mut spine, mut live) =
+            self.open(disk, data, (&self.record, harness::options(1)?), &mut |_| {})?;
         Ok(spine.close(&mut live)?)
     }
 

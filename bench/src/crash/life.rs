@@ -223,6 +223,7 @@ pub(crate) fn live(
         disk: rig.disk.clone(),
         segment_bytes: config.log.segment_bytes,
         store: rig.store.clone().unwrap_or_default(),
+        build_id: rig.build_id,
         ..SpineOptions::default()
     };
     let data = config.data.dir.clone();

@@ -22,6 +22,7 @@ pub(super) struct Files {
     pub world: u64,
     pub segment_bytes: u64,
     pub clock: fn() -> u64,
+    pub on_thread: fn(),
     /// The segment that is written.
     pub number: u64,
     pub file: Box<dyn DiskFile>,

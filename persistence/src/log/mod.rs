@@ -64,6 +64,8 @@ pub struct LogOptions {
     pub verify_from: u64,
     /// A clock in nanoseconds, to measure syncs with; nothing else depends on it.
     pub clock: fn() -> u64,
+    /// Called at first on the thread of a [`LogWriter`], which may ask the system for a place of its own.
+    pub on_thread: fn(),
 }
 
 impl LogOptions {
@@ -77,6 +79,7 @@ impl LogOptions {
             oldest_needed: 1,
             verify_from: 1,
             clock: || 0,
+            on_thread: || {},
         }
     }
 

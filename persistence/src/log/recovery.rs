@@ -66,6 +66,7 @@ pub(super) fn recover(
         world: options.world,
         segment_bytes,
         clock: options.clock,
+        on_thread: options.on_thread,
         number: scanned.number,
         file,
         mark,

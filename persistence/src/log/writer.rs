@@ -119,6 +119,7 @@ impl LogWriter {
         });
         let for_thread = shared.clone();
         let body = move || {
+            (files.on_thread)();
             // A bug, but those who wait must hear of it.
             let result = catch_unwind(AssertUnwindSafe(|| for_thread.run(&mut files)));
             if let Err(panic) = result {
