@@ -230,6 +230,17 @@ impl Branches {
         branch
     }
 
+    /// The line on the way to `branch` that begins with that tick.
+    fn begins_at(&self, mut branch: u32, tick: Tick) -> Option<u32> {
+        loop {
+            let info = self.get(branch)?;
+            if info.tick == tick {
+                return Some(branch);
+            }
+            branch = info.parent;
+        }
+    }
+
     /// The last tick that two lines have in common.
     pub fn common(&self, one: u32, other: u32) -> Tick {
         let line = |mut branch: u32| {
@@ -617,12 +628,14 @@ impl History {
             return Err(too_far());
         }
         let (mut live, mut timeline, _) = self.begin_before(branch, tick, options)?;
+        let from = live.now();
         while live.now() < tick {
             self.step(&mut timeline, &mut live)?;
             if !timeline.reaches(live.now()) {
                 return Err(too_far());
             }
         }
+        self.confirm(&timeline, from, tick)?;
         Ok(live)
     }
 
@@ -638,6 +651,7 @@ impl History {
         let (mut live, mut timeline, snapshot) = self.begin_before(branch, tick, options)?;
         let from = live.now();
         self.replay(&mut timeline, &mut live, tick, visit)?;
+        self.confirm(&timeline, from, tick)?;
         Ok(Past { replayed: live.now().0 - from.0, live, timeline, snapshot })
     }
 
@@ -667,23 +681,13 @@ impl History {
                     continue;
                 }
             };
-            if timeline.migrated
-                && let Some((first, build)) = self.first_foreign(&timeline, live.now(), tick)?
-            {
-                let (from, build) = (live.now(), crate::spine::hex(build));
-                tried.push(format!(
-                    "tick {first}, on the way from the snapshot of tick {from}, was computed by build {build} with rows of \
-                     another schema: this build could compute it, but not tell whether it came out as it was"
-                ));
-                break;
-            }
             return Ok((live, timeline, snapshot));
         }
         Err(SpineError::NotKept { world: self.world.clone(), tick, detail: tried.join("; ") })
     }
 
-    /// The first tick on the way to `until` that another build computed, for a world that begins at `from`.
-    pub(crate) fn first_foreign(
+    /// The last tick on the way to `until` that another build computed, for a world that begins at `from`.
+    pub(crate) fn last_foreign(
         &self,
         timeline: &Timeline,
         from: Tick,
@@ -692,9 +696,30 @@ impl History {
         if from >= until {
             return Ok(None);
         }
-        let mut told = timeline.told.clone();
+        let mut told = timeline.begin.clone();
         told.skim(self.log.records(told.begin.lsn + 1), &self.world, &mut |_| {})?;
-        Ok(told.first_foreign(timeline.line(), (from, until), self.build_id))
+        Ok(told.last_foreign(timeline.line(), (from, until), self.build_id))
+    }
+
+    /// Refuses a world of the past that this build computed from where no hash can tell that it came out as it was: past
+    /// ticks of another build, from rows of another schema or from the very beginning.
+    pub(crate) fn confirm(&self, timeline: &Timeline, from: Tick, now: Tick) -> Result<(), SpineError> {
+        if !timeline.migrated && !timeline.begins_anew {
+            return Ok(());
+        }
+        match self.last_foreign(timeline, from, now)? {
+            Some((last, build)) if !timeline.is_confirmed(last) => {
+                let build = crate::spine::hex(build);
+                Err(self.not_kept(
+                    now,
+                    format!(
+                        "tick {last}, on the way from tick {from}, was computed by build {build}: this build could compute \
+                         it, but no hash tells whether it came out as it was"
+                    ),
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Computes ticks of a line again, up to and with `until`.
@@ -811,6 +836,7 @@ impl History {
         options: &Options,
     ) -> Result<(LiveWorld, Timeline), SpineError> {
         let mut timeline = self.timeline_after(Told::empty(), line);
+        timeline.begins_anew = true;
         timeline.read_record()?;
         let record = timeline.told.record.as_ref().ok_or_else(|| self.no_create())?;
         let mut live = self.build(record, options)?;

@@ -182,9 +182,14 @@ impl Questions {
     /// The world at a tick, and how it goes on.
     pub fn world_at(&self, (branch, tick): (u32, Tick)) -> Result<(LiveWorld, Timeline), AskError> {
         let (mut live, mut timeline, _) = self.begin(branch, tick)?;
+        let from = live.now();
         let mut visit =
             |_: &LiveWorld| if (self.wanted)() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
         self.history.replay(&mut timeline, &mut live, tick, &mut visit)?;
+        self.history.confirm(&timeline, from, tick).map_err(|error| match error {
+            SpineError::NotKept { .. } => AskError::Gone(crate::spine::chain(&error)),
+            error => error.into(),
+        })?;
         Ok((live, timeline))
     }
 

@@ -872,6 +872,8 @@ impl Opening<'_> {
             self.append(&spine.log, Record::Build { build_id: own })?;
         }
         if foreign.is_some() {
+            // Whoever comes this way once more is told by it whether he is right.
+            self.append(&spine.log, Record::Checkpoint { tick: live.now(), hash: live.state_hash() })?;
             spine.keep(&live);
         }
         Ok((spine, live))
@@ -895,8 +897,19 @@ impl Opening<'_> {
             history.knows(&told);
             let (mut live, mut timeline, snapshot) = self.begin(history, snapshots, newest, &told)?;
             let (from, branch, target) = (live.now(), told.branches.current(), told.target());
-            let other = self.other_build(history, &told, &timeline, (from, target))?;
-            let mut foreign = self.check_build(other)?.then(Foreign::default);
+            // Ticks of another build that this one would compute again: at the end, or before an upgrade.
+            let tail = (from < target && told.build_id != Some(self.spine_options.build_id))
+                .then(|| told.build_id.map_or_else(|| "unknown".into(), hex));
+            let inside = if snapshot == newest.map(|kept| kept.meta) {
+                told.last_foreign(branch, (from, target), self.spine_options.build_id)
+            } else {
+                history.last_foreign(&timeline, from, target)?
+            };
+            let accepts = self.spine_options.accept_foreign_log && (tail.is_some() || inside.is_some());
+            if let Some(found) = tail.filter(|_| !accepts) {
+                return Err(self.foreign_log(found));
+            }
+            let mut foreign = accepts.then(Foreign::default);
             history.lenient = foreign.is_some();
             if self.answer_hangs(log, &live, &told)? {
                 continue;
@@ -926,6 +939,13 @@ impl Opening<'_> {
             history.lenient = false;
             let error = match result {
                 Ok(()) => {
+                    // An upgrade is confirmed by the hashes that its build has left since.
+                    if let Some((last, build)) = inside
+                        && foreign.is_none()
+                        && !timeline.is_confirmed(last)
+                    {
+                        return Err(self.foreign_log(hex(build)));
+                    }
                     timeline.read_to_end()?;
                     let (queued, fixes) =
                         (timeline.queued(live.taken_seq()), timeline.fixes_after(live.now()));
@@ -988,35 +1008,8 @@ impl Opening<'_> {
         Ok((live, timeline, None))
     }
 
-    /// The build whose ticks are to be computed again, if that is another one than this. Rows of another schema have no
-    /// hashes that could tell how ticks before an upgrade came out: those are as foreign as a tail.
-    fn other_build(
-        &self,
-        history: &History,
-        told: &Told,
-        timeline: &Timeline,
-        (from, target): (Tick, Tick),
-    ) -> Result<Option<String>, SpineError> {
-        if from < target && told.build_id != Some(self.spine_options.build_id) {
-            return Ok(Some(told.build_id.map_or_else(|| "unknown".into(), hex)));
-        }
-        if !timeline.migrated {
-            return Ok(None);
-        }
-        Ok(history.first_foreign(timeline, from, target)?.map(|(_, build)| hex(build)))
-    }
-
-    /// Whether there are ticks of another build to compute again: refused, unless told otherwise.
-    fn check_build(&self, found: Option<String>) -> Result<bool, SpineError> {
-        let Some(found) = found else { return Ok(false) };
-        if self.spine_options.accept_foreign_log {
-            return Ok(true);
-        }
-        Err(SpineError::ForeignLog {
-            world: self.world.clone(),
-            found,
-            own: hex(self.spine_options.build_id),
-        })
+    fn foreign_log(&self, found: String) -> SpineError {
+        SpineError::ForeignLog { world: self.world.clone(), found, own: hex(self.spine_options.build_id) }
     }
 
     /// Leaves out what hung, by policy. Returns whether anything was logged for it.

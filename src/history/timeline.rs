@@ -170,8 +170,8 @@ impl Told {
         self.horizon.max(self.sealed)
     }
 
-    /// The first tick of a line after `from`, up to and with `until`, that another build than `own` computed.
-    pub fn first_foreign(
+    /// The last tick of a line after `from`, up to and with `until`, that another build than `own` computed.
+    pub fn last_foreign(
         &self,
         line: u32,
         (from, until): (Tick, Tick),
@@ -182,7 +182,7 @@ impl Told {
             let built = |built: &&Built| built.branch < on || (built.branch == on && built.after < tick);
             self.built.iter().rfind(built).map(|built| built.build_id)
         };
-        (from.0 + 1..=until.0).find_map(|tick| {
+        (from.0 + 1..=until.0).rev().find_map(|tick| {
             let build = build(Tick(tick)).filter(|build| *build != own)?;
             Some((Tick(tick), build))
         })
@@ -212,10 +212,16 @@ struct At {
 
 /// How a world goes on along one line of history, read from its log tick by tick.
 pub struct Timeline {
+    /// What was known where it begins.
+    pub(super) begin: Told,
     /// What was read so far; of the lines of history all that are known.
     pub told: Told,
     /// It begins with a state of a former build's schema: hashes of those rows say nothing about ours.
     pub migrated: bool,
+    /// It begins with the world as this build creates it.
+    pub(super) begins_anew: bool,
+    /// The last tick whose hash was compared and found equal.
+    confirmed: Option<Tick>,
     world: String,
     /// This build.
     build_id: [u8; 16],
@@ -249,9 +255,12 @@ impl Timeline {
         branches.0.iter().for_each(|info| told.branches.add(*info));
         let build = told.build_id;
         Self {
+            begin: told.clone(),
             checkpoints: Checkpoints { rest: records(), branches: told.branches.clone(), build, next: None },
             told,
             migrated: false,
+            begins_anew: false,
+            confirmed: None,
             world: world.to_owned(),
             build_id: own,
             line,
@@ -377,6 +386,11 @@ impl Timeline {
         Ok(live.tick(&inputs).map(|_| ()))
     }
 
+    /// Whether an equal hash tells that the world is what it was, at that tick or after it.
+    pub(crate) fn is_confirmed(&self, tick: Tick) -> bool {
+        self.confirmed >= Some(tick)
+    }
+
     /// The line that it goes along.
     pub fn line(&self) -> u32 {
         self.line
@@ -404,13 +418,23 @@ impl Timeline {
     pub(super) fn compare(&mut self, live: &LiveWorld) -> Result<Option<Compared>, SpineError> {
         let tick = live.now();
         let on = self.told.branches.resolve(self.line, tick);
-        if self.migrated {
+        let mut known = self.remembered(tick)?;
+        // A line that goes on with ticks of another build begins with a hash of its own.
+        if let Some(line) = self.told.branches.begins_at(self.line, tick) {
+            known =
+                self.checkpoints.at((line, tick)).map_err(|source| log_error(&self.world, source))?.or(known);
+        }
+        let Some(Remembered { hash: expected, build, .. }) = known else { return Ok(None) };
+        if self.migrated && build != Some(self.build_id) {
             return Ok(None);
         }
-        let Some(Remembered { hash: expected, build, .. }) = self.remembered(tick)? else { return Ok(None) };
+        let found = live.state_hash();
+        if found == expected {
+            self.confirmed = Some(tick);
+        }
         // A line that begins where another build ended is on its own from there on.
         let foreign = on != self.line && build != Some(self.build_id);
-        Ok(Some(Compared { tick, expected, found: live.state_hash(), foreign }))
+        Ok(Some(Compared { tick, expected, found, foreign }))
     }
 }
 

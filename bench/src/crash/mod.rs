@@ -86,8 +86,15 @@ const LIVES_MIN: u64 = 12;
 /// Prints what the log of a kept image says: to look at a fault.
 pub(crate) fn look(dir: &std::path::Path) -> anyhow::Result<()> {
     let disk: Arc<dyn Disk> = Arc::new(everworld_persistence::RealDisk);
+    let world = dir.join("data/worlds/churn");
+    let (store, report) =
+        everworld_persistence::Store::open_read_only(disk.clone(), &world, life::quick_store())?;
+    println!("{report:?}");
+    for meta in store.snapshots().kept {
+        println!("{meta:?}");
+    }
     let options = everworld_persistence::LogOptions::new(everworld::spine::world_id("churn"), [0; 16]);
-    let log = dir.join("data/worlds/churn/log");
+    let log = world.join("log");
     let (log, report) = everworld_persistence::LogReader::open(disk, &log, &options)?;
     println!("{report:?}");
     for entry in log.records(report.first_lsn) {
