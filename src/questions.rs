@@ -4,11 +4,9 @@
 //! computed again from its nearest snapshot, so an answer may take long; who asks says when it is no longer wanted.
 
 mod diff;
-mod query;
 mod verify;
 
 pub use diff::{FieldDifference, ImageDiff, ItemDiff, diff_images};
-pub use query::Query;
 pub use verify::{Mismatch, Verified, VerifyOptions};
 
 use crate::{
@@ -19,6 +17,7 @@ use everworld_engine::{
     Image, LiveWorld, Options, Registry, StateHash, TableImage, Tick, TickError, Uid,
     explain::{EntityRow, Step, StepKind},
     migrate_image,
+    query::{Filter, Select},
 };
 use everworld_persistence::{Retention, SnapshotMeta};
 use serde::{Deserialize, Serialize};
@@ -227,7 +226,7 @@ impl Questions {
     }
 
     /// A tick: which, its hash, how many live in it; with `uid` that entity, with a query those that match.
-    pub fn inspect(&self, at: At, uid: Option<Uid>, query: Option<&Query>, limit: usize) -> Answer {
+    pub fn inspect(&self, at: At, uid: Option<Uid>, query: Option<&Filter>, limit: usize) -> Answer {
         let place = self.place(at)?;
         let (image, registry) = self.image_at(place)?;
         inspect(&self.history.world, place, &image, &registry, uid, query, limit)
@@ -379,9 +378,9 @@ pub fn inspect(
     world: &str,
     (branch, tick): (u32, Tick),
     image: &Image,
-    registry: &Registry,
+    registry: &Arc<Registry>,
     uid: Option<Uid>,
-    query: Option<&Query>,
+    query: Option<&Filter>,
     limit: usize,
 ) -> Answer {
     let mut answer = json!({
@@ -397,8 +396,11 @@ pub fn inspect(
         answer["entity"] = json!({"uid": uid.to_string(), "components": row});
     }
     if let Some(query) = query {
-        let (matched, items) = query.run(image, registry, limit)?;
-        answer["matched"] = matched.into();
+        let query = query.bind(registry).map_err(|error| AskError::Wrong(error.to_string()))?;
+        let (found, _) = query.page(image, None, None, limit);
+        let select = Select::default();
+        let items: Vec<Value> = found.iter().map(|found| select.entity(image, registry, found)).collect();
+        answer["matched"] = query.count(image).into();
         answer["items"] = items.into();
     }
     Ok(answer)

@@ -1103,6 +1103,7 @@ impl Opening<'_> {
     }
 
     fn pass_over(&self, snapshot: &SnapshotMeta, detail: &str) {
+        self.status.pass_over(format!("the snapshot of tick {}: {detail}", snapshot.tick));
         tracing::warn!(
             world = self.world,
             tick = %snapshot.tick,
@@ -1116,6 +1117,7 @@ impl Opening<'_> {
         let (store, report) =
             opened.map_err(|source| SpineError::Store { world: self.world.clone(), source })?;
         for (path, detail) in &report.set_aside {
+            self.status.pass_over(format!("{}: {detail}", path.display()));
             tracing::warn!(world = self.world, "set a damaged store aside as {}: {detail}", path.display());
         }
         Ok(store)

@@ -166,6 +166,7 @@ pub struct WorldStatus {
     /// Why it has no new snapshots.
     unsaved: Mutex<Option<String>>,
     quarantined: Mutex<Vec<String>>,
+    passed_over: Mutex<Vec<String>>,
     verification: Mutex<Verification>,
     scrub: Mutex<Scrub>,
     lag_nanos: AtomicU64,
@@ -192,6 +193,9 @@ pub struct TickTimes {
 
 /// So many ticks are remembered (L1).
 const RECENT_MAX: usize = 4_096;
+
+/// So many things that recovery could not use are remembered (L1).
+const PASSED_OVER_MAX: usize = 16;
 
 impl WorldStatus {
     /// Notes how long a tick took.
@@ -267,6 +271,19 @@ impl WorldStatus {
     /// Sets the systems that are left out.
     pub fn set_quarantined(&self, systems: Vec<String>) {
         *self.quarantined.lock() = systems;
+    }
+
+    /// What recovery could not use of the store, and why.
+    pub fn passed_over(&self) -> Vec<String> {
+        self.passed_over.lock().clone()
+    }
+
+    /// Notes what recovery could not use; so many are remembered.
+    pub fn pass_over(&self, what: String) {
+        let mut passed_over = self.passed_over.lock();
+        if passed_over.len() < PASSED_OVER_MAX {
+            passed_over.push(what);
+        }
     }
 
     /// How far ticks were computed a second time, and what came out.

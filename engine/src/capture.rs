@@ -357,7 +357,7 @@ fn set(bits: &mut Bits, row: usize) {
     bits[row / 64] |= 1 << (row % 64);
 }
 
-fn keep_first(bits: &mut Bits, rows: usize) {
+pub(crate) fn keep_first(bits: &mut Bits, rows: usize) {
     for (i, word) in bits.iter_mut().enumerate() {
         let kept = rows.saturating_sub(i * 64).min(64);
         if kept < 64 {

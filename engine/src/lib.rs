@@ -34,6 +34,7 @@ mod mirror;
 mod param;
 mod plan;
 mod pool;
+pub mod query;
 pub mod random;
 mod raw;
 mod registry;

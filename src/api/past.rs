@@ -5,7 +5,7 @@ use crate::{
     catalogue,
     history::{self, History},
     host::{Running, Wish, WorldHandle},
-    questions::{self, At, Query as Wanted, Questions, VerifyOptions, snapshot_id},
+    questions::{self, At, Questions, VerifyOptions, snapshot_id},
     spine::SpineError,
     status::Shown,
     worlds,
@@ -17,7 +17,7 @@ use axum::{
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
-use everworld_engine::{Tick, Uid, column::Fault};
+use everworld_engine::{Tick, Uid, column::Fault, query::Filter};
 use everworld_persistence::{Retention, backup};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -130,8 +130,7 @@ pub(super) async fn inspect(
 ) -> Result<Response, Problem> {
     let query = parameters(query)?;
     let place = at(query.at.as_deref())?;
-    let wanted: Option<Wanted> =
-        query.r#where.map(|text| text.parse().map_err(Problem::malformed)).transpose()?;
+    let wanted: Option<Filter> = query.r#where.map(|text| text.parse()).transpose()?;
     let (handle, running) = app.running(&world)?;
     let questions = app.questions_of(handle, running);
     let limit = query.limit.unwrap_or(20).min(LIMIT_MAX);

@@ -10,7 +10,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use everworld_engine::column::Fault;
+use everworld_engine::{column::Fault, query::QueryError};
 use serde::Serialize;
 
 /// A request that was not done.
@@ -113,6 +113,12 @@ impl From<AdmitError> for Problem {
             ),
             AdmitError::Busy(_) | AdmitError::Unavailable(_) => Self::unavailable(error.to_string()),
         }
+    }
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Self {
+        Self::malformed(error.to_string())
     }
 }
 

@@ -26,6 +26,7 @@ pub(super) fn summary(world: &WorldHandle) -> Value {
         "lag_ms": status.lag_nanos() as f64 / 1e6,
         "last_snapshot": status.last_snapshot(),
         "quarantined": status.quarantined(),
+        "passed_over": status.passed_over(),
         "verification": status.verification(),
         "scrub": status.scrub(),
     });

@@ -4,9 +4,10 @@ use super::{
     Failed, exit,
     source::{Source, SourceArgs, query},
 };
-use crate::questions::{At, Query};
+use crate::questions::At;
 use clap::Args;
 use everworld_engine::Uid;
+use everworld_engine::query::Filter;
 use everworld_systems::Plugin;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -47,7 +48,7 @@ pub(super) fn run(args: &InspectArgs, plugins: &'static [Plugin]) -> Result<(), 
     }
     let mut at: At = parse("--at-tick", args.at_tick.as_deref().unwrap_or("now"))?;
     at.branch = args.branch.or(at.branch);
-    let wanted_query: Option<Query> = wanted.map(|text| parse("query", text)).transpose()?;
+    let wanted_query: Option<Filter> = wanted.map(|text| parse("query", text)).transpose()?;
     let uid = args.uid.map(Uid::new);
     let answer = match source.open(plugins)? {
         Source::Stopped(past) => past.questions().inspect(at, uid, wanted_query.as_ref(), args.limit)?,
@@ -65,7 +66,10 @@ pub(super) fn run(args: &InspectArgs, plugins: &'static [Plugin]) -> Result<(), 
 }
 
 /// An argument, or what is wrong with it.
-pub(super) fn parse<T: std::str::FromStr<Err = String>>(name: &str, text: &str) -> Result<T, Failed> {
+pub(super) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
+    name: &str,
+    text: &str,
+) -> Result<T, Failed> {
     text.parse().map_err(|error| exit::usage(&format!("{name}: {error}")))
 }
 

@@ -60,6 +60,8 @@ pub(crate) struct Findings {
     pub(crate) contradicted: u64,
     pub(crate) differences: u64,
     pub(crate) refused: u64,
+    /// Snapshots and stores that could not be used, and what was before them was.
+    pub(crate) passed_over: u64,
     pub(crate) panics: u64,
     /// The codes with which a server would have refused.
     pub(crate) exit_codes: BTreeSet<u8>,
@@ -82,6 +84,7 @@ impl Findings {
         self.contradicted += other.contradicted;
         self.differences += other.differences;
         self.refused += other.refused;
+        self.passed_over += other.passed_over;
         self.panics += other.panics;
         self.exit_codes.extend(other.exit_codes);
         self.first.extend(other.first);
@@ -214,8 +217,13 @@ impl Case {
                 observed.insert(live.now(), live.state_hash());
             }
         };
-        let back = self.open(disk, data, (&self.record, options), &mut observe);
+        let status = WorldStatus::default();
+        let back = self.open_as(disk, data, (&self.record, options), &status, &mut observe);
         opened();
+        for what in status.passed_over() {
+            findings.passed_over += 1;
+            findings.note(format!("passed over {what}"));
+        }
         let (mut spine, mut live) = back.map_err(Broken::Refused)?;
         findings.begun_anew += u64::from(is_new);
         findings.replays += u64::from(spine.replayed > 0);
@@ -346,6 +354,17 @@ impl Case {
         (record, options): (&WorldRecord, Options),
         observe: &mut dyn FnMut(&everworld_engine::LiveWorld),
     ) -> Result<(Spine, everworld_engine::LiveWorld), SpineError> {
+        self.open_as(disk, data, (record, options), &WorldStatus::default(), observe)
+    }
+
+    fn open_as(
+        &self,
+        disk: &Arc<dyn Disk>,
+        data: &Path,
+        (record, options): (&WorldRecord, Options),
+        status: &WorldStatus,
+        observe: &mut dyn FnMut(&everworld_engine::LiveWorld),
+    ) -> Result<(Spine, everworld_engine::LiveWorld), SpineError> {
         let lock = File::open("/dev/null").map_err(|source| SpineError::Io {
             what: "open",
             path: "/dev/null".into(),
@@ -358,8 +377,7 @@ impl Case {
             build_id: crate::scenarios::build_id_of(self.plugins),
             ..SpineOptions::default()
         };
-        let status = WorldStatus::default();
-        Spine::open_observed(lock, data, record, self.plugins, options, &spine_options, &status, observe)
+        Spine::open_observed(lock, data, record, self.plugins, options, &spine_options, status, observe)
     }
 
     /// The log, told a second time on two threads.

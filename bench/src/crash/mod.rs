@@ -268,6 +268,7 @@ pub(crate) fn findings_rows(case: &str, findings: &Findings) -> Vec<Row> {
         none(case, "shown and contradicted", findings.contradicted, "facts"),
         none(case, "other hash than by the log", findings.differences, "recoveries"),
         none(case, "refused", findings.refused, "recoveries"),
+        none(case, "snapshots passed over", findings.passed_over, "snapshots"),
         none(case, "panics", findings.panics, "panics"),
     ]
 }
@@ -449,7 +450,7 @@ fn judge_images(
         let judge = |cut: Cut, draw: u64| -> anyhow::Result<Findings> {
             let left = image.cut(cut);
             let findings = case.judge(&(Arc::new(left) as Arc<dyn Disk>), judge::data(), *op, draw);
-            if findings.faults() > 0
+            if findings.faults() + findings.passed_over > 0
                 && let Some(dir) = &args.keep
             {
                 let dir = dir.join(format!("seed-{}-{}-{op}-{draw:x}", args.seed, case.record.scenario.seed));

@@ -7,6 +7,7 @@ mod determinism;
 mod explain;
 mod migrate;
 mod mirror;
+mod query;
 mod watch;
 mod world;
 
