@@ -14,6 +14,8 @@ use std::{
 pub struct Client {
     stream: BufReader<TcpStream>,
     address: SocketAddr,
+    /// The line that says who we are.
+    authorization: String,
 }
 
 impl Client {
@@ -25,7 +27,12 @@ impl Client {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream), address })
+        Ok(Self { stream: BufReader::new(stream), address, authorization: String::new() })
+    }
+
+    /// Shows that token with each request.
+    pub fn authorize(&mut self, token: &str) {
+        self.authorization = format!("authorization: Bearer {}\r\n", token.trim());
     }
 
     /// Sends a request; the status and the JSON of the response (`null` when it is none).
@@ -48,8 +55,9 @@ impl Client {
         body: &str,
     ) -> anyhow::Result<(u16, Value)> {
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n{}{headers}content-length: {}\r\n\r\n{body}",
             self.address,
+            self.authorization,
             body.len()
         );
         self.stream.get_mut().write_all(request.as_bytes())?;
@@ -64,7 +72,7 @@ impl Client {
     /// # Errors
     /// When the connection fails, or the target does.
     pub fn download(&mut self, path: &str, target: &mut impl std::io::Write) -> anyhow::Result<(u16, u64)> {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.address);
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n{}\r\n", self.address, self.authorization);
         self.stream.get_mut().write_all(request.as_bytes())?;
         self.stream.get_ref().set_read_timeout(Some(Duration::from_mins(10)))?;
         let (status, length) = self.head()?;

@@ -725,15 +725,24 @@ impl Host {
         }
         self.renew_horizon(tick)?;
         let report = self.live.report();
+        let mut times = TickTimes {
+            tick,
+            inputs_nanos: report.inputs_nanos,
+            systems_nanos: report.wall_nanos.saturating_sub(report.inputs_nanos),
+            entities: report.entities as u64,
+            inputs: report.outcomes.len() as u64,
+            ..TickTimes::default()
+        };
         self.metrics.record(report);
         self.tick_secs += (report.wall_nanos as f64 / 1e9 - self.tick_secs) / 16.0;
         self.timings.record(report);
         self.ticks_since_stats += 1;
         self.sequencer.set_pending(self.live.pending_inputs());
         self.publisher.computed(tick, seal, report.entities, report.outcomes.clone(), &self.mirror);
-        let capture_nanos = self.capture(tick)?;
+        times.capture_nanos = self.capture(tick)?;
         self.show_stats();
-        self.status.note_tick(TickTimes { tick, total_nanos: clock::now_nanos() - begun, capture_nanos });
+        times.total_nanos = clock::now_nanos() - begun;
+        self.status.note_tick(times);
         Ok(())
     }
 

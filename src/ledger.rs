@@ -267,6 +267,11 @@ mod tests {
         check(after(Err(InputError::Malformed("b".into()))), &[1, 0xAC, 2, 1, 1, 1, b'b']);
         check(after(Err(InputError::Rejected("c".into()))), &[1, 0xAC, 2, 1, 2, 1, b'c']);
         check(after(Err(InputError::Skipped)), &[1, 0xAC, 2, 1, 3]);
+        check(after(Err(InputError::NotFound(everworld_engine::Uid::new(7)))), &[1, 0xAC, 2, 1, 4, 7]);
+        check(
+            after(Err(InputError::PreconditionFailed(everworld_engine::Uid::new(300)))),
+            &[1, 0xAC, 2, 1, 5, 0xAC, 2],
+        );
     }
 
     #[test]

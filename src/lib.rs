@@ -27,6 +27,7 @@ pub mod scrubber;
 pub mod sequencer;
 pub mod spine;
 pub mod status;
+pub mod tokens;
 pub mod verifier;
 pub mod watchdog;
 pub mod worlds;

@@ -24,11 +24,12 @@ pub(crate) fn set_slice(_: Duration) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn the_system_takes_the_slice_or_says_why_not() {
         // Older kernels take the call and ignore the length.
         let set = std::thread::spawn(|| set_slice(Duration::from_micros(100))).join().unwrap();

@@ -181,7 +181,7 @@ pub struct WorldStatus {
 }
 
 /// How long one tick held its thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TickTimes {
     /// Which.
     pub tick: Tick,
@@ -189,6 +189,14 @@ pub struct TickTimes {
     pub total_nanos: u64,
     /// Of that, copying what changed for the mirror.
     pub capture_nanos: u64,
+    /// Of it, applying inputs and timers.
+    pub inputs_nanos: u64,
+    /// Of it, running systems.
+    pub systems_nanos: u64,
+    /// Entities after it.
+    pub entities: u64,
+    /// Inputs that it applied or refused.
+    pub inputs: u64,
 }
 
 /// So many ticks are remembered (L1).

@@ -19,6 +19,7 @@ mod crash;
 mod det;
 mod harness;
 mod heavy;
+mod http;
 mod iofault;
 mod kill;
 mod measure;
@@ -56,6 +57,8 @@ enum Name {
     Capture(capture::CaptureArgs),
     /// What the tick feels of persistence
     Persist(persist::PersistArgs),
+    /// What the tick feels of readers over HTTP, and what they get
+    Http(http::HttpArgs),
     /// Durable acknowledgements over HTTP beside bare syncs
     Ack(ack::AckArgs),
     /// What the town costs on disk
@@ -116,6 +119,7 @@ fn main() -> ExitCode {
         Name::Capture(args) => capture::run(args),
         Name::Persist(args) => persist::run(args),
         Name::Sizes(args) => sizes::run(args),
+        Name::Http(args) => http::run(args),
         Name::Ack(args) => ack::run(args),
         Name::Recover(args) => recover::run(args),
         Name::Det(args) => det::run(args),

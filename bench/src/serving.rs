@@ -23,6 +23,11 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it in that directory; it listens when this returns.
     pub(crate) fn start(data: &Path, rate: f64, npcs: u64) -> anyhow::Result<Self> {
+        Self::start_with(data, rate, npcs, &[])
+    }
+
+    /// The same with more settings.
+    pub(crate) fn start_with(data: &Path, rate: f64, npcs: u64, sets: &[&str]) -> anyhow::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("server")
             .args(["serve", "--data"])
@@ -30,6 +35,7 @@ impl Server {
             .args(["--set", "http.bind=127.0.0.1:0", "--set", "logging.format=json"])
             .args(["--set", &format!("tick.rate_hz={rate}"), "--set", "logging.summary_ticks=0"])
             .args(["--set", &format!("world.population={npcs}")])
+            .args(sets.iter().flat_map(|set| ["--set", *set]))
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()?;

@@ -76,6 +76,12 @@ pub enum InputError {
     /// It made the world panic, twice, and was left out.
     #[error("skipped: applying it made the world panic")]
     Skipped,
+    /// There is no such entity.
+    #[error("there is no entity {0}")]
+    NotFound(Uid),
+    /// An entity is not what the sender expects it to be.
+    #[error("entity {0} has changed since")]
+    PreconditionFailed(Uid),
 }
 
 /// A registered kind of input.

@@ -20,6 +20,7 @@ extern crate self as everworld_engine;
 mod capture;
 mod changes;
 pub mod column;
+pub mod edits;
 mod effects;
 pub mod explain;
 pub mod fold;

@@ -44,6 +44,7 @@ pub struct ColumnInfo {
     pub(crate) salt: u64,
     pub(crate) id: ComponentId,
     pub(crate) insert: fn(&mut EntityWorldMut<'_>, &[u8]) -> Result<(), String>,
+    pub(crate) remove: fn(&mut EntityWorldMut<'_>),
     pub(crate) default_row: fn() -> Vec<u8>,
     pub(crate) row_of: fn(&World, Entity) -> Option<Vec<u8>>,
     pub(crate) rows: RowsOf,
@@ -141,6 +142,7 @@ impl Registry {
                 entity.insert(row);
                 Ok(())
             },
+            remove: |entity| _ = entity.remove::<T>(),
             default_row: || bytemuck::bytes_of(&T::default()).to_vec(),
             row_of: |world, entity| world.get::<T>(entity).map(|row| bytemuck::bytes_of(row).to_vec()),
             rows: RowsOf::Plain(raw::column_bytes::<T>),
@@ -162,6 +164,7 @@ impl Registry {
                 entity.insert(value);
                 Ok(())
             },
+            remove: |entity| _ = entity.remove::<T>(),
             default_row: || encode(&T::default()),
             rows: RowsOf::Slow(|world, entity| world.get::<T>(entity).map(encode).unwrap_or_default()),
             row_of: |world, entity| world.get::<T>(entity).map(encode),
@@ -233,10 +236,13 @@ impl ColumnInfo {
         let mut row = base.map_or_else(self.default_row, <[u8]>::to_vec);
         match &self.json {
             JsonOf::Fields(fields) => merge_json_into_row(fields, value, &mut row, pointer, faults),
-            JsonOf::Serde { from, .. } => match from(value) {
-                Ok(bytes) => row = bytes,
-                Err(detail) => faults.push(Fault::new(pointer, detail)),
-            },
+            JsonOf::Serde { from, to } => {
+                let merged = base.map(|base| merged(to(base), value));
+                match from(merged.as_ref().unwrap_or(value)) {
+                    Ok(bytes) => row = bytes,
+                    Err(detail) => faults.push(Fault::new(pointer, detail)),
+                }
+            }
         }
         row
     }
@@ -277,6 +283,21 @@ impl ColumnInfo {
             JsonOf::Serde { .. } => Vec::new(),
         }
     }
+}
+
+/// Members over those that are there; null takes one away (RFC 7396).
+fn merged(base: Value, patch: &Value) -> Value {
+    let Value::Object(patch) = patch else { return patch.clone() };
+    let mut members = if let Value::Object(members) = base { members } else { serde_json::Map::new() };
+    for (name, value) in patch {
+        if value.is_null() {
+            members.remove(name);
+        } else {
+            let before = members.remove(name).unwrap_or_default();
+            members.insert(name.clone(), merged(before, value));
+        }
+    }
+    members.into()
 }
 
 pub(crate) fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {

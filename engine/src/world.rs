@@ -4,6 +4,7 @@ use crate::{
     capture::{Buffers, Capture, Capturing},
     changes::COLUMNS_MAX,
     column::{Column, SlowColumn},
+    edits::{DespawnEntities, UpdateEntities},
     effects::{self, BuiltArchetypes, Effect, SharedRegistry, Slot, StructureSlots, UidCounter, UidIndex},
     explain,
     hash::{StateHash, hash_plain_rows, hash_resource, hash_row, hash_state},
@@ -204,7 +205,9 @@ impl WorldBuilder {
             .resource(UidCounter { next: 1 })
             .resource(TimerQueue::default())
             .resource(TakenInputs::default())
-            .input::<SpawnEntities>();
+            .input::<SpawnEntities>()
+            .input::<UpdateEntities>()
+            .input::<DespawnEntities>();
         builder
     }
 

@@ -18,11 +18,11 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// What a piece of work comes to.
 pub(super) type Outcome = Result<Value, Problem>;
@@ -31,6 +31,12 @@ type Work = (u64, Box<dyn FnOnce() -> Outcome + Send>);
 
 /// So long the client that asked waits for the end itself.
 const WAIT: Duration = Duration::from_secs(2);
+
+/// Between two tries to get into a full queue.
+const QUEUE_PAUSE: Duration = Duration::from_millis(20);
+
+/// The number of work that is no job: they are counted from 1.
+const NOBODY: u64 = 0;
 
 /// So many outcomes are remembered for who looks later (L1).
 const REMEMBERED_MAX: usize = 64;
@@ -129,6 +135,46 @@ impl Bulk {
         let done = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
         self.jobs.lock().by_id.remove(&id);
         done.unwrap_or_else(|| Err(Problem::unavailable("the server is stopping")))
+    }
+
+    /// Has a piece of work done that nobody looks for. While the queue is full it waits, so long; then, and when the
+    /// server stops, there is nothing.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (send, done) = oneshot::channel();
+        let mut work: Option<Box<dyn FnOnce() -> Outcome + Send>> = Some(Box::new(move || {
+            // Who asked may have gone.
+            let _ = send.send(work());
+            Ok(Value::Null)
+        }));
+        let deadline = tokio::time::Instant::now() + patience;
+        while let Some(next) = work.take() {
+            if let Err(back) = self.try_run(next) {
+                if tokio::time::Instant::now() >= deadline || self.stopping.load(Relaxed) {
+                    return None;
+                }
+                work = Some(back);
+                tokio::time::sleep(QUEUE_PAUSE).await;
+            }
+        }
+        done.await.ok()
+    }
+
+    fn try_run(
+        &self,
+        work: Box<dyn FnOnce() -> Outcome + Send>,
+    ) -> Result<(), Box<dyn FnOnce() -> Outcome + Send>> {
+        self.metrics.history_questions.inc();
+        // It is no job that anybody looks for.
+        self.queue.try_send((NOBODY, work)).map_err(|error| {
+            self.metrics.history_questions.dec();
+            match error {
+                TrySendError::Full((_, work)) | TrySendError::Disconnected((_, work)) => work,
+            }
+        })
     }
 
     fn submit(

@@ -5,15 +5,22 @@ use super::{
     inputs::{self, WriteQuery},
     problem::Problem,
 };
-use crate::sequencer::Asked;
+use crate::{
+    sequencer::{AdmitError, Asked},
+    status::WorldState,
+};
 use axum::{
     Json,
     body::Bytes,
-    extract::{Path, Query, State},
-    http::HeaderMap,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use everworld_engine::{Input as _, Uid, input::SpawnEntities};
+use everworld_engine::{
+    Image, Input as _, Tick, Uid,
+    edits::{DespawnEntities, UpdateEntities, row_hash},
+    input::SpawnEntities,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -28,7 +35,7 @@ pub(super) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> 
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     Path(world): Path<String>,
-    query: Result<Query<WriteQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<WriteQuery>, QueryRejection>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
@@ -48,7 +55,7 @@ pub(super) async fn create(
     let submitted = running.sequencer.submit(asked, &origin);
     let submitted = submitted.map_err(|error| match error {
         // The client sent the entity itself: its pointers do not begin with the batch that we made of it.
-        crate::sequencer::AdmitError::Invalid(mut faults) if single => {
+        AdmitError::Invalid(mut faults) if single => {
             for fault in &mut faults {
                 if let Some(rest) = fault.pointer.strip_prefix("/entities/0") {
                     fault.pointer = rest.to_owned();
@@ -58,32 +65,159 @@ pub(super) async fn create(
         }
         other => other.into(),
     })?;
-    inputs::acknowledge(submitted, origin).await
+    inputs::acknowledge(submitted, origin, false).await
+}
+
+/// A Uid of a path.
+pub(super) fn uid_of(text: &str) -> Result<Uid, Problem> {
+    let uid = text.parse().map(Uid::new);
+    uid.map_err(|_| Problem::malformed(format!("\"{text}\" is not a Uid: a decimal number")))
+}
+
+/// A change of one entity, as an input. Who gives `If-Match` waits for the tick, which decides.
+struct Edit<'r> {
+    app: &'r App,
+    world: &'r str,
+    uid: Uid,
+    query: Result<Query<WriteQuery>, QueryRejection>,
+    headers: &'r HeaderMap,
+}
+
+impl Edit<'_> {
+    async fn submit(self, kind: &str, mut entity: Value, within: &str) -> Result<Response, Problem> {
+        let Query(query) = self.query.map_err(|error| Problem::malformed(error.body_text()))?;
+        let (handle, running) = self.app.running(self.world)?;
+        // Whoever is not in the view may have come since: the tick knows. Only where none comes the view has the word.
+        let view = running.view().await.ok_or_else(|| Problem::unavailable("there is no view yet"))?;
+        let is_there = running.mirror.find(&view, self.uid).is_some();
+        let stands_still =
+            handle.status.state().0 == WorldState::Paused && running.sequencer.queue_len() == 0;
+        if !is_there && stands_still {
+            return Err(nobody(self.uid, &view));
+        }
+        let if_match = match self.headers.get(header::IF_MATCH) {
+            None => None,
+            Some(tag) => {
+                let tag = tag.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
+                let wrong = || Problem::malformed("If-Match: expected one entity tag in double quotes");
+                Some(tag.ok_or_else(wrong)?.to_owned())
+            }
+        };
+        entity["uid"] = json!(self.uid);
+        if let Some(tag) = &if_match {
+            entity["if_match"] = tag.as_str().into();
+        }
+        let payload = json!({"entities": [entity]});
+        let origin = self.app.origin(self.headers);
+        let asked = Asked {
+            kind,
+            payload: &payload,
+            at_tick: query.at_tick(self.app, handle)?,
+            wants_outcome: query.wants_outcome()
+                || if_match.is_some()
+                || (!is_there && query.at_tick.is_none() && !stands_still),
+            idempotency_key: App::idempotency_key(self.headers)?,
+        };
+        let submitted = running.sequencer.submit(asked, &origin);
+        // The client's pointers begin where its body does.
+        let submitted = submitted.map_err(|error| match error {
+            AdmitError::Invalid(mut faults) => {
+                for fault in &mut faults {
+                    if let Some(rest) = fault.pointer.strip_prefix(within) {
+                        fault.pointer = rest.to_owned();
+                    }
+                }
+                Problem::invalid(faults)
+            }
+            other => other.into(),
+        })?;
+        inputs::acknowledge(submitted, origin, true).await
+    }
+}
+
+fn nobody(uid: Uid, view: &Image) -> Problem {
+    Problem::not_found(format!("there is no entity {uid} at tick {}", view.tick))
+}
+
+/// Merges components into an entity (RFC 7396).
+pub(super) async fn patch(
+    State(app): State<Arc<App>>,
+    Path((world, uid)): Path<(String, String)>,
+    query: Result<Query<WriteQuery>, QueryRejection>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let components: Map<String, Value> = read_json(&body)?;
+    let edit = Edit { app: &app, world: &world, uid: uid_of(&uid)?, query, headers: &headers };
+    edit.submit(UpdateEntities::KIND, json!({"components": components}), "/entities/0/components").await
+}
+
+/// Removes an entity.
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    Path((world, uid)): Path<(String, String)>,
+    query: Result<Query<WriteQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let edit = Edit { app: &app, world: &world, uid: uid_of(&uid)?, query, headers: &headers };
+    edit.submit(DespawnEntities::KIND, json!({}), "/entities/0").await
+}
+
+/// Sets a component of an entity; members that are left out get their default.
+pub(super) async fn put_component(
+    State(app): State<Arc<App>>,
+    Path((world, uid, component)): Path<(String, String, String)>,
+    query: Result<Query<WriteQuery>, QueryRejection>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let value: Map<String, Value> = read_json(&body)?;
+    let edit = Edit { app: &app, world: &world, uid: uid_of(&uid)?, query, headers: &headers };
+    let within = format!("/entities/0/components/{component}");
+    let mut components = Map::new();
+    components.insert(component, value.into());
+    edit.submit(UpdateEntities::KIND, json!({"components": components, "replace": true}), &within).await
+}
+
+/// Takes a component from an entity.
+pub(super) async fn delete_component(
+    State(app): State<Arc<App>>,
+    Path((world, uid, component)): Path<(String, String, String)>,
+    query: Result<Query<WriteQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let edit = Edit { app: &app, world: &world, uid: uid_of(&uid)?, query, headers: &headers };
+    let mut components = Map::new();
+    components.insert(component, Value::Null);
+    edit.submit(UpdateEntities::KIND, json!({"components": components}), "/entities/0/components").await
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OneQuery {
     at_tick: Option<String>,
+    min_tick: Option<u64>,
 }
 
 pub(super) async fn one(
     State(app): State<Arc<App>>,
     Path((world, uid)): Path<(String, String)>,
-    query: Result<Query<OneQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<OneQuery>, QueryRejection>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let (_, running) = app.running(&world)?;
-    let uid: u64 =
-        uid.parse().map_err(|_| Problem::malformed(format!("\"{uid}\" is not a Uid: a decimal number")))?;
+    let uid = uid_of(&uid)?;
     if let Some(at) = query.at_tick {
-        return super::past::entity_at(&app, &world, Uid::new(uid), &at).await;
+        return super::past::entity_at(&app, &world, uid, &at).await;
     }
-    let view = running.view().await.ok_or_else(|| Problem::unavailable("there is no view yet"))?;
-    let (table, row) = running
-        .mirror
-        .find(&view, Uid::new(uid))
-        .ok_or_else(|| Problem::not_found(format!("there is no entity {uid} at tick {}", view.tick)))?;
+    let view = super::query::at_least(running, query.min_tick.map(Tick)).await?;
+    let (table, row) = running.mirror.find(&view, uid).ok_or_else(|| nobody(uid, &view))?;
+    let tag = format!("\"{}\"", row_hash(&view, table, row));
+    let about = [("x-world-tick", view.tick.to_string()), ("etag", tag.clone())];
+    if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == tag.as_str()) {
+        return Ok((StatusCode::NOT_MODIFIED, about).into_response());
+    }
     let mut components = Map::new();
     for column in table.columns.iter().filter(|column| column.schema.name != "uid") {
         if let Some(info) = running.registry.column(&column.schema.name) {
@@ -91,5 +225,5 @@ pub(super) async fn one(
         }
     }
     let body = Json(json!({"uid": uid.to_string(), "tick": view.tick, "components": components}));
-    Ok(([("x-world-tick", view.tick.to_string())], body).into_response())
+    Ok((about, body).into_response())
 }

@@ -12,7 +12,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };
-use everworld_engine::{Tick, column::Fault};
+use everworld_engine::{InputError, Tick, column::Fault};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -89,11 +89,16 @@ pub(super) async fn post(
         }
         other => other.into(),
     })?;
-    acknowledge(submitted, origin).await
+    acknowledge(submitted, origin, false).await
 }
 
-/// Waits as far as the client wants, and answers.
-pub(super) async fn acknowledge(submitted: Submitted, origin: Origin) -> Result<Response, Problem> {
+/// Waits as far as the client wants, and answers. Who asked about one entity hears of its absence, or that it has
+/// changed, as HTTP says it.
+pub(super) async fn acknowledge(
+    submitted: Submitted,
+    origin: Origin,
+    of_one: bool,
+) -> Result<Response, Problem> {
     // D1: nothing is acknowledged before it is synced.
     let durable = submitted.durable.await.map_err(|_| Problem::unavailable("the log was closed"))?;
     durable.map_err(|error| Problem::unavailable(format!("the input is not durable: {error}")))?;
@@ -105,6 +110,14 @@ pub(super) async fn acknowledge(submitted: Submitted, origin: Origin) -> Result<
     if let Some(fate) = submitted.fate {
         let gone = |_| Problem::unavailable("the world stopped before the input was applied");
         match fate.await.map_err(gone)? {
+            Fate::Applied(Applied { outcome: Err(error @ InputError::NotFound(_)), .. }) if of_one => {
+                return Err(Problem::not_found(error.to_string()));
+            }
+            Fate::Applied(Applied { outcome: Err(error @ InputError::PreconditionFailed(_)), .. })
+                if of_one =>
+            {
+                return Err(Problem::precondition(error.to_string()));
+            }
             Fate::Applied(applied) => tell(&mut answer, &applied),
             Fate::LeftBehind(branch) => tell_left_behind(&mut answer, branch),
         }

@@ -3,18 +3,24 @@
 //! Handlers read the mirror and published state only (T2); a write is an input. Whatever is asked, the tick does
 //! not wait for it. [`routes::ROUTES`] is the one list of routes.
 
+mod auth;
 mod bulk;
+mod changes;
+mod document;
 mod entities;
 mod inputs;
 mod past;
 mod problem;
 mod process;
+mod query;
 mod routes;
 mod server;
 mod systems;
 mod ticks;
+mod views;
 mod worlds;
 
+pub use document::document;
 pub use routes::{ROUTES, Role, Route};
 pub use server::{Server, Signals};
 
@@ -24,6 +30,7 @@ use crate::{
     metrics::Metrics,
     sequencer::Origin,
     spine::SpineOptions,
+    tokens::Tokens,
 };
 use axum::http::HeaderMap;
 use problem::Problem;
@@ -39,6 +46,13 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) draining: AtomicBool,
     pub(crate) bulk: bulk::Bulk,
+    pub(crate) views: views::Views,
+    /// A permit for each open stream.
+    pub(crate) streams: Arc<tokio::sync::Semaphore>,
+    pub(crate) tokens: Tokens,
+    pub(crate) buckets: auth::Buckets,
+    /// Somebody asks the process to end.
+    pub(crate) shutdown: tokio::sync::Notify,
     requests: AtomicU64,
 }
 
@@ -89,6 +103,7 @@ impl App {
         let legal = |id: &&str| !id.is_empty() && id.len() <= 128 && id.chars().all(|c| c.is_ascii_graphic());
         let request_id = given.filter(legal).map(str::to_owned);
         let request_id = request_id.unwrap_or_else(|| format!("r{}", self.next_request()));
-        Origin { principal: "local".into(), request_id }
+        let principal = headers.get(auth::PRINCIPAL).and_then(|name| name.to_str().ok());
+        Origin { principal: principal.unwrap_or(auth::LOCAL).into(), request_id }
     }
 }

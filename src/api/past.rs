@@ -23,9 +23,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-type Parameters<T> = Result<Query<T>, QueryRejection>;
+pub(super) type Parameters<T> = Result<Query<T>, QueryRejection>;
 
-fn parameters<T>(query: Parameters<T>) -> Result<T, Problem> {
+pub(super) fn parameters<T>(query: Parameters<T>) -> Result<T, Problem> {
     query.map(|Query(query)| query).map_err(|error| Problem::malformed(error.body_text()))
 }
 
@@ -34,13 +34,13 @@ fn uid(text: &str) -> Result<Uid, Problem> {
     uid.map_err(|_| Problem::malformed(format!("\"{text}\" is not a Uid: a decimal number")))
 }
 
-fn at(text: Option<&str>) -> Result<At, Problem> {
+pub(super) fn at(text: Option<&str>) -> Result<At, Problem> {
     text.unwrap_or("now").parse().map_err(Problem::malformed)
 }
 
 impl App {
     /// What can be asked of the past of a world.
-    fn questions(&self, world: &str) -> Result<Questions, Problem> {
+    pub(super) fn questions(&self, world: &str) -> Result<Questions, Problem> {
         let (handle, running) = self.running(world)?;
         Ok(self.questions_of(handle, running))
     }

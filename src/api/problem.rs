@@ -55,6 +55,10 @@ impl Problem {
         Self::new("gone", "Not kept any more", StatusCode::GONE, detail)
     }
 
+    pub(crate) fn precondition(detail: impl Into<String>) -> Self {
+        Self::new("precondition", "Not what was expected", StatusCode::PRECONDITION_FAILED, detail)
+    }
+
     pub(crate) fn failed(detail: impl Into<String>) -> Self {
         Self::new("failed", "Failed", StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
@@ -68,7 +72,15 @@ impl Problem {
         Self::new("unavailable", "Not available now", StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
-    pub(crate) fn forbidden_host(detail: impl Into<String>) -> Self {
+    pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new("unauthorized", "Not authorized", StatusCode::UNAUTHORIZED, detail)
+    }
+
+    pub(crate) fn too_many(detail: impl Into<String>) -> Self {
+        Self::new("too-many", "Too many requests", StatusCode::TOO_MANY_REQUESTS, detail)
+    }
+
+    pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
         Self::new("forbidden", "Forbidden", StatusCode::FORBIDDEN, detail)
     }
 

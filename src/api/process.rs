@@ -5,7 +5,7 @@ use crate::status::WorldState;
 use axum::{
     Json,
     extract::{RawQuery, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value, json};
@@ -62,6 +62,14 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Pro
 
 pub(super) async fn version() -> Json<Value> {
     Json(json!({"version": env!("CARGO_PKG_VERSION"), "build_id": crate::spine::BUILD_ID_HEX}))
+}
+
+/// Ends the process in order, as SIGTERM does.
+pub(super) async fn shutdown(State(app): State<Arc<App>>, headers: HeaderMap) -> (StatusCode, Json<Value>) {
+    let origin = app.origin(&headers);
+    tracing::info!(principal = origin.principal, request_id = origin.request_id, "asked to shut down");
+    app.shutdown.notify_one();
+    (StatusCode::ACCEPTED, Json(json!({"stopping": true})))
 }
 
 /// One flat object, for `curl | jq`: of the first world, and of the process.

@@ -1,24 +1,13 @@
 //! The one list of routes: dispatch, and what each of them is for.
 
-use super::{App, bulk, entities, inputs, past, process, systems, ticks, worlds};
+use super::{App, bulk, changes, entities, inputs, past, process, query, systems, ticks, worlds};
 use axum::{
     Router,
     routing::{MethodRouter, get, post},
 };
 use std::sync::Arc;
 
-/// Who may use a route, once there are tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Anyone.
-    Open,
-    /// Who may look.
-    Viewer,
-    /// Who may change worlds.
-    Operator,
-    /// Who may undo what others did, and copy everything.
-    Admin,
-}
+pub use crate::tokens::Role;
 
 /// A route.
 pub struct Route {
@@ -51,6 +40,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/metrics", Role::Viewer, "Metrics as OpenMetrics text", || get(process::metrics)),
     route("GET", "/v1/status", Role::Viewer, "The process and its worlds as one flat object", || get(process::status)),
     route("GET", "/v1/version", Role::Open, "The version and build id", || get(process::version)),
+    route("POST", "/v1/shutdown", Role::Admin, "End the process in order, as SIGTERM does", || post(process::shutdown)),
     route("GET", "/v1/routes", Role::Open, "This list", || get(process::routes)),
     route("GET", "/v1/worlds", Role::Viewer, "All worlds", || get(worlds::list)),
     route("GET", "/v1/worlds/{w}", Role::Viewer, "A world", || get(worlds::one)),
@@ -58,15 +48,24 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/v1/worlds/{w}/resources", Role::Viewer, "Every registered resource with its value", || get(worlds::resources)),
     route("GET", "/v1/worlds/{w}/systems", Role::Viewer, "The nodes of the plan with their times", || get(systems::list)),
     route("GET", "/v1/worlds/{w}/systems/graph", Role::Viewer, "The plan: order, edges, reasons", || get(systems::graph)),
+    route("GET", "/v1/worlds/{w}/ticks", Role::Viewer, "The last ticks and how long each part took: ?last=20", || get(ticks::list)),
+    route("GET", "/v1/worlds/{w}/ticks/{n}", Role::Viewer, "One of them", || get(ticks::one)),
     route("POST", "/v1/worlds/{w}/pause", Role::Operator, "Stop ticking", || post(ticks::pause)),
     route("POST", "/v1/worlds/{w}/resume", Role::Operator, "Go on ticking", || post(ticks::resume)),
     route("POST", "/v1/worlds/{w}/step", Role::Operator, "So many ticks of a paused world: {\"ticks\": n}", || post(ticks::step)),
     route("PUT", "/v1/worlds/{w}/rate", Role::Operator, "Another rate: {\"rate_hz\": x}, 0 as fast as possible", || axum::routing::put(ticks::rate)),
+    route("GET", "/v1/worlds/{w}/entities", Role::Viewer, "Entities of a tick, a page at a time: ?with=&without=&where=needs.hunger>0.8&select=&sort=&near=x,y,r&bbox=&limit=&cursor=&at_tick=&min_tick=&count_only=; all rows with Accept: application/x-ndjson", || get(query::list)),
+    route("POST", "/v1/worlds/{w}/query", Role::Viewer, "The same as a body, and sums: {\"aggregate\": [\"avg(needs.hunger)\"], \"group_by\": ...}", || post(query::post)),
     route("POST", "/v1/worlds/{w}/entities", Role::Operator, "Create one entity, or {\"entities\": [...]} as one batch", || post(entities::create)),
     route("POST", "/v1/worlds/{w}/inputs", Role::Operator, "Any input: {\"kind\": ..., \"payload\": ...}", || post(inputs::post)),
     route("GET", "/v1/worlds/{w}/inputs/kinds", Role::Viewer, "The kinds of input that the world knows", || get(inputs::kinds)),
     route("GET", "/v1/worlds/{w}/inputs/{id}", Role::Viewer, "What is known of an input: waiting, taken, or left behind on a former branch; its outcome where it came with an Idempotency-Key", || get(inputs::one)),
-    route("GET", "/v1/worlds/{w}/entities/{uid}", Role::Viewer, "An entity with its components; ?at_tick= as it was", || get(entities::one)),
+    route("GET", "/v1/worlds/{w}/entities/{uid}", Role::Viewer, "An entity with its components; ?at_tick= as it was, ?min_tick= not older than that", || get(entities::one)),
+    route("GET", "/v1/worlds/{w}/changes", Role::Viewer, "Follow entities: one cut, then what changes, as server-sent events or NDJSON: ?with=&without=&where=&select=&near=x,y,r&bbox=&around=uid,r&after_tick=", || get(changes::follow)),
+    route("PATCH", "/v1/worlds/{w}/entities/{uid}", Role::Operator, "Merge components into an entity (RFC 7396): {\"needs\": {\"hunger\": 0.5}}, null removes one; If-Match: its ETag", || axum::routing::patch(entities::patch)),
+    route("DELETE", "/v1/worlds/{w}/entities/{uid}", Role::Operator, "Remove an entity; If-Match: its ETag", || axum::routing::delete(entities::delete)),
+    route("PUT", "/v1/worlds/{w}/entities/{uid}/components/{c}", Role::Operator, "Set a component of an entity; what is not given gets its default", || axum::routing::put(entities::put_component)),
+    route("DELETE", "/v1/worlds/{w}/entities/{uid}/components/{c}", Role::Operator, "Take a component from an entity", || axum::routing::delete(entities::delete_component)),
     route("GET", "/v1/worlds/{w}/entities/{uid}/history", Role::Viewer, "An entity over time: ?from=&to=, at the kept snapshots or with exact=true at each tick", || get(past::entity_history)),
     route("GET", "/v1/worlds/{w}/entities/{uid}/why", Role::Viewer, "What each system did to an entity in a tick, and why: ?tick=", || get(past::why)),
     route("GET", "/v1/worlds/{w}/inspect", Role::Viewer, "A tick: ?at=, and of it ?uid= or ?where=needs.hunger>0.8&limit=", || get(past::inspect)),

@@ -3,7 +3,7 @@
 //! hyper-util instead of `axum::serve`: that one installs no timer, so that a slow sender would hold a socket for ever.
 
 use super::{App, bulk::Bulk, problem::Problem, routes};
-use crate::{cli::Failed, config::Config, host::Hosted, metrics::Metrics, spine::SpineError};
+use crate::{cli::Failed, config::Config, host::Hosted, metrics::Metrics, spine::SpineError, tokens::Tokens};
 use anyhow::Context as _;
 use axum::{
     Router,
@@ -31,7 +31,13 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{Semaphore, oneshot},
 };
-use tower_http::timeout::{RequestBodyTimeoutLayer, TimeoutLayer};
+use tower_http::{
+    compression::{
+        CompressionLayer,
+        predicate::{NotForContentType, Predicate as _, SizeAbove},
+    },
+    timeout::{RequestBodyTimeoutLayer, TimeoutLayer},
+};
 
 /// A bound listener that does not accept yet.
 pub struct Server {
@@ -66,6 +72,7 @@ impl Server {
         self,
         config: Arc<Config>,
         mut world: Hosted,
+        tokens: Tokens,
         mut signals: Signals,
     ) -> Result<(), Failed> {
         let app = Arc::new(App {
@@ -75,6 +82,11 @@ impl Server {
             draining: AtomicBool::new(false),
             bulk: Bulk::start(&config.history, &world.metrics)
                 .context("could not start the history threads")?,
+            views: super::views::Views::default(),
+            streams: Arc::new(Semaphore::new(config.http.streams_max)),
+            tokens,
+            buckets: super::auth::Buckets::default(),
+            shutdown: tokio::sync::Notify::new(),
             requests: AtomicU64::new(1),
         });
         let (stop, stopped) = oneshot::channel();
@@ -82,6 +94,7 @@ impl Server {
         let ended = tokio::select! {
             ended = &mut world.ended => Some(ended),
             () = signals.any() => None,
+            () = app.shutdown.notified() => None,
         };
         app.draining.store(true, Relaxed);
         app.bulk.stop();
@@ -147,12 +160,21 @@ fn service(app: &Arc<App>) -> Router {
                 "this route does not have that method; see /v1/routes",
             )
         })
+        // A stream is to come as it is made, not when a block is full.
+        .layer(
+            CompressionLayer::new().gzip(true).compress_when(
+                SizeAbove::new(1_024)
+                    .and(NotForContentType::new("text/event-stream"))
+                    .and(NotForContentType::new(super::query::NDJSON)),
+            ),
+        )
         .layer(DefaultBodyLimit::max(http.body_bytes_max))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::REQUEST_TIMEOUT,
             millis(http.request_timeout_millis),
         ))
         .layer(RequestBodyTimeoutLayer::new(millis(http.body_timeout_millis)))
+        .route_layer(middleware::from_fn_with_state(app.clone(), super::auth::check))
         .route_layer(middleware::from_fn_with_state(app.clone(), measure))
         .layer(middleware::from_fn_with_state(
             (app.clone(), Arc::new(Semaphore::new(http.in_flight_max))),
@@ -212,27 +234,29 @@ async fn accept(listener: TcpListener, app: Arc<App>, mut stopped: oneshot::Rece
     }
 }
 
-fn reject(metrics: &Metrics, reason: &'static str) {
+pub(super) fn reject(metrics: &Metrics, reason: &'static str) {
     metrics.http_rejected.get_or_create(&crate::metrics::ReasonLabels { reason }).inc();
 }
 
 /// Bounds the requests in flight, and keeps pages of other sites from talking to a loopback server.
 async fn guard(
     State((app, permits)): State<(Arc<App>, Arc<Semaphore>)>,
-    request: Request<Body>,
+    mut request: Request<Body>,
     next: Next,
 ) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| request.uri().host());
-    if !host.is_some_and(is_local) {
+    // A token is sent on purpose; without one whoever reaches this machine's address is taken for its user.
+    if app.tokens.is_empty() && !host.is_some_and(is_local) {
         reject(&app.metrics, "host");
-        return Problem::forbidden_host("the Host header does not name this machine").into_response();
+        return Problem::forbidden("the Host header does not name this machine").into_response();
     }
     if request.method() != Method::GET && request.method() != Method::HEAD && is_cross_site(request.headers())
     {
         reject(&app.metrics, "cross_site");
-        return Problem::forbidden_host("a page of another site must not change a world").into_response();
+        return Problem::forbidden("a page of another site must not change a world").into_response();
     }
+    request.headers_mut().remove(super::auth::PRINCIPAL);
     let Ok(_permit) = permits.try_acquire() else {
         reject(&app.metrics, "in_flight");
         return Problem::unavailable("too many requests are being answered").into_response();

@@ -1,13 +1,22 @@
 //! Ticking: pause, resume, step, rate. Logged like inputs, acknowledged once durable.
 
-use super::{App, entities::read_json, problem::Problem};
-use crate::host::Wish;
+use super::{
+    App,
+    entities::read_json,
+    past::{Parameters, parameters},
+    problem::Problem,
+};
+use crate::{
+    host::{Wish, WorldHandle},
+    status::TickTimes,
+};
 use axum::{
     Json,
     body::Bytes,
     extract::{Path, State},
     http::{HeaderMap, StatusCode},
 };
+use everworld_engine::Tick;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -28,11 +37,11 @@ pub(super) async fn resume(state: State<Arc<App>>, world: Path<String>, headers:
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Step {
-    #[serde(default = "one")]
+    #[serde(default = "one_tick")]
     ticks: u64,
 }
 
-fn one() -> u64 {
+fn one_tick() -> u64 {
     1
 }
 
@@ -73,6 +82,60 @@ pub(super) async fn rate(
         )]));
     }
     ask(state, world, headers, Wish::Rate((rate_hz * 1e3).round() as u64)).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Last {
+    last: Option<usize>,
+}
+
+/// The last ticks, oldest first, and how long each part of them took.
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+    query: Parameters<Last>,
+) -> Result<Json<Value>, Problem> {
+    let last = parameters(query)?.last.unwrap_or(20);
+    let (handle, _) = app.running(&world)?;
+    let times = remembered(handle);
+    let items: Vec<Value> = times[times.len().saturating_sub(last)..].iter().map(shown).collect();
+    Ok(Json(json!({"items": items, "next": null, "tick": handle.status.tick()})))
+}
+
+pub(super) async fn one(
+    State(app): State<Arc<App>>,
+    Path((world, tick)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    let (handle, _) = app.running(&world)?;
+    let tick: u64 =
+        tick.parse().map_err(|_| Problem::malformed(format!("\"{tick}\" is no tick: a number")))?;
+    let times = remembered(handle);
+    let found = times.iter().rfind(|times| times.tick.0 == tick);
+    let oldest = times.first().map_or_else(|| "none".into(), |times| times.tick.to_string());
+    let found = found.ok_or_else(|| {
+        Problem::not_found(format!("tick {tick} is not remembered; the oldest that is: {oldest}"))
+    })?;
+    Ok(Json(shown(found)))
+}
+
+/// Ticks that were computed and not shown yet are left out (D2).
+fn remembered(handle: &WorldHandle) -> Vec<TickTimes> {
+    let shown = handle.status.tick();
+    let mut times = handle.status.recent_ticks(Tick(0));
+    times.retain(|times| times.tick <= shown);
+    times
+}
+
+fn shown(times: &TickTimes) -> Value {
+    let micros = |nanos: u64| nanos as f64 / 1e3;
+    json!({
+        "tick": times.tick, "entities": times.entities, "inputs": times.inputs, "total_us": micros(times.total_nanos),
+        "phases": {
+            "inputs_us": micros(times.inputs_nanos), "systems_us": micros(times.systems_nanos),
+            "capture_us": micros(times.capture_nanos),
+        },
+    })
 }
 
 async fn ask(

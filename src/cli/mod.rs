@@ -3,6 +3,7 @@
 mod backup;
 mod config_command;
 mod diff;
+mod entity;
 pub mod exit;
 mod inspect;
 mod past;
@@ -14,6 +15,7 @@ mod serve;
 mod snapshot;
 mod source;
 mod timeline;
+mod token;
 pub mod upgrade;
 mod verify;
 mod why;
@@ -39,6 +41,8 @@ enum Command {
     Run(run::RunArgs),
     Plan(plan::PlanArgs),
     Inspect(inspect::InspectArgs),
+    Entity(entity::EntityArgs),
+    Input(entity::InputArgs),
     Why(why::WhyArgs),
     History(timeline::HistoryArgs),
     Diff(diff::DiffArgs),
@@ -52,6 +56,7 @@ enum Command {
     Restore(backup::RestoreArgs),
     Worlds(worlds::WorldsArgs),
     Upgrade(upgrade::UpgradeArgs),
+    Token(token::TokenArgs),
     Config(config_command::ConfigArgs),
     /// Print the completion script for a shell
     Completions {
@@ -99,6 +104,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, plugins: &'static [Plugin]
         Command::Worlds(args) => worlds::run(args, plugins),
         Command::Upgrade(args) => upgrade::run(args, plugins),
         Command::Inspect(args) => inspect::run(args, plugins),
+        Command::Entity(args) => entity::entity(args),
+        Command::Input(args) => entity::input(args),
         Command::Why(args) => why::run(args, plugins),
         Command::History(args) => timeline::history(args, plugins),
         Command::Diff(args) => diff::run(args, plugins),
@@ -110,6 +117,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, plugins: &'static [Plugin]
         Command::Fork(args) => rewind::fork(args, plugins),
         Command::Backup(args) => backup::backup(args, plugins),
         Command::Restore(args) => backup::restore(args, plugins),
+        Command::Token(args) => token::run(args),
         Command::Config(args) => config_command::run(args, plugins),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "everworld", &mut std::io::stdout());

@@ -7,6 +7,7 @@ use crate::{
     host, pool,
     spine::{self, SpineError},
     status::{Phase, WorldState, WorldStatus},
+    tokens::{self, Tokens},
     worlds,
 };
 use anyhow::Context as _;
@@ -38,11 +39,21 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
         args.data.iter().map(|data| ("data.dir", data.to_string_lossy().into_owned())).collect();
     flags.extend(args.world.iter().map(|world| ("world.name", world.clone())));
     let config = Arc::new(args.layers.load(&flags)?.config);
-    if !config.http.bind.ip().is_loopback() {
-        return Err(exit::config(anyhow::anyhow!(
-            "http.bind: {} is reachable from other machines, and the API has no tokens yet: bind a loopback address",
-            config.http.bind
-        )));
+    let environment = std::env::var(tokens::ENVIRONMENT).ok();
+    let tokens = Tokens::load(&config.token_file(), environment.as_deref()).map_err(exit::config)?;
+    if !config.http.bind.ip().is_loopback() && (tokens.is_empty() || !config.http.allow_plaintext) {
+        let bind = config.http.bind;
+        return Err(exit::config(if tokens.is_empty() {
+            anyhow::anyhow!(
+                "http.bind: {bind} is reachable from other machines, and there are no tokens: make some with everworld \
+                 token create, or bind a loopback address"
+            )
+        } else {
+            anyhow::anyhow!(
+                "http.bind: {bind} is reachable from other machines, and without TLS tokens can be read on the way: put a \
+                 proxy with TLS before a loopback address, or set http.allow_plaintext"
+            )
+        }));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -95,7 +106,7 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
         tracing::info!(address = %server.address(), data = %config.data.dir.display(), "listening");
         let world = host::start(&config, lock, record, plugins, accept_foreign_log)?;
         show_recovery(&world.handle.status);
-        server.run(config, world, signals).await
+        server.run(config, world, tokens, signals).await
     })
 }
 

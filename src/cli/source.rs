@@ -93,6 +93,9 @@ impl From<AskError> for Failed {
     }
 }
 
+/// The variable with the token that a command shows.
+const TOKEN: &str = "EVERWORLD_TOKEN";
+
 /// A running server.
 pub(super) struct Remote {
     client: Client,
@@ -101,13 +104,16 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    fn connect(url: &str, world: Option<&str>) -> Result<Self, Failed> {
+    pub(super) fn connect(url: &str, world: Option<&str>) -> Result<Self, Failed> {
         let address = address(url).ok_or_else(|| {
             exit::usage(&format!(
                 "--url: \"{url}\" is no address: expected for instance http://127.0.0.1:7170"
             ))
         })?;
-        let client = Client::connect(address).with_context(|| format!("no server answers at {url}"))?;
+        let mut client = Client::connect(address).with_context(|| format!("no server answers at {url}"))?;
+        if let Ok(token) = std::env::var(TOKEN) {
+            client.authorize(&token);
+        }
         let mut remote = Self { client, world: String::new() };
         let worlds = remote.request("GET", "/v1/worlds", "")?;
         let names = worlds["items"].as_array().into_iter().flatten();

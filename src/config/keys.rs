@@ -159,10 +159,21 @@ keys! {
     http: HttpConfig {
         /// Address and port to listen on; port 0 takes a free one.
         bind: SocketAddr = "127.0.0.1:7170", Host;
+        /// The file with the bearer tokens, see `everworld token`; "" = `tokens` in the data directory.
+        token_file: Option<String> = "", Host;
+        /// Listen where other machines can reach it without TLS: what is sent, tokens too, can be read on the way. Needs
+        /// tokens all the same.
+        allow_plaintext: bool = false, Host;
+        /// Requests per second of each token, or of all together where there are none; 0 = any number.
+        rate_per_sec: f64 where 0.0..=1_000_000.0 = 0.0, Host;
         /// Open connections; more of them are closed at once.
         connections_max: usize where 1..=65_536 = 1024, Host;
         /// Requests being answered at the same time.
         in_flight_max: usize where 1..=65_536 = 512, Host;
+        /// Streams that are followed at the same time.
+        streams_max: usize where 1..=65_536 = 256, Host;
+        /// Questions that look at more rows are answered by the threads for bulk work.
+        bulk_rows: usize where 0..=1_000_000_000 = 20_000, Host;
         /// Time for a request's head to arrive.
         header_timeout_millis: u64 where 1..=3_600_000 = 3000, Host;
         /// Time for a request's body to arrive.

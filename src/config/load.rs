@@ -104,6 +104,11 @@ impl std::error::Error for ConfigFaults {}
 impl std::error::Error for ConfigFault {}
 
 impl Config {
+    /// The file with the bearer tokens.
+    pub fn token_file(&self) -> PathBuf {
+        self.http.token_file.as_ref().map_or_else(|| self.data.dir.join("tokens"), PathBuf::from)
+    }
+
     /// Reads all layers: defaults, `file`, `env`, `sets` (`section.key=value`), `flags` (key and value).
     ///
     /// # Errors

@@ -118,8 +118,13 @@ mod tests {
         expect![[r#"
             data.dir = "./data"                   # default
             http.bind = "127.0.0.1:7170"          # default
+            http.token_file = ""                  # default
+            http.allow_plaintext = false          # default
+            http.rate_per_sec = 0.0               # default
             http.connections_max = 1024           # default
             http.in_flight_max = 512              # default
+            http.streams_max = 256                # default
+            http.bulk_rows = 20000                # default
             http.header_timeout_millis = 3000     # default
             http.body_timeout_millis = 10000      # default
             http.request_timeout_millis = 30000   # default

@@ -10,6 +10,7 @@ mod catalogue;
 mod cli;
 mod damage;
 mod disk;
+mod entities;
 mod hash;
 mod long_log;
 #[path = "../../examples/own_world.rs"]

@@ -103,7 +103,7 @@ fn a_killed_world_tells_the_same_as_it_did_while_it_ran() {
     check(&["inspect", path, "--branch", "3"], 2, "no branch 3; branches: 0");
     check(&["inspect", path, "--uid", "4711"], 2, "nobody has Uid 4711");
     check(&["inspect", path, "need.hunger>1"], 2, "no component \"need\"; components:");
-    check(&["inspect", path, "needs.hungr>1"], 2, "no field \"needs.hungr\"; fields: needs.");
+    check(&["inspect", path, "needs.hungr>1"], 2, "no number \"needs.hungr\"; there are: needs.");
     check(&["inspect", path, "--world", "city"], 2, "this data directory has: town");
     check(&["inspect"], 2, "--data DIR of a stopped server, or --url");
     check(&["branches", "--url", "http://127.0.0.1:9"], 1, "no server answers");

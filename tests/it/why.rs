@@ -150,6 +150,7 @@ fn typical_mistakes_are_answered() {
     check(1, 1, &[], 2, "is no data directory");
     let server = Server::start(data.path(), &[]);
     check(1, 1, &[], 75, "in use by another process");
+    server.until(|server| (server.get("/v1/worlds/town").1["tick"].as_u64() > Some(1)).then_some(()));
     assert!(server.terminate().0.success());
     check(1, 0, &[], 2, "systems run from tick 1");
     check(1, 1_000_000_000, &[], 2, "has not been on branch 0");

@@ -521,3 +521,13 @@ impl Select {
 pub fn everything(registry: &Arc<Registry>) -> BoundFilter {
     Filter::with_and_without(&[], &[]).bind(registry).expect("it names nothing")
 }
+
+impl BoundFilter {
+    /// All of them, by Uid.
+    pub fn all(&self, image: &Image) -> Vec<FoundRow> {
+        let mut found: Vec<FoundRow> =
+            in_parallel(chunks_of(image), |place| self.rows(image, place)).into_iter().flatten().collect();
+        found.sort_unstable_by_key(|found| found.uid);
+        found
+    }
+}

@@ -1,0 +1,70 @@
+//! docs/API.md, from the one list of routes.
+
+use super::ROUTES;
+use std::fmt::Write as _;
+
+const RULES: &str = "\
+# The HTTP API
+
+Generated from `src/api/routes.rs` by `cargo test`; not edited by hand.
+
+All of it is JSON under `/v1`, in snake_case. Uids are strings, since they pass 2^53; ticks are numbers. Durations end in
+`_ms`, `_us` or `_secs`. Every read is of one tick and says which, in `tick` and in `X-World-Tick`. Every write to a world is
+an input: it is checked, logged and synced before it is answered.
+
+**Writes** answer 202 with `input_id`, `seq` and `earliest_tick` once they are durable; `?ack=applied` waits for the tick that
+applied them and adds what became of them. `?at_tick=` lets an input wait for a later tick. `Idempotency-Key` makes a retry the
+same input, also after a crash; with another body it is refused. `X-Request-Id` goes into the log with the name of the token.
+`If-Match` on a change of an entity (its `ETag`) waits for the tick and answers 412 when the entity had changed.
+
+**Lists** are `{\"items\", \"next\", \"tick\"}`. `next` is an opaque cursor: with it, and the same question, the list goes on in
+the view that it began in. A view that nobody came back to for a minute, or that others pushed out, is gone: 410. `limit` is at
+most 1000. With `Accept: application/x-ndjson` all rows come, one on each line, as fast as they are read.
+
+**Conditions** (`where`): a component that an entity must have, or a field compared with a value: `needs.hunger>0.8`, with `==`
+`!=` `<` `<=` `>` `>=` and `in (a, b)`, joined with `and`, `or`, `not` and parentheses. Labels are compared by name, Uids by
+number; `*` is any element of an array: `mind.slots.*.subject==7`. A number is rounded as its field is, so `x==0.1` finds an f32
+that was set to 0.1. Of an entity without the component no comparison holds. `near=x,y,r` and `bbox=x,y,x,y` mean the component
+`position` with fields `x` and `y`.
+
+**Sums** (`POST /query`): `aggregate` takes `count` and `min`, `max`, `avg`, `sum` and `count` of a field, `avg(needs.hunger)`;
+`group_by` a field. Sums of reals are exact to 2^-32 per summand, in any order.
+
+**Streams** (`/changes`): first a cut, in messages of type `cut` until one says `\"complete\": true`; then messages of type
+`changes` with `from` and `tick`, who came (`enter`), who is gone (`leave`) and which components changed (`changed`; null: it
+has no more). `from` is the tick of the message before: nothing is left out, but ticks are joined when the reader, or the view,
+is behind. A rewind begins with another cut. Server-sent events, or NDJSON by `Accept`; an id is `tick.branch`, and
+`Last-Event-ID` goes on there if that view is still kept. Every 10 s without news something is sent. Who reads nothing for 30 s
+is left.
+
+**Errors** are `application/problem+json` (RFC 9457): `type`, `title`, `status`, `detail`, and for 422 `errors` with a JSON
+pointer each. 400 malformed, 401 no or a wrong token, 403 not for this role, 404, 409 not in this state, 410 not kept any more,
+412 changed since, 413, 415, 422 invalid, 429 more than `http.rate_per_sec`, 503 too busy, coming back or stopping; 429 and 503
+with `Retry-After`.
+
+**Tokens**: without any the server listens on this machine only and answers whoever names it so in `Host`. `everworld token
+create --role viewer|operator|admin` prints one and keeps its SHA-256 in a file of mode 0600; `EVERWORLD_TOKENS` holds
+`role=token` pairs. Then each request but those to open routes shows one: `Authorization: Bearer ew_...`; the commands take it
+from `EVERWORLD_TOKEN`. Each role may what those before it may.
+
+";
+
+/// The document.
+pub fn document() -> String {
+    let mut text = String::from(RULES);
+    text.push_str("## Routes\n\n| | path | role | |\n|---|---|---|---|\n");
+    for route in ROUTES {
+        let doc = route.doc.replace('|', "\\|");
+        // Into a string it cannot fail.
+        let _ = writeln!(text, "| {} | `{}` | {} | {doc} |", route.method, route.path, route.role);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn docs_api_md_is_what_is_generated() {
+        expect_test::expect_file!["../../docs/API.md"].assert_eq(&super::document());
+    }
+}

@@ -1,0 +1,398 @@
+//! Questions about the entities of a tick: lists with pages, counts, sums, and all rows as NDJSON.
+//!
+//! All of it is read from a view (T2). What is to look at more than `http.bulk_rows` rows is done by the threads for bulk
+//! work, which the tick does not feel (T4); so are the rows of a stream, piece by piece, as fast as the client takes them.
+
+use super::{
+    App,
+    entities::read_json,
+    past::{Parameters, at, parameters},
+    problem::Problem,
+    views::{Cursor, question_id},
+};
+use crate::host::Running;
+use axum::{
+    Json,
+    body::{Body, Bytes, HttpBody},
+    extract::{Path, State},
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+use everworld_engine::{
+    Image, Registry, Tick,
+    query::{Aggregation, BoundFilter, Filter, FoundRow, Region, Select, Sort, chunks_of},
+};
+use hyper::body::Frame;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+/// The most entities on a page.
+const LIMIT_MAX: usize = 1_000;
+const LIMIT_DEFAULT: usize = 100;
+/// `min_tick` is waited for so long.
+const MIN_TICK_WAIT: Duration = Duration::from_secs(10);
+/// Rows of a stream that are encoded at once.
+pub(super) const ROWS_AT_ONCE: usize = 1_024;
+/// A reader that takes nothing for so long is left.
+pub(super) const READER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a list may say in its query.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    with: Option<String>,
+    without: Option<String>,
+    r#where: Option<String>,
+    select: Option<String>,
+    sort: Option<String>,
+    near: Option<String>,
+    bbox: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+    at_tick: Option<String>,
+    min_tick: Option<u64>,
+    #[serde(default)]
+    count_only: bool,
+}
+
+/// The same as a body, and what only a body can say.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Question {
+    with: Vec<String>,
+    without: Vec<String>,
+    r#where: Option<String>,
+    select: Vec<String>,
+    sort: Option<String>,
+    /// `x,y,r`.
+    near: Option<String>,
+    /// `x,y,x,y`: two corners.
+    bbox: Option<String>,
+    aggregate: Vec<String>,
+    group_by: Option<String>,
+    count_only: bool,
+    limit: Option<usize>,
+    cursor: Option<String>,
+    at_tick: Option<String>,
+    min_tick: Option<u64>,
+}
+
+/// What is followed: of a list those parts that say who is meant.
+pub(super) fn of_parts(
+    [with, without, select]: [Option<String>; 3],
+    r#where: Option<String>,
+    [near, bbox]: [Option<String>; 2],
+) -> Question {
+    ListQuery { with, without, r#where, select, near, bbox, ..ListQuery::default() }.into()
+}
+
+impl From<ListQuery> for Question {
+    fn from(query: ListQuery) -> Self {
+        let list = |text: Option<String>| -> Vec<String> {
+            text.iter().flat_map(|text| text.split(',')).map(|part| part.trim().to_owned()).collect()
+        };
+        let ListQuery { r#where, sort, near, bbox, limit, cursor, at_tick, min_tick, count_only, .. } = query;
+        Self {
+            with: list(query.with),
+            without: list(query.without),
+            select: list(query.select),
+            r#where,
+            sort,
+            near,
+            bbox,
+            limit,
+            cursor,
+            at_tick,
+            min_tick,
+            count_only,
+            ..Self::default()
+        }
+    }
+}
+
+/// A question whose names are known.
+#[derive(Clone)]
+pub(super) struct Asking {
+    pub(super) filter: BoundFilter,
+    sort: Option<Sort>,
+    pub(super) select: Select,
+    pub(super) registry: Arc<Registry>,
+    /// Whose cursors are ours.
+    id: u64,
+}
+
+impl Question {
+    pub(super) fn bind(&self, registry: &Arc<Registry>) -> Result<Asking, Problem> {
+        let mut filter = Filter::with_and_without(&self.with, &self.without);
+        if let Some(text) = &self.r#where {
+            filter = filter.and(text.parse()?);
+        }
+        let mut filter = filter.bind(registry)?;
+        for region in
+            [self.near.as_deref().map(circle), self.bbox.as_deref().map(rectangle)].into_iter().flatten()
+        {
+            filter = filter.within(region?)?;
+        }
+        let sort = self.sort.as_deref().map(|text| Sort::bind(text, registry)).transpose()?;
+        let id = question_id(&(
+            &self.with,
+            &self.without,
+            &self.r#where,
+            &self.sort,
+            &self.near,
+            &self.bbox,
+            &self.select,
+        ));
+        Ok(Asking {
+            filter,
+            sort,
+            select: Select::bind(&self.select, registry)?,
+            registry: registry.clone(),
+            id,
+        })
+    }
+
+    fn limit(&self) -> Result<usize, Problem> {
+        match self.limit.unwrap_or(LIMIT_DEFAULT) {
+            limit @ 1..=LIMIT_MAX => Ok(limit),
+            limit => Err(Problem::malformed(format!("limit: expected 1 to {LIMIT_MAX}, found {limit}"))),
+        }
+    }
+}
+
+pub(super) fn numbers<const N: usize>(name: &str, text: &str, form: &str) -> Result<[f64; N], Problem> {
+    let wrong = || Problem::malformed(format!("{name}: expected {form}, found \"{text}\""));
+    let number = |part: &str| part.trim().parse().ok().filter(|number: &f64| number.is_finite());
+    let numbers: Option<Vec<f64>> = text.split(',').map(number).collect();
+    numbers.and_then(|numbers| numbers.try_into().ok()).ok_or_else(wrong)
+}
+
+fn circle(text: &str) -> Result<Region, Problem> {
+    let [x, y, r] = numbers("near", text, "x,y,r")?;
+    Ok(Region::Circle { x, y, r })
+}
+
+fn rectangle(text: &str) -> Result<Region, Problem> {
+    let [ax, ay, bx, by] = numbers("bbox", text, "x,y,x,y, two corners")?;
+    Ok(Region::Box { low: (ax.min(bx), ay.min(by)), high: (ax.max(bx), ay.max(by)) })
+}
+
+/// The view that is meant, with its line.
+struct Seen {
+    branch: u32,
+    image: Arc<Image>,
+}
+
+impl App {
+    async fn seen(
+        &self,
+        world: &str,
+        question: &Question,
+        asking: &Asking,
+    ) -> Result<(Seen, Option<Cursor>), Problem> {
+        let (handle, running) = self.running(world)?;
+        if let Some(text) = &question.cursor {
+            let cursor = Cursor::decode(text, asking.id)?;
+            let image = self.views.find(world, &cursor)?;
+            return Ok((Seen { branch: cursor.branch, image }, Some(cursor)));
+        }
+        if let Some(text) = &question.at_tick {
+            let (questions, place) = (self.questions(world)?, at(Some(text))?);
+            let (send, built) = tokio::sync::oneshot::channel();
+            let work = move || {
+                let place = questions.place(place)?;
+                let (image, _) = questions.image_at(place)?;
+                // Who asked may have gone.
+                let _ = send.send((place.0, image));
+                Ok(Value::Null)
+            };
+            self.bulk.wait("query", work).await?;
+            let (branch, image) = built.await.map_err(|_| Problem::failed("the view was not built"))?;
+            return Ok((Seen { branch, image }, None));
+        }
+        let min_tick = question.min_tick.map(Tick);
+        let image = at_least(running, min_tick).await?;
+        let (shown, image) = handle.shown_with(|| running.mirror.view().unwrap_or_else(|| image.clone()));
+        Ok((Seen { branch: shown.branch, image }, None))
+    }
+}
+
+/// A view of that tick or a later one; waited for, within bounds.
+pub(super) async fn at_least(running: &Running, min_tick: Option<Tick>) -> Result<Arc<Image>, Problem> {
+    let deadline = tokio::time::Instant::now() + MIN_TICK_WAIT;
+    loop {
+        let view = running.view().await.ok_or_else(|| Problem::unavailable("there is no view yet"))?;
+        match min_tick {
+            Some(min) if view.tick < min => {
+                if tokio::time::Instant::now() >= deadline {
+                    return Err(Problem::unavailable(format!(
+                        "min_tick: the world is at tick {}, not yet at {min}",
+                        view.tick
+                    )));
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            _ => return Ok(view),
+        }
+    }
+}
+
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+    query: Parameters<ListQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    answer(&app, &world, parameters(query)?.into(), &headers).await
+}
+
+pub(super) async fn post(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    answer(&app, &world, read_json(&body)?, &headers).await
+}
+
+async fn answer(
+    app: &Arc<App>,
+    world: &str,
+    question: Question,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let (_, running) = app.running(world)?;
+    let asking = question.bind(&running.registry)?;
+    let limit = question.limit()?;
+    let sums = if question.aggregate.is_empty() && question.group_by.is_none() {
+        None
+    } else {
+        Some(Aggregation::bind(&question.aggregate, question.group_by.as_deref(), &running.registry)?)
+    };
+    let (Seen { branch, image }, cursor) = app.seen(world, &question, &asking).await?;
+    let tick = image.tick;
+    let wants_lines = headers.get(header::ACCEPT).is_some_and(|accept| accept == NDJSON);
+    let mut response = if wants_lines && sums.is_none() && !question.count_only {
+        if question.limit.is_some() || question.sort.is_some() || cursor.is_some() {
+            return Err(Problem::malformed(
+                "NDJSON is all rows, in no order: leave limit, sort and cursor out",
+            ));
+        }
+        lines(app.clone(), asking, image)
+    } else {
+        let counts = question.count_only;
+        let seen = image.clone();
+        let work = move || page(&asking, &seen, (branch, limit), cursor, sums.as_ref(), counts);
+        let answer = if image.entities() > app.config.http.bulk_rows {
+            let pool = app.bulk.options.pool.clone();
+            app.bulk.wait("query", move || pool.install(work)).await?
+        } else {
+            work()?
+        };
+        if answer["next"].is_string() {
+            app.views.keep(world, branch, &image);
+        }
+        app.views.forget_old();
+        Json(answer).into_response()
+    };
+    response.headers_mut().insert("x-world-tick", tick.0.into());
+    Ok(response)
+}
+
+fn page(
+    asking: &Asking,
+    image: &Image,
+    (branch, limit): (u32, usize),
+    cursor: Option<Cursor>,
+    sums: Option<&Aggregation>,
+    counts: bool,
+) -> Result<Value, Problem> {
+    let tick = image.tick;
+    if let Some(sums) = sums {
+        let groups = asking.filter.aggregate(image, sums)?;
+        let item =
+            |group: &everworld_engine::query::Group| json!({"group": group.group, "values": group.values});
+        let items: Vec<Value> = groups.iter().map(item).collect();
+        return Ok(json!({"items": items, "next": null, "tick": tick, "branch": branch}));
+    }
+    if counts {
+        return Ok(json!({"count": asking.filter.count(image), "tick": tick, "branch": branch}));
+    }
+    let (found, more) =
+        asking.filter.page(image, asking.sort.as_ref(), cursor.map(|cursor| cursor.after), limit);
+    let items: Vec<Value> =
+        found.iter().map(|found| asking.select.entity(image, &asking.registry, found)).collect();
+    let next = found.last().filter(|_| more);
+    let next = next.map(|last| Cursor::new(branch, tick, asking.id, last.after()).encode());
+    Ok(json!({"items": items, "next": next, "tick": tick, "branch": branch}))
+}
+
+pub(super) const NDJSON: &str = "application/x-ndjson";
+
+/// All rows, one on each line, in bounded memory: the next ones are made when the client has taken the last.
+fn lines(app: Arc<App>, asking: Asking, image: Arc<Image>) -> Response {
+    let (send, receive) = mpsc::channel::<Bytes>(1);
+    tokio::spawn(async move {
+        for place in chunks_of(&image) {
+            let Some(rows) =
+                piece(&app, &asking, &image, move |asking, image| asking.filter.rows(image, place)).await
+            else {
+                return;
+            };
+            for rows in rows.chunks(ROWS_AT_ONCE) {
+                let rows = rows.to_vec();
+                let encode = move |asking: &Asking, image: &Image| encoded(asking, image, &rows);
+                let Some(bytes) = piece(&app, &asking, &image, encode).await else { return };
+                // A client that went away, or takes nothing.
+                if !matches!(tokio::time::timeout(READER_PATIENCE, send.send(bytes)).await, Ok(Ok(()))) {
+                    return;
+                }
+            }
+        }
+    });
+    ([(header::CONTENT_TYPE, NDJSON)], Body::new(Lines(receive))).into_response()
+}
+
+/// A piece of bulk work; none when the server stops or has too much of it for long.
+async fn piece<T: Send + 'static>(
+    app: &App,
+    asking: &Asking,
+    image: &Arc<Image>,
+    work: impl FnOnce(&Asking, &Image) -> T + Send + 'static,
+) -> Option<T> {
+    let (asking, image) = (asking.clone(), image.clone());
+    app.bulk.run(READER_PATIENCE, move || work(&asking, &image)).await
+}
+
+fn encoded(asking: &Asking, image: &Image, rows: &[FoundRow]) -> Bytes {
+    let mut bytes = Vec::with_capacity(rows.len() * 256);
+    for row in rows {
+        // Into memory it cannot fail.
+        let _ = serde_json::to_writer(&mut bytes, &asking.select.entity(image, &asking.registry, row));
+        bytes.push(b'\n');
+    }
+    bytes.into()
+}
+
+/// A body of what comes through a channel.
+pub(super) struct Lines(pub(super) mpsc::Receiver<Bytes>);
+
+impl HttpBody for Lines {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}

@@ -1,0 +1,120 @@
+//! Views that pages are read from: whoever goes on with a cursor sees the same tick to the end.
+//!
+//! A cursor is opaque. It names the view, the question and where the page ended; with a view that is gone the answer is
+//! 410, with another question 400. Views share their chunks with the mirror, so one that is kept costs what has changed
+//! since, at the most the whole world: few are kept, and not for long (L1).
+
+use super::problem::Problem;
+use everworld_engine::{Image, Tick, query::After};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::VecDeque,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// So many views are kept for cursors, of all worlds together.
+const VIEWS_MAX: usize = 4;
+/// So long after their last use.
+const VIEW_AGE_MAX: Duration = Duration::from_mins(1);
+
+/// The views that cursors may come back to.
+#[derive(Default)]
+pub(crate) struct Views {
+    kept: Mutex<VecDeque<Kept>>,
+}
+
+struct Kept {
+    world: String,
+    branch: u32,
+    image: Arc<Image>,
+    used: Instant,
+}
+
+/// Where a list goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Cursor {
+    /// The line of the view.
+    pub(super) branch: u32,
+    /// Its tick.
+    pub(super) tick: Tick,
+    /// What was asked, see [`question_id`].
+    question: u64,
+    /// The last row of the page before.
+    pub(super) after: After,
+}
+
+impl Cursor {
+    pub(super) fn new(branch: u32, tick: Tick, question: u64, after: After) -> Self {
+        Self { branch, tick, question, after }
+    }
+
+    pub(super) fn encode(&self) -> String {
+        crate::tokens::hex(&postcard::to_allocvec(self).unwrap_or_default())
+    }
+
+    /// A cursor of that question.
+    pub(super) fn decode(text: &str, question: u64) -> Result<Self, Problem> {
+        let wrong = || Problem::malformed("cursor: it is not one of this server's");
+        if !text.is_ascii() || text.len() > 256 || !text.len().is_multiple_of(2) {
+            return Err(wrong());
+        }
+        let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| wrong());
+        let bytes: Vec<u8> = (0..text.len()).step_by(2).map(byte).collect::<Result<_, _>>()?;
+        let cursor: Self = postcard::from_bytes(&bytes).map_err(|_| wrong())?;
+        if cursor.question != question {
+            return Err(Problem::malformed("cursor: it belongs to another question; only limit may change"));
+        }
+        Ok(cursor)
+    }
+}
+
+/// A number for a question: cursors of one are no cursors of another.
+pub(super) fn question_id(parts: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    parts.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Views {
+    /// Keeps a view for a while.
+    pub(super) fn keep(&self, world: &str, branch: u32, image: &Arc<Image>) {
+        let mut kept = self.kept.lock();
+        let now = Instant::now();
+        let is_it =
+            |kept: &Kept| kept.world == world && kept.branch == branch && kept.image.tick == image.tick;
+        kept.retain(|kept| !is_it(kept) && now - kept.used < VIEW_AGE_MAX);
+        while kept.len() >= VIEWS_MAX {
+            kept.pop_front();
+        }
+        kept.push_back(Kept { world: world.to_owned(), branch, image: image.clone(), used: now });
+    }
+
+    /// That view, if it is still there.
+    pub(super) fn get(&self, world: &str, branch: u32, tick: Tick) -> Option<Arc<Image>> {
+        self.kept.lock().iter().find_map(|kept| {
+            let is_it = kept.world == world && kept.branch == branch && kept.image.tick == tick;
+            is_it.then(|| kept.image.clone())
+        })
+    }
+
+    /// The view that a cursor comes from.
+    pub(super) fn find(&self, world: &str, cursor: &Cursor) -> Result<Arc<Image>, Problem> {
+        let image = self.get(world, cursor.branch, cursor.tick).ok_or_else(|| {
+            Problem::gone(format!(
+                "the view of tick {} that the cursor comes from is gone: begin again",
+                cursor.tick
+            ))
+        })?;
+        self.keep(world, cursor.branch, &image);
+        Ok(image)
+    }
+
+    /// Drops what nobody came back to. Called now and then.
+    pub(super) fn forget_old(&self) {
+        let now = Instant::now();
+        self.kept.lock().retain(|kept| now - kept.used < VIEW_AGE_MAX);
+    }
+}
