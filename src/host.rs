@@ -277,7 +277,7 @@ pub fn start_rigged(
         let result = open(start, own, &own_metrics).and_then(|mut host| {
             // Short ticks run on this thread: they stand back behind HTTP like the pool's. Not before the log has its
             // thread, which would have the nice value of this one: acknowledgements wait for it.
-            pool::stand_back();
+            pool::tick_here();
             let result = host.run(&incoming);
             if result.is_err() {
                 // Views are cut on demand, and readers may come later than the mirror's end.
