@@ -26,7 +26,7 @@ pub fn start(threads: usize, nice: bool) -> anyhow::Result<Arc<Pool>> {
 
 /// The turns of a thread that ticks: long beside those of who answers, but shorter than what others get unasked, so that
 /// it does not wait for the end of theirs.
-const TICK_SLICE: std::time::Duration = std::time::Duration::from_micros(1_000);
+const TICK_SLICE: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// Makes the calling thread one that ticks.
 pub fn tick_here() {

@@ -1,6 +1,11 @@
 //! Inputs of any kind, and what every write answers.
 
-use super::{App, entities::read_json, problem::Problem};
+use super::{
+    App,
+    entities::read_json,
+    past::{Parameters, parameters},
+    problem::Problem,
+};
 use crate::{
     host::WorldHandle,
     sequencer::{Applied, Asked, Fate, Known, Origin, Submitted},
@@ -13,6 +18,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use everworld_engine::{InputError, Tick, column::Fault};
+use everworld_persistence::{InputRecord, LogError, Record};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -172,6 +178,64 @@ pub(super) async fn one(
     };
     answer["state"] = state.into();
     Ok(Json(answer))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    from_seq: Option<u64>,
+    limit: Option<usize>,
+}
+
+/// The most inputs on a page.
+const LIMIT_MAX: usize = 1_000;
+
+/// The inputs that the log still has, as they came: who asked for what. The log is read from its beginning.
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+    query: Parameters<ListQuery>,
+) -> Result<Response, Problem> {
+    let ListQuery { from_seq, limit } = parameters(query)?;
+    let (from_seq, limit) = (from_seq.unwrap_or(1), limit.unwrap_or(100));
+    if !(1..=LIMIT_MAX).contains(&limit) {
+        return Err(Problem::malformed(format!("limit: expected 1 to {LIMIT_MAX}, found {limit}")));
+    }
+    let (_, running) = app.running(&world)?;
+    let (log, wanted) = (running.log.clone(), app.bulk.wanted());
+    let work = move || {
+        let mut items: Vec<Value> = Vec::new();
+        let mut from = 1;
+        'again: loop {
+            for entry in log.records(from) {
+                match entry {
+                    Ok((_, Record::Input(input))) if input.seq >= from_seq => {
+                        if items.len() == limit {
+                            return Ok(json!({"items": items, "next": input.seq.to_string()}));
+                        }
+                        items.push(shown(&input));
+                    }
+                    Ok(_) if wanted() => {}
+                    Ok(_) => return Err(Problem::unavailable("the server is stopping")),
+                    Err(LogError::Missing { first_lsn, .. }) if from == 1 && first_lsn > 1 => {
+                        from = first_lsn;
+                        continue 'again;
+                    }
+                    Err(error) => return Err(Problem::failed(crate::spine::chain(&error))),
+                }
+            }
+            return Ok(json!({"items": items, "next": null}));
+        }
+    };
+    app.bulk.answer("inputs", work).await
+}
+
+fn shown(input: &InputRecord) -> Value {
+    json!({
+        "seq": input.seq, "kind": input.kind, "at_tick": input.at_tick, "principal": input.principal,
+        "request_id": input.request_id,
+        "payload": serde_json::from_slice::<Value>(&input.payload).unwrap_or_default(),
+    })
 }
 
 pub(super) async fn kinds(

@@ -58,6 +58,7 @@ pub const ROUTES: &[Route] = &[
     route("POST", "/v1/worlds/{w}/query", Role::Viewer, "The same as a body, and sums: {\"aggregate\": [\"avg(needs.hunger)\"], \"group_by\": ...}", || post(query::post)),
     route("POST", "/v1/worlds/{w}/entities", Role::Operator, "Create one entity, or {\"entities\": [...]} as one batch", || post(entities::create)),
     route("POST", "/v1/worlds/{w}/inputs", Role::Operator, "Any input: {\"kind\": ..., \"payload\": ...}", || post(inputs::post)),
+    route("GET", "/v1/worlds/{w}/inputs", Role::Viewer, "The inputs that the log still has, with who asked for them: ?from_seq=&limit=; next is the from_seq of the next page", || get(inputs::list)),
     route("GET", "/v1/worlds/{w}/inputs/kinds", Role::Viewer, "The kinds of input that the world knows", || get(inputs::kinds)),
     route("GET", "/v1/worlds/{w}/inputs/{id}", Role::Viewer, "What is known of an input: waiting, taken, or left behind on a former branch; its outcome where it came with an Idempotency-Key", || get(inputs::one)),
     route("GET", "/v1/worlds/{w}/entities/{uid}", Role::Viewer, "An entity with its components; ?at_tick= as it was, ?min_tick= not older than that", || get(entities::one)),
