@@ -42,6 +42,9 @@ pub(super) async fn create(
     let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let (handle, running) = app.running(&world)?;
     let body: Value = read_json(&body)?;
+    if !body.is_object() {
+        return Err(Problem::malformed("the body is not as expected: an entity, or {\"entities\": [...]}"));
+    }
     let single = body.get("entities").is_none();
     let payload = if single { json!({"entities": [body]}) } else { body };
     let origin = app.origin(&headers);

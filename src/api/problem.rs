@@ -31,6 +31,9 @@ fn status_code<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Resu
     serializer.serialize_u16(status.as_u16())
 }
 
+/// A batch may have thousands of faults: so many are told (L1).
+const ERRORS_MAX: usize = 100;
+
 /// When a client may try again, in seconds.
 const RETRY_AFTER_SECS: u64 = 1;
 
@@ -63,8 +66,12 @@ impl Problem {
         Self::new("failed", "Failed", StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
-    pub(crate) fn invalid(errors: Vec<Fault>) -> Self {
-        let detail = format!("{} members are not as expected", errors.len());
+    pub(crate) fn invalid(mut errors: Vec<Fault>) -> Self {
+        let mut detail = format!("{} members are not as expected", errors.len());
+        if errors.len() > ERRORS_MAX {
+            errors.truncate(ERRORS_MAX);
+            detail = format!("{detail}, here are the first {ERRORS_MAX}");
+        }
         Self { errors, ..Self::new("invalid", "Invalid input", StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
 

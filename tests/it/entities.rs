@@ -296,6 +296,11 @@ fn entities_change_by_inputs_that_the_tick_checks_again() {
     assert_eq!(pointer(ask("PATCH", &one, "", json!({"needs": {"hunger": 2.0}}))), "/needs/hunger");
     assert_eq!(pointer(ask("PATCH", &one, "", json!({"purs": {}}))), "/purs");
     assert_eq!(pointer(ask("PUT", &format!("{one}/components/needs"), "", json!({"hungr": 1}))), "/hungr");
+    assert_eq!(ask("POST", "", "", json!([])).0, 400);
+    let many: Vec<Value> = (0..300).map(|_| json!({"prototype": "nobody"})).collect();
+    let (status, faults) = ask("POST", "", "", json!({"entities": many}));
+    assert_eq!((status, faults["errors"].as_array().unwrap().len()), (422, 100));
+    assert!(faults["detail"].as_str().unwrap().starts_with("300 members"), "{}", faults["detail"]);
     assert_eq!(ask("PATCH", "/123456789", "", json!({})).0, 404);
     assert_eq!(ask("PATCH", "/x", "", json!({})).0, 400);
     let (status, done) = ask("DELETE", &format!("{one}?ack=applied"), "", Value::Null);
