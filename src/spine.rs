@@ -821,7 +821,7 @@ impl Opening<'_> {
         let store = Arc::new(self.open_store()?);
         let snapshots = history::kept(&store, &self.world);
         // The newest that loads, before the log: what was durable when it was written must be there (D7).
-        let newest = snapshots.iter().find_map(|snapshot| match Kept::load(&store, snapshot) {
+        let newest = snapshots.iter().find_map(|snapshot| match self.load(&store, snapshot) {
             Ok(kept) => Some(kept),
             Err(detail) => {
                 self.pass_over(snapshot, &detail);
@@ -984,7 +984,7 @@ impl Opening<'_> {
             let own;
             let kept = match newest {
                 Some(newest) if newest.meta == *snapshot => newest,
-                _ => match Kept::load(&history.store, snapshot) {
+                _ => match self.load(&history.store, snapshot) {
                     Ok(loaded) => {
                         own = loaded;
                         &own
@@ -1100,6 +1100,11 @@ impl Opening<'_> {
         let stored = newest.map_or_else(Vec::new, |kept| kept.ledger.clone());
         let ledger = Ledger::new(self.spine_options.idempotency_keys_max, stored);
         ledger.map_err(|detail| self.inconsistent(&detail))
+    }
+
+    /// On all threads: nobody ticks yet.
+    fn load(&self, store: &Store, snapshot: &SnapshotMeta) -> Result<Kept, String> {
+        self.options.pool.install(|| Kept::load(store, snapshot))
     }
 
     fn pass_over(&self, snapshot: &SnapshotMeta, detail: &str) {
