@@ -22,7 +22,7 @@ mod worlds;
 
 pub use document::document;
 pub use routes::{ROUTES, Role, Route};
-pub use server::{Server, Signals};
+pub use server::{Served, Server, Signals};
 
 use crate::{
     config::Config,
@@ -50,6 +50,8 @@ pub(crate) struct App {
     /// A permit for each open stream.
     pub(crate) streams: Arc<tokio::sync::Semaphore>,
     pub(crate) tokens: Tokens,
+    /// The configuration in force, key by key.
+    pub(crate) effective: serde_json::Value,
     pub(crate) buckets: auth::Buckets,
     /// Somebody asks the process to end.
     pub(crate) shutdown: tokio::sync::Notify,

@@ -40,6 +40,7 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/metrics", Role::Viewer, "Metrics as OpenMetrics text", || get(process::metrics)),
     route("GET", "/v1/status", Role::Viewer, "The process and its worlds as one flat object", || get(process::status)),
     route("GET", "/v1/version", Role::Open, "The version and build id", || get(process::version)),
+    route("GET", "/v1/config", Role::Admin, "The values in force and where each came from", || get(process::config)),
     route("POST", "/v1/shutdown", Role::Admin, "End the process in order, as SIGTERM does", || post(process::shutdown)),
     route("GET", "/v1/routes", Role::Open, "This list", || get(process::routes)),
     route("GET", "/v1/worlds", Role::Viewer, "All worlds", || get(worlds::list)),

@@ -72,7 +72,7 @@ impl Server {
         self,
         config: Arc<Config>,
         mut world: Hosted,
-        tokens: Tokens,
+        served: Served,
         mut signals: Signals,
     ) -> Result<(), Failed> {
         let app = Arc::new(App {
@@ -84,7 +84,8 @@ impl Server {
                 .context("could not start the history threads")?,
             views: super::views::Views::default(),
             streams: Arc::new(Semaphore::new(config.http.streams_max)),
-            tokens,
+            tokens: served.tokens,
+            effective: served.effective,
             buckets: super::auth::Buckets::default(),
             shutdown: tokio::sync::Notify::new(),
             requests: AtomicU64::new(1),
@@ -121,6 +122,15 @@ impl Server {
             Err(_) => Err(anyhow::anyhow!("the world's thread panicked").into()),
         }
     }
+}
+
+/// What a server serves with beside its worlds.
+#[derive(Default)]
+pub struct Served {
+    /// Who may use it; without any everybody on this machine.
+    pub tokens: Tokens,
+    /// The configuration in force, key by key, as it is shown.
+    pub effective: serde_json::Value,
 }
 
 /// The signals that end the process in order. One that comes is kept until somebody waits for it.

@@ -66,6 +66,7 @@ pub(super) fn run(args: &ConfigArgs, plugins: &[Plugin]) -> Result<(), Failed> {
         ConfigCommand::Check(layers) => {
             let loaded = layers.load(&[])?;
             worlds::load_scenario(&loaded.config.world.scenario, plugins, &[]).map_err(exit::config)?;
+            super::serve::may_listen(&loaded.config)?;
             println!("configuration ok");
         }
         ConfigCommand::Show { layers, json: false } => print!("{}", layers.load(&[])?.show()),

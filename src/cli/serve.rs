@@ -2,8 +2,9 @@
 
 use super::{Failed, config_command::Layers, exit};
 use crate::{
-    api,
+    api::{self, Served},
     catalogue::{self, Catalogue},
+    config::Config,
     host, pool,
     spine::{self, SpineError},
     status::{Phase, WorldState, WorldStatus},
@@ -38,23 +39,10 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
     let mut flags: Vec<(&str, String)> =
         args.data.iter().map(|data| ("data.dir", data.to_string_lossy().into_owned())).collect();
     flags.extend(args.world.iter().map(|world| ("world.name", world.clone())));
-    let config = Arc::new(args.layers.load(&flags)?.config);
-    let environment = std::env::var(tokens::ENVIRONMENT).ok();
-    let tokens = Tokens::load(&config.token_file(), environment.as_deref()).map_err(exit::config)?;
-    if !config.http.bind.ip().is_loopback() && (tokens.is_empty() || !config.http.allow_plaintext) {
-        let bind = config.http.bind;
-        return Err(exit::config(if tokens.is_empty() {
-            anyhow::anyhow!(
-                "http.bind: {bind} is reachable from other machines, and there are no tokens: make some with everworld \
-                 token create, or bind a loopback address"
-            )
-        } else {
-            anyhow::anyhow!(
-                "http.bind: {bind} is reachable from other machines, and without TLS tokens can be read on the way: put a \
-                 proxy with TLS before a loopback address, or set http.allow_plaintext"
-            )
-        }));
-    }
+    let loaded = args.layers.load(&flags)?;
+    let effective = loaded.show_json();
+    let config = Arc::new(loaded.config);
+    let tokens = may_listen(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("http")
@@ -106,7 +94,7 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
         tracing::info!(address = %server.address(), data = %config.data.dir.display(), "listening");
         let world = host::start(&config, lock, record, plugins, accept_foreign_log)?;
         show_recovery(&world.handle.status);
-        server.run(config, world, tokens, signals).await
+        server.run(config, world, Served { tokens, effective }, signals).await
     })
 }
 
@@ -146,4 +134,24 @@ fn start_logging(config: &crate::config::Config) {
     };
     // Only the first server of a process can set it; tests start several.
     let _ = if pretty { builder.try_init() } else { builder.json().try_init() };
+}
+
+/// The tokens, if the address and they are fit for each other.
+pub(super) fn may_listen(config: &Config) -> Result<Tokens, Failed> {
+    let environment = std::env::var(tokens::ENVIRONMENT).ok();
+    let tokens = Tokens::load(&config.token_file(), environment.as_deref()).map_err(exit::config)?;
+    let bind = config.http.bind;
+    if !bind.ip().is_loopback() && tokens.is_empty() {
+        return Err(exit::config(anyhow::anyhow!(
+            "http.bind: {bind} is reachable from other machines, and there are no tokens: make some with everworld token \
+             create, or bind a loopback address"
+        )));
+    }
+    if !bind.ip().is_loopback() && !config.http.allow_plaintext {
+        return Err(exit::config(anyhow::anyhow!(
+            "http.bind: {bind} is reachable from other machines, and without TLS tokens can be read on the way: put a proxy \
+             with TLS before a loopback address, or set http.allow_plaintext"
+        )));
+    }
+    Ok(tokens)
 }

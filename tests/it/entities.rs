@@ -371,6 +371,10 @@ fn each_route_is_for_its_role_and_those_above() {
     let (_, later) = client.request("GET", &format!("{TOWN}/inputs?from_seq=2"), "").unwrap();
     assert_eq!(later["items"], json!([]));
     drop(client);
+    let (_, config) = ask("GET", "/v1/config", Some(&tokens[2].1));
+    let dir =
+        config["items"].as_array().unwrap().iter().find(|item| item["key"] == "data.dir").unwrap().clone();
+    assert_eq!((&dir["value"], &dir["default"]), (&json!(path), &json!("./data")));
     let (status, _) = ask("POST", "/v1/shutdown", Some(&tokens[2].1));
     assert_eq!(status, 202);
     assert!(server.ended().0.success());
@@ -389,6 +393,8 @@ fn a_public_address_needs_tokens_and_says_so() {
     let public = ["--set", "http.bind=0.0.0.0:0"];
     let log = Server::launch(data.path(), &public).err().unwrap();
     assert!(log.contains("there are no tokens"), "{log}");
+    let checked = everworld(&["config", "check", "--set", "http.bind=0.0.0.0:0"]);
+    assert!(stderr(&checked).contains("there are no tokens"), "{}", stderr(&checked));
     let set = format!("data.dir={}", data.path().display());
     assert!(everworld(&["token", "create", "--role", "viewer", "--set", &set]).status.success());
     let log = Server::launch(data.path(), &public).err().unwrap();

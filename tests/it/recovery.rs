@@ -369,7 +369,7 @@ fn d6_a_failed_write_of_the_log_stops_the_world_and_shows_its_last_view() {
         let address = server.address();
         let lock = spine::lock(data.path()).unwrap();
         let world = host::start_on(Arc::new(disk.clone()), &config, lock, record, PLUGINS, false).unwrap();
-        let running = runtime.spawn(server.run(config, world, everworld::tokens::Tokens::default(), signals));
+        let running = runtime.spawn(server.run(config, world, everworld::api::Served::default(), signals));
         let request = |method: &str, path: &str, body: &str| {
             everworld::client::Client::connect(address).unwrap().request(method, path, body).unwrap()
         };
