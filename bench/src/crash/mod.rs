@@ -250,6 +250,8 @@ fn rows(args: &CrashArgs, total: &Total, kills: &real::Kills) -> Vec<Row> {
     for (name, findings) in [("kills", &total.kills), ("power loss", &total.cuts), ("double", &total.doubles)]
     {
         rows.extend(findings_rows(&format!("{name}, {case}"), findings));
+        // A crash damages nothing.
+        rows.push(none(&format!("{name}, {case}"), "snapshots passed over", findings.passed_over, "snapshots"));
     }
     rows
 }
@@ -268,7 +270,6 @@ pub(crate) fn findings_rows(case: &str, findings: &Findings) -> Vec<Row> {
         none(case, "shown and contradicted", findings.contradicted, "facts"),
         none(case, "other hash than by the log", findings.differences, "recoveries"),
         none(case, "refused", findings.refused, "recoveries"),
-        none(case, "snapshots passed over", findings.passed_over, "snapshots"),
         none(case, "panics", findings.panics, "panics"),
     ]
 }
