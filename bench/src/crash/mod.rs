@@ -251,7 +251,12 @@ fn rows(args: &CrashArgs, total: &Total, kills: &real::Kills) -> Vec<Row> {
     {
         rows.extend(findings_rows(&format!("{name}, {case}"), findings));
         // A crash damages nothing.
-        rows.push(none(&format!("{name}, {case}"), "snapshots passed over", findings.passed_over, "snapshots"));
+        rows.push(none(
+            &format!("{name}, {case}"),
+            "snapshots passed over",
+            findings.passed_over,
+            "snapshots",
+        ));
     }
     rows
 }
