@@ -38,7 +38,7 @@ use tokio::sync::mpsc;
 const LIMIT_MAX: usize = 1_000;
 const LIMIT_DEFAULT: usize = 100;
 /// `min_tick` is waited for so long.
-const MIN_TICK_WAIT: Duration = Duration::from_secs(10);
+const MIN_TICK_WAIT: Duration = Duration::from_secs(5);
 /// Rows of a stream that are encoded at once.
 pub(super) const ROWS_AT_ONCE: usize = 256;
 /// A reader that takes nothing for so long is left.
