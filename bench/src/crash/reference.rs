@@ -378,7 +378,15 @@ fn begin(
         if let Some(found) = ways.get(&(parent, line.from)) {
             return Some((parent, *found));
         }
-        let above = lines.get(&parent).filter(|above| above.parent < parent)?;
+        let Some(above) = lines.get(&parent) else {
+            // Older than all that is told: the tick that it shares is the one with which that begins.
+            let (first, begun) = lines.first_key_value()?;
+            let is_base = parent < *first && begun.from == line.from;
+            return ways.get(&(*first, line.from)).filter(|_| is_base).map(|found| (*first, *found));
+        };
+        if above.parent >= parent {
+            return None;
+        }
         parent = above.parent;
     }
 }
