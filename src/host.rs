@@ -275,8 +275,7 @@ pub fn start_rigged(
     let body = move || {
         let status = own.status.clone();
         let result = open(start, own, &own_metrics).and_then(|mut host| {
-            // Short ticks run on this thread: they stand back behind HTTP like the pool's. Not before the log has its
-            // thread, which would have the nice value of this one: acknowledgements wait for it.
+            // Short ticks run on this thread, in turns like the pool's. Threads that it spawns would have them, too.
             pool::tick_here();
             let result = host.run(&incoming);
             if result.is_err() {

@@ -6,16 +6,15 @@ use everworld_engine::Pool;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// How far the threads of ticks stand back behind HTTP. Measured with both cores saturated: p99 of small
-/// requests falls from 11.5 to 3.7 ms.
-const TICK_NICE: i32 = 10;
+/// How far the work beside ticks stands back behind them and HTTP.
+const BESIDE_NICE: i32 = 10;
 
-/// A pool of so many threads, 0 for one per core. `nice` lets them stand back behind the other threads.
-pub fn start(threads: usize, nice: bool) -> anyhow::Result<Arc<Pool>> {
+/// A pool of so many threads, 0 for one per core. `served`: others than ticks are waited for, too, as in a server.
+pub fn start(threads: usize, served: bool) -> anyhow::Result<Arc<Pool>> {
     let threads =
         if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
     let on_start = move |_| {
-        if nice {
+        if served {
             tick_here();
         }
     };
@@ -30,15 +29,14 @@ const TICK_SLICE: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// Makes the calling thread one that ticks.
 pub fn tick_here() {
-    stand_back();
-    // As with standing back.
+    // Where the system does not let us, ticks and answers wait somewhat longer for each other.
     let _ = raw::set_slice(TICK_SLICE);
 }
 
-/// Raises the nice value of the calling thread. On Linux each thread has its own.
+/// For work that nobody waits for. On Linux each thread has a nice value of its own.
 pub fn stand_back() {
     // Not being allowed to is no reason to stop: the server then answers somewhat later under load.
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), TICK_NICE);
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), BESIDE_NICE);
 }
 
 /// The shortest turn on the CPU that Linux grants. For who answers only: with ticks in short turns, too, the 99th
@@ -47,7 +45,7 @@ const SHORT_SLICE: std::time::Duration = std::time::Duration::from_micros(100);
 
 /// Lets the calling thread have the CPU as soon as it wakes, for a little: for who stands between a client and his answer.
 pub fn answer_soon() {
-    // As with standing back: where the system does not let us, answers come somewhat later under load.
+    // As with ticking.
     let _ = raw::set_slice(SHORT_SLICE);
 }
 

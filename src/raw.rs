@@ -1,19 +1,25 @@
 //! The unsafe part of the host: one system call that no library offers.
-#![allow(unsafe_code, reason = "the one module of this crate that may; each block says why it is sound")]
+#![allow(unsafe_code, reason = "the one block of this crate; it says why it is sound")]
 
-use std::{io, mem::size_of, time::Duration};
+use std::{io, time::Duration};
 
-/// Asks for turns of that length on the CPU for the calling thread (Linux 6.12 and later; see sched_setattr(2)). Who asks
-/// for short turns is let in as soon as it wakes, before who asked for long ones has ended his.
+/// Asks for turns of that length on the CPU for the calling thread, which keeps its nice value (Linux 6.12 and later; see
+/// sched_setattr(2)). Who asks for shorter turns than another is let in when it wakes, before the other has ended his.
 #[cfg(target_os = "linux")]
 pub(crate) fn set_slice(slice: Duration) -> io::Result<()> {
-    // SAFETY: all zeros is a value of that struct of integers.
-    let mut attr: libc::sched_attr = unsafe { std::mem::zeroed() };
-    attr.size = size_of::<libc::sched_attr>() as u32;
-    attr.sched_policy = libc::SCHED_OTHER as u32;
-    attr.sched_runtime = slice.as_nanos() as u64;
-    // SAFETY: the call reads `size` bytes from the pointer, which is to a struct of that size, and writes nothing.
-    // 0 is the calling thread.
+    let attr = libc::sched_attr {
+        size: size_of::<libc::sched_attr>() as u32,
+        sched_policy: libc::SCHED_OTHER as u32,
+        sched_flags: 0,
+        // The call sets this, too.
+        sched_nice: rustix::process::getpriority_process(Some(rustix::thread::gettid()))?,
+        sched_priority: 0,
+        sched_runtime: slice.as_nanos() as u64,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: the kernel reads `size` bytes from the pointer, the size of the struct that it points to, which lives until
+    // the call returns, and writes nothing. 0 is the calling thread.
     let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -28,11 +34,31 @@ pub(crate) fn set_slice(_: Duration) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    /// What the kernel has read is what was said: a struct of another layout would show in each of these.
     #[test]
     #[cfg(target_os = "linux")]
-    fn the_system_takes_the_slice_or_says_why_not() {
-        // Older kernels take the call and ignore the length.
-        let set = std::thread::spawn(|| set_slice(Duration::from_micros(100))).join().unwrap();
-        assert!(set.is_ok(), "{set:?}");
+    fn the_calling_thread_gets_the_slice_and_nothing_else_changes() {
+        let about = |name: &str| -> Option<i64> {
+            let text = std::fs::read_to_string("/proc/thread-self/sched").ok()?;
+            let line =
+                text.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name))?;
+            line.rsplit(':').next()?.trim().parse().ok()
+        };
+        let thread = std::thread::spawn(move || {
+            crate::pool::stand_back();
+            let before = rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap();
+            assert!(before > 0, "it stands back");
+            let policy = about("policy");
+            set_slice(Duration::from_micros(700)).unwrap();
+            let after = rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap();
+            assert_eq!((after, about("policy")), (before, policy));
+            about("se.slice")
+        });
+        // Older kernels take the call and ignore the length, or do not show it.
+        if let Some(slice) = thread.join().unwrap() {
+            assert_eq!(slice, 700_000);
+        }
+        // The thread that spawned it has what it had.
+        assert_ne!(about("se.slice"), Some(700_000));
     }
 }
