@@ -369,12 +369,18 @@ fn each_route_is_for_its_role_and_those_above() {
     assert_eq!(status, 202, "{answer}");
     let (_, inputs) = client.request("GET", &format!("{TOWN}/inputs?limit=5"), "").unwrap();
     let one = &inputs["items"][0];
+    // A token is sent on purpose, also by a page of another site.
+    let headers = "origin: https://console.example\r\n";
+    let (status, answer) = client
+        .request_with("POST", &format!("{TOWN}/entities"), headers, r#"{"prototype":"townsman"}"#)
+        .unwrap();
+    assert_eq!(status, 202, "{answer}");
     assert_eq!((&one["principal"], &one["kind"]), (&json!("operator"), &json!("spawn_entities")), "{inputs}");
     assert_eq!(
         (&one["payload"]["entities"][0]["prototype"], &inputs["next"]),
         (&json!("townsman"), &Value::Null)
     );
-    let (_, later) = client.request("GET", &format!("{TOWN}/inputs?from_seq=2"), "").unwrap();
+    let (_, later) = client.request("GET", &format!("{TOWN}/inputs?from_seq=3"), "").unwrap();
     assert_eq!(later["items"], json!([]));
     drop(client);
     let (_, config) = ask("GET", "/v1/config", Some(&tokens[2].1));
