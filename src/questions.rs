@@ -14,7 +14,7 @@ use crate::{
     spine::{SpineError, chain, hex},
 };
 use everworld_engine::{
-    Image, LiveWorld, Options, Registry, StateHash, TableImage, Tick, TickError, Uid,
+    Image, LiveWorld, Options, Registry, StateHash, Tick, TickError, Uid,
     explain::{EntityRow, Step, StepKind},
     migrate_image,
     query::{Filter, Select},
@@ -409,15 +409,7 @@ pub fn inspect(
 /// An entity of an image.
 pub fn image_row(image: &Image, registry: &Registry, uid: Uid) -> Option<EntityRow> {
     let (table, row) = image.find(uid)?;
-    Some(table_row(image, registry, table, row))
-}
-
-pub(crate) fn table_row(image: &Image, registry: &Registry, table: &TableImage, row: usize) -> EntityRow {
-    let columns = table.columns.iter().filter_map(|column| {
-        let info = registry.column(&column.schema.name)?;
-        Some((column.schema.name.clone(), info.to_json(image.row(column, row))))
-    });
-    columns.collect()
+    Some(image.entity_row(registry, table, row))
 }
 
 /// The name of a snapshot in paths.
@@ -497,8 +489,7 @@ impl Told {
 pub(crate) fn changes(before: Option<&EntityRow>, after: Option<&EntityRow>) -> Vec<FieldChange> {
     let leaves = |row: Option<&EntityRow>| {
         let mut leaves = BTreeMap::new();
-        let columns = row.into_iter().flatten().filter(|(column, _)| *column != "uid");
-        columns.for_each(|(column, value)| flatten(column.clone(), value, &mut leaves));
+        row.into_iter().flatten().for_each(|(column, value)| flatten(column.clone(), value, &mut leaves));
         leaves
     };
     let (before, after) = (leaves(before), leaves(after));

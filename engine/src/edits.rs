@@ -117,14 +117,13 @@ fn check_batch(uids: impl Iterator<Item = Uid>, count: usize) -> Vec<Fault> {
 }
 
 /// A column that an input names.
-fn column_at(name: &str, pointer: &str, registry: &Registry, faults: &mut Vec<Fault>) -> Option<usize> {
-    let index = registry.columns.iter().position(|column| column.name == name && name != Uid::NAME);
-    if index.is_none() {
-        let known = registry.columns.iter().map(|column| column.name).filter(|known| *known != Uid::NAME);
-        let known = known.collect::<Vec<_>>().join(", ");
-        faults.push(Fault::new(pointer, format!("unknown component, expected one of {known}")));
-    }
-    index
+pub(crate) fn column_at(
+    name: &str,
+    pointer: &str,
+    registry: &Registry,
+    faults: &mut Vec<Fault>,
+) -> Option<usize> {
+    registry.component(name).map_err(|detail| faults.push(Fault::new(pointer, detail))).ok()
 }
 
 impl Input for UpdateEntities {

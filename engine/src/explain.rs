@@ -18,12 +18,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-/// The columns of an entity as JSON, by name.
-pub type EntityRow = BTreeMap<String, Value>;
+/// The components of an entity as JSON, by name.
+pub type EntityRow = serde_json::Map<String, Value>;
 
 /// One step of a tick, as far as it is about the watched entity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -259,8 +258,8 @@ fn current(world: &World) -> Option<EntityRow> {
 pub(crate) fn row_of(world: &World, uid: Uid) -> Option<EntityRow> {
     let entity = world.resource::<UidIndex>().get(uid)?;
     let registry = world.resource::<SharedRegistry>().0.clone();
-    let column = |column: &crate::registry::ColumnInfo| {
+    let component = |(_, column): (usize, &crate::registry::ColumnInfo)| {
         (column.row_of)(world, entity).map(|row| (column.name.to_owned(), column.to_json(&row)))
     };
-    Some(registry.columns.iter().filter_map(column).collect())
+    Some(registry.components().filter_map(component).collect())
 }

@@ -4,10 +4,12 @@
 
 use crate::{
     column::Column,
+    explain::EntityRow,
     hash::{StateHash, column_salt, hash_plain_rows, hash_resource, hash_row, hash_state},
     ids::{Tick, Uid},
     input::TakenInputs,
     random::Draws,
+    registry::Registry,
     schema::StoredField,
 };
 use rayon::prelude::*;
@@ -262,6 +264,15 @@ impl Image {
             }
             Chunk::Slow(values) => &values[within],
         }
+    }
+
+    /// The components of an entity as JSON, by name.
+    pub fn entity_row(&self, registry: &Registry, table: &TableImage, row: usize) -> EntityRow {
+        let columns = registry.components().filter_map(|(_, info)| {
+            let column = table.column(info.name)?;
+            Some((info.name.to_owned(), info.to_json(self.row(column, row))))
+        });
+        columns.collect()
     }
 
     /// The number of the last input that this state has taken from the log; 0 when that is not readable.

@@ -6,6 +6,7 @@
 
 use crate::{
     column::Fault,
+    edits::column_at,
     effects::{self, SharedRegistry, UidIndex},
     explain,
     ids::{Tick, Uid},
@@ -324,13 +325,7 @@ impl NewEntity {
         };
         for (name, value) in &self.components {
             let pointer = format!("{pointer}/components/{name}");
-            let index = registry.columns.iter().position(|column| column.name == name);
-            let Some(index) = index.filter(|_| name != <Uid as crate::Column>::NAME) else {
-                let known = registry.columns.iter().map(|column| column.name).filter(|known| *known != "uid");
-                let known = known.collect::<Vec<_>>().join(", ");
-                faults.push(Fault::new(pointer, format!("unknown component, expected one of {known}")));
-                continue;
-            };
+            let Some(index) = column_at(name, &pointer, registry, faults) else { continue };
             let base = columns.iter().position(|(known, _)| *known == index);
             let row = registry.columns[index].from_json(
                 value,

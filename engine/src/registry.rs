@@ -101,6 +101,23 @@ impl Registry {
         self.columns.iter().find(|column| column.name == name)
     }
 
+    /// The columns that questions and inputs can name: all but the Uid, which is the entity itself.
+    pub fn components(&self) -> impl Iterator<Item = (usize, &ColumnInfo)> {
+        self.columns
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.name != <crate::Uid as crate::Column>::NAME)
+    }
+
+    /// The number of a component, or what to say of a name that is none.
+    pub fn component(&self, name: &str) -> Result<usize, String> {
+        let found = self.components().find(|(_, column)| column.name == name);
+        found.map(|(index, _)| index).ok_or_else(|| {
+            let known: Vec<&str> = self.components().map(|(_, column)| column.name).collect();
+            format!("there is no component \"{name}\"; components: {}", known.join(", "))
+        })
+    }
+
     /// The kind of input of that name.
     pub fn input(&self, kind: &str) -> Option<&InputKind> {
         self.inputs.iter().find(|input| input.kind == kind)

@@ -8,7 +8,7 @@ use super::{
     App,
     past::{Parameters, parameters},
     problem::Problem,
-    query::{Asking, Lines, NDJSON, READER_PATIENCE, ROWS_AT_ONCE, numbers, of_parts},
+    query::{Asking, Lines, NDJSON, Names, Question, READER_PATIENCE, ROWS_AT_ONCE, numbers},
 };
 use crate::host::{Running, WorldHandle};
 use axum::{
@@ -38,10 +38,12 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Followed {
-    with: Option<String>,
-    without: Option<String>,
+    #[serde(default)]
+    with: Names,
+    #[serde(default)]
+    without: Names,
     r#where: Option<String>,
-    select: Option<String>,
+    select: Option<Names>,
     near: Option<String>,
     bbox: Option<String>,
     /// `uid,r`: within a distance of somebody, wherever he is.
@@ -58,10 +60,11 @@ pub(super) async fn follow(
     let Followed { with, without, r#where, select, near, bbox, around, after_tick } = parameters(query)?;
     let (handle, running) = app.running(&world)?;
     let selected: Option<Vec<String>> = select.as_ref().map(|select| {
-        let column = |part: &str| part.trim().split('.').next().unwrap_or_default().to_owned();
-        select.split(',').map(column).collect()
+        let column = |part: &String| part.split('.').next().unwrap_or_default().to_owned();
+        select.0.iter().map(column).collect()
     });
-    let question = of_parts([with, without, select], r#where, [near, bbox]);
+    let select = select.unwrap_or_default();
+    let question = Question::of_whom([with, without, select], r#where, [near, bbox]);
     let asking = question.bind(&running.registry)?;
     let around = around.map(|text| -> Result<(Uid, f64), Problem> {
         let wrong = || Problem::malformed(format!("around: expected uid,r, found \"{text}\""));

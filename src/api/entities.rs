@@ -3,6 +3,7 @@
 use super::{
     App,
     inputs::{self, WriteQuery},
+    past,
     problem::Problem,
 };
 use crate::{
@@ -69,12 +70,6 @@ pub(super) async fn create(
         other => other.into(),
     })?;
     inputs::acknowledge(submitted, origin, false).await
-}
-
-/// A Uid of a path.
-pub(super) fn uid_of(text: &str) -> Result<Uid, Problem> {
-    let uid = text.parse().map(Uid::new);
-    uid.map_err(|_| Problem::malformed(format!("\"{text}\" is not a Uid: a decimal number")))
 }
 
 /// A change of one entity, as an input. Who gives `If-Match` waits for the tick, which decides.
@@ -151,7 +146,7 @@ pub(super) async fn patch(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let components: Map<String, Value> = read_json(&body)?;
-    let edit = Edit { app: &app, world: &world, uid: uid_of(&uid)?, query, headers: &headers };
+    let edit = Edit { app: &app, world: &world, uid: past::uid(&uid)?, query, headers: &headers };
     edit.submit(UpdateEntities::KIND, json!({"components": components}), "/entities/0/components").await
 }
 
@@ -162,7 +157,7 @@ pub(super) async fn delete(
     query: Result<Query<WriteQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let edit = Edit { app: &app, world: &world, uid: uid_of(&uid)?, query, headers: &headers };
+    let edit = Edit { app: &app, world: &world, uid: past::uid(&uid)?, query, headers: &headers };
     edit.submit(DespawnEntities::KIND, json!({}), "/entities/0").await
 }
 
@@ -175,7 +170,7 @@ pub(super) async fn put_component(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let value: Map<String, Value> = read_json(&body)?;
-    let edit = Edit { app: &app, world: &world, uid: uid_of(&uid)?, query, headers: &headers };
+    let edit = Edit { app: &app, world: &world, uid: past::uid(&uid)?, query, headers: &headers };
     let within = format!("/entities/0/components/{component}");
     let mut components = Map::new();
     components.insert(component, value.into());
@@ -189,7 +184,7 @@ pub(super) async fn delete_component(
     query: Result<Query<WriteQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let edit = Edit { app: &app, world: &world, uid: uid_of(&uid)?, query, headers: &headers };
+    let edit = Edit { app: &app, world: &world, uid: past::uid(&uid)?, query, headers: &headers };
     let mut components = Map::new();
     components.insert(component, Value::Null);
     edit.submit(UpdateEntities::KIND, json!({"components": components}), "/entities/0/components").await
@@ -210,9 +205,9 @@ pub(super) async fn one(
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let (_, running) = app.running(&world)?;
-    let uid = uid_of(&uid)?;
+    let uid = past::uid(&uid)?;
     if let Some(at) = query.at_tick {
-        return super::past::entity_at(&app, &world, uid, &at).await;
+        return past::entity_at(&app, &world, uid, &at).await;
     }
     let view = super::query::at_least(running, query.min_tick.map(Tick)).await?;
     let (table, row) = running.mirror.find(&view, uid).ok_or_else(|| nobody(uid, &view))?;
@@ -221,12 +216,7 @@ pub(super) async fn one(
     if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == tag.as_str()) {
         return Ok((StatusCode::NOT_MODIFIED, about).into_response());
     }
-    let mut components = Map::new();
-    for column in table.columns.iter().filter(|column| column.schema.name != "uid") {
-        if let Some(info) = running.registry.column(&column.schema.name) {
-            components.insert(column.schema.name.clone(), info.to_json(view.row(column, row)));
-        }
-    }
+    let components = view.entity_row(&running.registry, table, row);
     let body = Json(json!({"uid": uid.to_string(), "tick": view.tick, "components": components}));
     Ok((about, body).into_response())
 }

@@ -29,7 +29,8 @@ pub(super) fn parameters<T>(query: Parameters<T>) -> Result<T, Problem> {
     query.map(|Query(query)| query).map_err(|error| Problem::malformed(error.body_text()))
 }
 
-fn uid(text: &str) -> Result<Uid, Problem> {
+/// A Uid of a path.
+pub(super) fn uid(text: &str) -> Result<Uid, Problem> {
     let uid = text.parse().map(Uid::new);
     uid.map_err(|_| Problem::malformed(format!("\"{text}\" is not a Uid: a decimal number")))
 }
@@ -157,9 +158,6 @@ pub(super) async fn entity_at(app: &App, world: &str, of: Uid, place: &str) -> R
         let mut entity = answer["entity"].take();
         entity["tick"] = answer["tick"].take();
         entity["branch"] = answer["branch"].take();
-        if let Some(components) = entity["components"].as_object_mut() {
-            components.remove("uid");
-        }
         Ok(entity)
     };
     app.bulk.answer("entity", work).await

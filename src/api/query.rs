@@ -23,10 +23,14 @@ use everworld_engine::{
     query::{Aggregation, BoundFilter, Filter, FoundRow, Region, Select, Sort, chunks_of},
 };
 use hyper::body::Frame;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, Visitor},
+};
 use serde_json::{Value, json};
 use std::{
     convert::Infallible,
+    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -44,39 +48,20 @@ pub(super) const ROWS_AT_ONCE: usize = 256;
 /// A reader that takes nothing for so long is left.
 pub(super) const READER_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a list may say in its query.
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ListQuery {
-    with: Option<String>,
-    without: Option<String>,
-    r#where: Option<String>,
-    select: Option<String>,
-    sort: Option<String>,
-    near: Option<String>,
-    bbox: Option<String>,
-    limit: Option<usize>,
-    cursor: Option<String>,
-    at_tick: Option<String>,
-    min_tick: Option<u64>,
-    #[serde(default)]
-    count_only: bool,
-}
-
-/// The same as a body, and what only a body can say.
+/// What may be asked, as the query of a list or as a body.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Question {
-    with: Vec<String>,
-    without: Vec<String>,
+    with: Names,
+    without: Names,
     r#where: Option<String>,
-    select: Vec<String>,
+    select: Names,
     sort: Option<String>,
     /// `x,y,r`.
     near: Option<String>,
     /// `x,y,x,y`: two corners.
     bbox: Option<String>,
-    aggregate: Vec<String>,
+    aggregate: Names,
     group_by: Option<String>,
     count_only: bool,
     limit: Option<usize>,
@@ -85,36 +70,46 @@ pub(super) struct Question {
     min_tick: Option<u64>,
 }
 
-/// What is followed: of a list those parts that say who is meant.
-pub(super) fn of_parts(
-    [with, without, select]: [Option<String>; 3],
-    r#where: Option<String>,
-    [near, bbox]: [Option<String>; 2],
-) -> Question {
-    ListQuery { with, without, r#where, select, near, bbox, ..ListQuery::default() }.into()
+impl Question {
+    /// Who is meant, of all that a question can say.
+    pub(super) fn of_whom(
+        [with, without, select]: [Names; 3],
+        r#where: Option<String>,
+        [near, bbox]: [Option<String>; 2],
+    ) -> Self {
+        Self { with, without, r#where, select, near, bbox, ..Self::default() }
+    }
 }
 
-impl From<ListQuery> for Question {
-    fn from(query: ListQuery) -> Self {
-        let list = |text: Option<String>| -> Vec<String> {
-            text.iter().flat_map(|text| text.split(',')).map(|part| part.trim().to_owned()).collect()
-        };
-        let ListQuery { r#where, sort, near, bbox, limit, cursor, at_tick, min_tick, count_only, .. } = query;
-        Self {
-            with: list(query.with),
-            without: list(query.without),
-            select: list(query.select),
-            r#where,
-            sort,
-            near,
-            bbox,
-            limit,
-            cursor,
-            at_tick,
-            min_tick,
-            count_only,
-            ..Self::default()
+/// A list of names: an array of them, or one text with commas between.
+#[derive(Default)]
+pub(super) struct Names(pub(super) Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfNames;
+
+        impl<'de> Visitor<'de> for OfNames {
+            type Value = Names;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("names, as an array or with commas between")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Names, E> {
+                Ok(Names(text.split(',').map(|part| part.trim().to_owned()).collect()))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut names: A) -> Result<Names, A::Error> {
+                let mut list = Vec::new();
+                while let Some(name) = names.next_element()? {
+                    list.push(name);
+                }
+                Ok(Names(list))
+            }
         }
+
+        deserializer.deserialize_any(OfNames)
     }
 }
 
@@ -131,7 +126,7 @@ pub(super) struct Asking {
 
 impl Question {
     pub(super) fn bind(&self, registry: &Arc<Registry>) -> Result<Asking, Problem> {
-        let mut filter = Filter::with_and_without(&self.with, &self.without);
+        let mut filter = Filter::with_and_without(&self.with.0, &self.without.0);
         if let Some(text) = &self.r#where {
             filter = filter.and(text.parse()?);
         }
@@ -143,18 +138,18 @@ impl Question {
         }
         let sort = self.sort.as_deref().map(|text| Sort::bind(text, registry)).transpose()?;
         let id = question_id(&(
-            &self.with,
-            &self.without,
+            &self.with.0,
+            &self.without.0,
             &self.r#where,
             &self.sort,
             &self.near,
             &self.bbox,
-            &self.select,
+            &self.select.0,
         ));
         Ok(Asking {
             filter,
             sort,
-            select: Select::bind(&self.select, registry)?,
+            select: Select::bind(&self.select.0, registry)?,
             registry: registry.clone(),
             id,
         })
@@ -248,10 +243,10 @@ pub(super) async fn at_least(running: &Running, min_tick: Option<Tick>) -> Resul
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Path(world): Path<String>,
-    query: Parameters<ListQuery>,
+    query: Parameters<Question>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    answer(&app, &world, parameters(query)?.into(), &headers).await
+    answer(&app, &world, parameters(query)?, &headers).await
 }
 
 pub(super) async fn post(
@@ -272,10 +267,10 @@ async fn answer(
     let (_, running) = app.running(world)?;
     let asking = question.bind(&running.registry)?;
     let limit = question.limit()?;
-    let sums = if question.aggregate.is_empty() && question.group_by.is_none() {
+    let sums = if question.aggregate.0.is_empty() && question.group_by.is_none() {
         None
     } else {
-        Some(Aggregation::bind(&question.aggregate, question.group_by.as_deref(), &running.registry)?)
+        Some(Aggregation::bind(&question.aggregate.0, question.group_by.as_deref(), &running.registry)?)
     };
     let (Seen { branch, image }, cursor) = app.seen(world, &question, &asking).await?;
     let tick = image.tick;

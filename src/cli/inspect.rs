@@ -91,9 +91,7 @@ fn text(answer: &Value) -> String {
     for entity in entity.chain(answer["items"].as_array().into_iter().flatten()) {
         let _ = writeln!(text, "\nentity {}", plain(&entity["uid"]));
         for (component, value) in entity["components"].as_object().into_iter().flatten() {
-            if component != "uid" {
-                let _ = writeln!(text, "  {component:<14} {}", plain(value));
-            }
+            let _ = writeln!(text, "  {component:<14} {}", plain(value));
         }
     }
     text

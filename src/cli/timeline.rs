@@ -86,9 +86,7 @@ fn text(answer: &Value) -> String {
             text += "  is gone\n";
         } else if changes.is_empty() {
             for (component, value) in item["components"].as_object().into_iter().flatten() {
-                if component != "uid" {
-                    let _ = writeln!(text, "  {component:<24} {}", plain(value));
-                }
+                let _ = writeln!(text, "  {component:<24} {}", plain(value));
             }
         } else {
             for change in changes {

@@ -1,6 +1,6 @@
 //! What differs between two states, by entity, component and field; and since when.
 
-use super::{AskError, Questions, changes, extended, table_row};
+use super::{AskError, Questions, changes, extended};
 use crate::spine::SpineError;
 use everworld_engine::{Changes, Image, Place, Registry, Tick, Uid};
 use everworld_persistence::SnapshotMeta;
@@ -70,7 +70,7 @@ pub fn diff_images(registry: &Registry, from: &Image, to: &Image, limit: usize) 
         if diff.items.len() < limit {
             let row = |image: &Image, place: Option<Place>| {
                 let table = |place: Place| &image.tables[place.table as usize];
-                place.map(|place| table_row(image, registry, table(place), place.row as usize))
+                place.map(|place| image.entity_row(registry, table(place), place.row as usize))
             };
             let fields = changes(row(from, change.from).as_ref(), row(to, change.to).as_ref()).into_iter();
             let fields: Vec<FieldDifference> = fields

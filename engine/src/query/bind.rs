@@ -130,11 +130,7 @@ impl BoundFilter {
             }
             Condition::Number { column: wanted, places, scalar, test, values } => {
                 let Some(found) = column(*wanted) else { return NONE };
-                let (Chunk::Plain(bytes), Some(row_bytes)) =
-                    (&*found.chunks[chunk], found.schema.row_bytes())
-                else {
-                    return NONE;
-                };
+                let Some((bytes, row_bytes)) = plain_chunk(found, chunk) else { return NONE };
                 let mut bits = NONE;
                 for place in places {
                     let column = NumbersOf { bytes, row_bytes, place: *place };
@@ -157,11 +153,7 @@ impl BoundFilter {
             }
             Condition::Near { column: wanted, fields, region } => {
                 let Some(found) = column(*wanted) else { return NONE };
-                let (Chunk::Plain(bytes), Some(row_bytes)) =
-                    (&*found.chunks[chunk], found.schema.row_bytes())
-                else {
-                    return NONE;
-                };
+                let Some((bytes, row_bytes)) = plain_chunk(found, chunk) else { return NONE };
                 let mut bits = NONE;
                 for (row, bytes) in bytes.chunks_exact(row_bytes).enumerate() {
                     let [x, y] = fields.map(|(place, scalar)| read(scalar, &bytes[place..]).as_f64());
@@ -219,14 +211,17 @@ fn bind(expression: &Expression, registry: &Registry) -> Result<Condition, Query
     })
 }
 
+/// The bytes of a chunk of plain rows, and those of each row.
+fn plain_chunk(column: &crate::ColumnImage, chunk: usize) -> Option<(&[u8], usize)> {
+    match &*column.chunks[chunk] {
+        Chunk::Plain(bytes) => Some((bytes.as_slice(), column.schema.row_bytes()?)),
+        Chunk::Slow(_) => None,
+    }
+}
+
 /// The number of a column in the registry.
 pub(super) fn column_of(name: &str, registry: &Registry) -> Result<usize, QueryError> {
-    let is_it = |column: &crate::ColumnInfo| column.name == name && name != "uid";
-    registry.columns().iter().position(is_it).ok_or_else(|| {
-        let known = registry.columns().iter().map(|column| column.name).filter(|name| *name != "uid");
-        let known: Vec<&str> = known.collect();
-        QueryError(format!("there is no component \"{name}\"; components: {}", known.join(", ")))
-    })
+    registry.component(name).map_err(QueryError)
 }
 
 /// Where a number is in the rows of its column; `None` for a field of a slow one.

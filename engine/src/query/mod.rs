@@ -482,28 +482,18 @@ impl Select {
     /// The components of a row, as JSON.
     pub fn components(&self, image: &Image, registry: &Registry, place: Place) -> Map<String, Value> {
         let (table, row) = (&image.tables[place.table as usize], place.row as usize);
-        let value = |column: &crate::ColumnImage| {
-            registry.column(&column.schema.name).map(|info| info.to_json(image.row(column, row)))
-        };
+        let Some(wanted) = &self.0 else { return image.entity_row(registry, table, row) };
         let mut components = Map::new();
-        match &self.0 {
-            None => {
-                for column in table.columns.iter().filter(|column| column.schema.name != "uid") {
-                    components.extend(value(column).map(|value| (column.schema.name.clone(), value)));
-                }
-            }
-            Some(wanted) => {
-                for (column, parts) in wanted {
-                    let name = registry.columns()[*column].name;
-                    let Some(value) = table.column(name).and_then(value) else { continue };
-                    match parts.first() {
-                        None => _ = components.insert(name.to_owned(), value),
-                        Some(part) => {
-                            let inner = components.entry(name).or_insert_with(|| json!({}));
-                            if let Value::Object(inner) = inner {
-                                inner.insert(part.clone(), value[part].clone());
-                            }
-                        }
+        for (column, parts) in wanted {
+            let info = &registry.columns()[*column];
+            let Some(column) = table.column(info.name) else { continue };
+            let value = info.to_json(image.row(column, row));
+            match parts.first() {
+                None => _ = components.insert(info.name.to_owned(), value),
+                Some(part) => {
+                    let inner = components.entry(info.name).or_insert_with(|| json!({}));
+                    if let Value::Object(inner) = inner {
+                        inner.insert(part.clone(), value[part].clone());
                     }
                 }
             }
