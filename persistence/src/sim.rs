@@ -79,7 +79,7 @@ pub enum FaultKind {
     Io,
     /// ENOSPC.
     NoSpace,
-    /// A write of half of the bytes; other operations do not fail by it.
+    /// A write of half of the bytes: the first write from then on, since other operations do not fail by it.
     Short,
 }
 
@@ -380,8 +380,9 @@ impl SimDisk {
         }
         inner.operations += 1;
         let fails = inner.fault.filter(|fault| {
-            let is_time = number == fault.at || (fault.for_good && number > fault.at);
-            is_time && (is_write || fault.error != FaultKind::Short)
+            let is_short = fault.error == FaultKind::Short;
+            let goes_on = fault.for_good || (is_short && inner.faults_fired == 0);
+            (number == fault.at || (number > fault.at && goes_on)) && (is_write || !is_short)
         });
         let result = match fails {
             None => Ok(()),
