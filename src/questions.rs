@@ -417,7 +417,7 @@ pub fn snapshot_id(meta: &SnapshotMeta) -> String {
     format!("{}-{}", meta.branch, meta.tick)
 }
 
-fn snapshot_document(meta: &SnapshotMeta) -> Value {
+pub(crate) fn snapshot_document(meta: &SnapshotMeta) -> Value {
     json!({
         "id": snapshot_id(meta), "branch": meta.branch, "tick": meta.tick, "state_hash": meta.hash,
         "entities": meta.entities, "applied_seq": meta.applied_seq, "unix_millis": meta.unix_millis,

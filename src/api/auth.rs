@@ -1,10 +1,10 @@
 //! Who asks: bearer tokens, their roles, and how much each may ask.
 
-use super::{App, ROUTES, Role, problem::Problem};
+use super::{App, Role, problem::Problem};
 use axum::{
     body::Body,
-    extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, Method, header},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -38,11 +38,8 @@ impl Buckets {
 
 /// Lets a request through to its route, or says why not.
 pub(super) async fn check(State(app): State<Arc<App>>, mut request: Request<Body>, next: Next) -> Response {
-    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let method = if request.method() == Method::HEAD { "GET" } else { request.method().as_str() };
-    let route = ROUTES.iter().find(|route| route.path == path && route.method == method);
     // A method that the route does not have is answered behind us, for whoever may look.
-    let needed = route.map_or(Role::Viewer, |route| route.role);
+    let needed = super::spec::route_of(&request).map_or(Role::Viewer, |route| route.role);
     let principal = match principal(&app, request.headers(), needed) {
         Ok(principal) => principal,
         Err(problem) => return *problem,

@@ -6,16 +6,18 @@ use std::fmt::Write as _;
 const RULES: &str = "\
 # The HTTP API
 
-Generated from `src/api/routes.rs` by `cargo test`; not edited by hand.
+Generated from `src/api/routes.rs` by `cargo test`; not edited by hand. The parameters and the shapes of bodies and answers are
+in `docs/openapi.json`, which a server has at `/v1/openapi.json`. A parameter that a route does not know is refused with 400.
 
 All of it is JSON under `/v1`, in snake_case. Uids are strings, since they pass 2^53; ticks are numbers. Durations end in
 `_ms`, `_us` or `_secs`. Every read is of one tick and says which, in `tick` and in `X-World-Tick`. Every write to a world is
 an input: it is checked, logged and synced before it is answered.
 
-**Writes** answer 202 with `input_id`, `seq` and `earliest_tick` once they are durable; `?ack=applied` waits for the tick that
-applied them and adds what became of them. `?at_tick=` lets an input wait for a later tick. `Idempotency-Key` makes a retry the
+**Writes** answer 202 with `input_id`, `seq` and `earliest_tick` once they are durable; `?ack=applied` waits, up to 5 s, for the
+tick that applied them and adds what became of them; after that `state` is `waiting`, and `GET /inputs/{id}` tells the rest. `?at_tick=` lets an input wait for a later tick. `Idempotency-Key` makes a retry the
 same input, also after a crash; with another body it is refused. `X-Request-Id` goes into the log with the name of the token.
-`If-Match` on a change of an entity (its `ETag`) waits for the tick and answers 412 when the entity had changed.
+`If-Match` on a change of an entity (its `ETag`) waits for the tick in the same way and answers 412 when the entity
+had changed.
 
 **Lists** are `{\"items\", \"next\", \"tick\"}`. `next` is an opaque cursor: with it, and the same question, the list goes on in
 the view that it began in. A view that nobody came back to for a minute, or that others pushed out, is gone: 410. `limit` is at
@@ -66,5 +68,11 @@ mod tests {
     #[test]
     fn docs_api_md_is_what_is_generated() {
         expect_test::expect_file!["../../docs/API.md"].assert_eq(&super::document());
+    }
+
+    #[test]
+    fn docs_openapi_json_is_what_is_generated() {
+        let document = serde_json::to_string_pretty(&crate::api::openapi()).unwrap();
+        expect_test::expect_file!["../../docs/openapi.json"].assert_eq(&(document + "\n"));
     }
 }

@@ -6,10 +6,7 @@ use super::{
     past,
     problem::Problem,
 };
-use crate::{
-    sequencer::{AdmitError, Asked},
-    status::WorldState,
-};
+use crate::sequencer::{AdmitError, Asked};
 use axum::{
     Json,
     body::Bytes,
@@ -28,8 +25,35 @@ use std::sync::Arc;
 
 /// A body as JSON of that shape, or 400 with the place.
 pub(super) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body)
-        .map_err(|error| Problem::malformed(format!("the body is not as expected: {error}")))
+    // To serde an array is as good as an object whose members come in order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::malformed("the body is not as expected: an object"));
+    }
+    serde_json::from_slice(body).or_else(|error| {
+        // To JSON Schema 5.0 is an integer, to serde it is none.
+        let whole = serde_json::from_slice(body).ok().and_then(|mut value: Value| {
+            let found = make_whole(&mut value);
+            found.then(|| serde_json::from_value(value).ok()).flatten()
+        });
+        whole.ok_or_else(|| Problem::malformed(format!("the body is not as expected: {error}")))
+    })
+}
+
+/// Turns reals without a fraction into integers; true when there were any.
+fn make_whole(value: &mut Value) -> bool {
+    const EXACT_MAX: f64 = (1_u64 << 53) as f64;
+    match value {
+        Value::Array(items) => items.iter_mut().fold(false, |found, item| make_whole(item) | found),
+        Value::Object(members) => {
+            members.values_mut().fold(false, |found, member| make_whole(member) | found)
+        }
+        Value::Number(number) => {
+            let real = number.as_f64().filter(|_| number.is_f64());
+            let whole = real.filter(|real| real.fract() == 0.0 && real.abs() <= EXACT_MAX);
+            whole.inspect(|real| *value = json!(*real as i64)).is_some()
+        }
+        _ => false,
+    }
 }
 
 /// One entity, or a batch.
@@ -85,12 +109,12 @@ impl Edit<'_> {
     async fn submit(self, kind: &str, mut entity: Value, within: &str) -> Result<Response, Problem> {
         let Query(query) = self.query.map_err(|error| Problem::malformed(error.body_text()))?;
         let (handle, running) = self.app.running(self.world)?;
-        // Whoever is not in the view may have come since: the tick knows. Only where none comes the view has the word.
+        // Whoever is not in the view may have come since: the tick knows. The view has the word where it is of the
+        // newest tick and nothing waits.
         let view = running.view().await.ok_or_else(|| Problem::unavailable("there is no view yet"))?;
         let is_there = running.mirror.find(&view, self.uid).is_some();
-        let stands_still =
-            handle.status.state().0 == WorldState::Paused && running.sequencer.queue_len() == 0;
-        if !is_there && stands_still {
+        let is_newest = running.sequencer.queue_len() == 0 && handle.status.tick() == view.tick;
+        if !is_there && is_newest {
             return Err(nobody(self.uid, &view));
         }
         let if_match = match self.headers.get(header::IF_MATCH) {
@@ -113,7 +137,7 @@ impl Edit<'_> {
             at_tick: query.at_tick(self.app, handle)?,
             wants_outcome: query.wants_outcome()
                 || if_match.is_some()
-                || (!is_there && query.at_tick.is_none() && !stands_still),
+                || (!is_there && query.at_tick.is_none()),
             idempotency_key: App::idempotency_key(self.headers)?,
         };
         let submitted = running.sequencer.submit(asked, &origin);

@@ -21,7 +21,7 @@ use everworld_engine::{InputError, Tick, column::Fault};
 use everworld_persistence::{InputRecord, LogError, Record};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 #[derive(Deserialize, Default, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
@@ -98,6 +98,9 @@ pub(super) async fn post(
     acknowledge(submitted, origin, false).await
 }
 
+/// The tick of an input is waited for so long: a world may be slow, or paused.
+const APPLIED_WAIT: Duration = Duration::from_secs(5);
+
 /// Waits as far as the client wants, and answers. Who asked about one entity hears of its absence, or that it has
 /// changed, as HTTP says it.
 pub(super) async fn acknowledge(
@@ -115,7 +118,14 @@ pub(super) async fn acknowledge(
     });
     if let Some(fate) = submitted.fate {
         let gone = |_| Problem::unavailable("the world stopped before the input was applied");
-        match fate.await.map_err(gone)? {
+        let Ok(fate) = tokio::time::timeout(APPLIED_WAIT, fate).await else {
+            // It is durable, and its tick will come: that is not to be told as an error.
+            answer["state"] = "waiting".into();
+            return Ok(
+                (StatusCode::ACCEPTED, [("x-request-id", origin.request_id)], Json(answer)).into_response()
+            );
+        };
+        match fate.map_err(gone)? {
             Fate::Applied(Applied { outcome: Err(error @ InputError::NotFound(_)), .. }) if of_one => {
                 return Err(Problem::not_found(error.to_string()));
             }
@@ -187,9 +197,6 @@ pub(super) struct ListQuery {
     limit: Option<usize>,
 }
 
-/// The most inputs on a page.
-const LIMIT_MAX: usize = 1_000;
-
 /// The inputs that the log still has, as they came: who asked for what. The log is read from its beginning.
 pub(super) async fn list(
     State(app): State<Arc<App>>,
@@ -198,9 +205,6 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let ListQuery { from_seq, limit } = parameters(query)?;
     let (from_seq, limit) = (from_seq.unwrap_or(1), limit.unwrap_or(100));
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(Problem::malformed(format!("limit: expected 1 to {LIMIT_MAX}, found {limit}")));
-    }
     let (_, running) = app.running(&world)?;
     let (log, wanted) = (running.log.clone(), app.bulk.wanted());
     let work = move || {

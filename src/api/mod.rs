@@ -15,6 +15,7 @@ mod process;
 mod query;
 mod routes;
 mod server;
+mod spec;
 mod systems;
 mod ticks;
 mod views;
@@ -23,6 +24,7 @@ mod worlds;
 pub use document::document;
 pub use routes::{ROUTES, Role, Route};
 pub use server::{Served, Server, Signals};
+pub use spec::openapi;
 
 use crate::{
     config::Config,

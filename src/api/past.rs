@@ -5,7 +5,7 @@ use crate::{
     catalogue,
     history::{self, History},
     host::{Running, Wish, WorldHandle},
-    questions::{self, At, Questions, VerifyOptions, snapshot_id},
+    questions::{self, At, Questions, VerifyOptions, snapshot_document, snapshot_id},
     spine::SpineError,
     status::Shown,
     worlds,
@@ -121,9 +121,6 @@ pub(super) struct Inspect {
     limit: Option<usize>,
 }
 
-/// The most entities in one answer.
-const LIMIT_MAX: usize = 1_000;
-
 pub(super) async fn inspect(
     State(app): State<Arc<App>>,
     Path(world): Path<String>,
@@ -134,7 +131,7 @@ pub(super) async fn inspect(
     let wanted: Option<Filter> = query.r#where.map(|text| text.parse()).transpose()?;
     let (handle, running) = app.running(&world)?;
     let questions = app.questions_of(handle, running);
-    let limit = query.limit.unwrap_or(20).min(LIMIT_MAX);
+    let limit = query.limit.unwrap_or(20);
     let uid = query.uid.map(Uid::new);
     // The newest tick is the view's, which is at hand.
     let view = if place == At::default() { running.view().await } else { None };
@@ -234,7 +231,7 @@ pub(super) async fn diff(
                 Some(Questions { history, newest, ..questions.clone() })
             }
         };
-        Ok(questions.diff(first, second, other.as_ref(), limit.unwrap_or(20).min(LIMIT_MAX))?)
+        Ok(questions.diff(first, second, other.as_ref(), limit.unwrap_or(20))?)
     };
     app.bulk.answer("diff", work).await
 }
@@ -298,15 +295,15 @@ pub(super) async fn create_snapshot(
             let snapshots = history.snapshots();
             let found = snapshots.iter().find(|meta| meta.branch == branch && meta.tick >= tick);
             if let Some(meta) = found {
-                return meta.tick;
+                return *meta;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     let written = tokio::time::timeout(SNAPSHOT_WAIT, written).await;
-    let tick =
+    let meta =
         written.map_err(|_| Problem::unavailable("the snapshot is not written yet; see /snapshots"))?;
-    Ok(Json(json!({"id": format!("{branch}-{tick}"), "branch": branch, "tick": tick})))
+    Ok(Json(snapshot_document(&meta)))
 }
 
 fn find(questions: &Questions, id: &str) -> Result<everworld_persistence::SnapshotMeta, Problem> {

@@ -8,6 +8,7 @@ use super::{
     entities::read_json,
     past::{Parameters, at, parameters},
     problem::Problem,
+    spec::LIMIT_MAX,
     views::{Cursor, question_id},
 };
 use crate::host::Running;
@@ -38,8 +39,6 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// The most entities on a page.
-const LIMIT_MAX: usize = 1_000;
 const LIMIT_DEFAULT: usize = 100;
 /// `min_tick` is waited for so long.
 const MIN_TICK_WAIT: Duration = Duration::from_secs(5);
@@ -228,7 +227,7 @@ pub(super) async fn at_least(running: &Running, min_tick: Option<Tick>) -> Resul
         match min_tick {
             Some(min) if view.tick < min => {
                 if tokio::time::Instant::now() >= deadline {
-                    return Err(Problem::unavailable(format!(
+                    return Err(Problem::wrong_state(format!(
                         "min_tick: the world is at tick {}, not yet at {min}",
                         view.tick
                     )));

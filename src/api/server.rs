@@ -184,6 +184,7 @@ fn service(app: &Arc<App>) -> Router {
             millis(http.request_timeout_millis),
         ))
         .layer(RequestBodyTimeoutLayer::new(millis(http.body_timeout_millis)))
+        .route_layer(middleware::from_fn(super::spec::check))
         .route_layer(middleware::from_fn_with_state(app.clone(), super::auth::check))
         .route_layer(middleware::from_fn_with_state(app.clone(), measure))
         .layer(middleware::from_fn_with_state(

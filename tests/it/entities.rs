@@ -66,7 +66,7 @@ fn lists_go_on_with_a_cursor_in_the_view_that_they_began_in() {
     check(get("/entities?where=needs.hunger%3D1"), 400, "at character 13");
     check(get("/entities?near=1,2"), 400, "x,y,r");
     check(get("/entities?colour=red"), 400, "colour");
-    check(get("/entities?min_tick=100000000"), 503, "min_tick");
+    check(get("/entities?min_tick=100000000"), 409, "min_tick");
     let newer = first["tick"].as_u64().unwrap() + 30;
     assert!(get(&format!("/entities?limit=1&min_tick={newer}")).1["tick"].as_u64() >= Some(newer));
     let past = get("/entities?limit=1000&at_tick=3").1;
