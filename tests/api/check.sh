@@ -14,6 +14,6 @@ token=$("$everworld" token create --role admin --set data.dir="$data" 2>"$data/t
 "$everworld" serve --data "$data" --set http.bind=127.0.0.1:"$port" 2>"$data/server.log" &
 server=$!
 trap 'kill $server && wait $server; rm -rf "$data"' EXIT
-schemathesis --config-file schemathesis.toml run "http://127.0.0.1:$port/v1/openapi.json" --wait-for-schema 20 \
+schemathesis --config-file schemathesis.toml run "http://127.0.0.1:$port/v1/openapi.json" --wait-for-schema 20 --request-timeout 40 \
     --header "Authorization: Bearer $token" --checks all --continue-on-failure --warnings off \
     --exclude-path /v1/shutdown --exclude-path /v1/backup --exclude-path '/v1/worlds/{w}/changes' "$@"
