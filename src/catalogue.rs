@@ -72,6 +72,13 @@ pub enum Event {
         /// When, in milliseconds since 1970.
         unix_millis: u64,
     },
+    /// A server hosts it at its start, or no longer.
+    Hosted {
+        /// Its name.
+        name: String,
+        /// Whether it does.
+        on: bool,
+    },
 }
 
 /// The version of [`Event`] that this build writes; the first byte of its encoding.
@@ -112,6 +119,9 @@ pub struct Entry {
     /// Whether it was made to its end.
     #[serde(skip)]
     pub done: bool,
+    /// Whether a server hosts it at its start, beside the one that it is told to host.
+    #[serde(skip)]
+    pub hosted: bool,
 }
 
 /// The worlds that are written down, by name.
@@ -188,17 +198,50 @@ impl Catalogue {
         Ok(())
     }
 
+    /// Removes a world that nobody hosts. Its directory gets another name first: from then on it is gone, and whatever
+    /// happens the next [`Catalogue::reconcile`] ends the work.
+    ///
+    /// # Errors
+    /// When it cannot be removed or written down.
+    pub fn remove(&mut self, name: &str) -> Result<(), SpineError> {
+        let worlds = self.data.join("worlds");
+        let gone = worlds.join(removed(name));
+        let failed = |source| SpineError::Io { what: "remove", path: worlds.join(name), source };
+        self.clear_away(name)?;
+        self.disk.rename(&worlds.join(name), &gone).map_err(failed)?;
+        self.disk.sync_dir(&worlds).map_err(failed)?;
+        self.note(Event::Removed { name: name.to_owned(), unix_millis: crate::clock::unix_millis() })?;
+        self.clear_away(name)
+    }
+
+    /// Removes what is left of a world that is removed.
+    fn clear_away(&self, name: &str) -> Result<(), SpineError> {
+        let gone = self.data.join("worlds").join(removed(name));
+        let cleared = self
+            .disk
+            .exists(&gone)
+            .and_then(|there| if there { self.disk.remove_dir_all(&gone) } else { Ok(()) });
+        cleared.map_err(|source| SpineError::Io { what: "remove", path: gone, source })
+    }
+
     /// Compares what is written down with what is there, and writes down the difference.
     ///
     /// # Errors
     /// When the worlds cannot be listed, or it cannot be written.
     pub fn reconcile(&mut self) -> Result<Reconciled, SpineError> {
         let there = on_disk(&*self.disk, &self.data)?;
+        let gone = left_behind(&*self.disk, &self.data)?;
         let mut found = Reconciled::default();
         for (name, entry) in self.entries.clone() {
             match (is_there(&*self.disk, &self.data, &name)?, entry.done) {
                 (true, true) => {}
                 (true, false) => self.note(Event::Done { name })?,
+                (false, true)
+                    if self.disk.exists(&self.data.join("worlds").join(removed(&name))).unwrap_or(false) =>
+                {
+                    let unix_millis = crate::clock::unix_millis();
+                    self.note(Event::Removed { name, unix_millis })?;
+                }
                 (false, true) => {
                     let path = self.data.join("worlds").join(&name);
                     tracing::error!(world = name, "the directory of a world is gone: \"{}\"", path.display());
@@ -211,6 +254,9 @@ impl Catalogue {
                     found.forgotten.push(name);
                 }
             }
+        }
+        for name in gone {
+            self.clear_away(&name)?;
         }
         for name in there {
             if !self.entries.contains_key(&name) {
@@ -327,6 +373,24 @@ fn on_disk(disk: &dyn Disk, data: &Path) -> Result<Vec<String>, SpineError> {
     Ok(names)
 }
 
+/// What the directory of a world is called that is removed.
+fn removed(name: &str) -> String {
+    format!("{REMOVED}{name}")
+}
+
+const REMOVED: &str = ".removed-";
+
+/// Worlds that are removed and not cleared away.
+fn left_behind(disk: &dyn Disk, data: &Path) -> Result<Vec<String>, SpineError> {
+    let worlds = data.join("worlds");
+    let listing = |source| SpineError::Io { what: "list", path: worlds.clone(), source };
+    if !disk.exists(&worlds).map_err(listing)? {
+        return Ok(Vec::new());
+    }
+    let names = disk.list(&worlds).map_err(listing)?;
+    Ok(names.iter().filter_map(|name| name.strip_prefix(REMOVED)).map(str::to_owned).collect())
+}
+
 fn directory(data: &Path) -> PathBuf {
     data.join("server")
 }
@@ -354,7 +418,7 @@ fn fold(records: impl Iterator<Item = Result<(u64, Record), LogError>>) -> Resul
 fn apply(entries: &mut Entries, event: Event) {
     match event {
         Event::Begun { name, scenario, origin, unix_millis } => {
-            entries.insert(name, Entry { scenario, origin, unix_millis, done: false });
+            entries.insert(name, Entry { scenario, origin, unix_millis, done: false, hosted: false });
         }
         Event::Done { name } => {
             if let Some(entry) = entries.get_mut(&name) {
@@ -362,5 +426,10 @@ fn apply(entries: &mut Entries, event: Event) {
             }
         }
         Event::Removed { name, .. } => _ = entries.remove(&name),
+        Event::Hosted { name, on } => {
+            if let Some(entry) = entries.get_mut(&name) {
+                entry.hosted = on;
+            }
+        }
     }
 }

@@ -56,7 +56,7 @@ pub struct WorldHandle {
     pub name: String,
     /// Its published state.
     pub status: Arc<WorldStatus>,
-    running: Arc<OnceLock<Running>>,
+    running: Arc<OnceLock<Arc<Running>>>,
     commands: SyncSender<Command>,
 }
 
@@ -162,7 +162,7 @@ impl fmt::Debug for WorldHandle {
 
 impl WorldHandle {
     /// The world's parts, once it is brought back.
-    pub fn running(&self) -> Option<&Running> {
+    pub fn running(&self) -> Option<&Arc<Running>> {
         self.running.get()
     }
 
@@ -193,6 +193,38 @@ impl WorldHandle {
     }
 }
 
+/// What the worlds of a process share.
+pub struct Shared {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The scenarios that the program has.
+    pub plugins: &'static [Plugin],
+    /// All metrics of the process.
+    pub metrics: Arc<Metrics>,
+    /// Go on with logs of other builds.
+    pub accept_foreign_log: bool,
+    /// The lock of the data directory.
+    lock: File,
+    /// All of them tick on it.
+    pool: Arc<Pool>,
+}
+
+impl Shared {
+    /// For the worlds of the locked data directory of the configuration.
+    ///
+    /// # Errors
+    /// When the threads of the pool cannot be started.
+    pub fn new(
+        config: &Arc<Config>,
+        lock: File,
+        plugins: &'static [Plugin],
+        accept_foreign_log: bool,
+    ) -> anyhow::Result<Self> {
+        let pool = pool::start(config.threads.workers, true)?;
+        Ok(Self { config: config.clone(), plugins, metrics: Metrics::new(), accept_foreign_log, lock, pool })
+    }
+}
+
 /// A world whose host runs.
 pub struct Hosted {
     /// What the rest of the process holds.
@@ -206,6 +238,11 @@ pub struct Hosted {
 }
 
 impl Hosted {
+    /// Takes out what resolves when the host's thread ends.
+    pub(crate) fn take_ended(&mut self) -> oneshot::Receiver<Result<(), SpineError>> {
+        std::mem::replace(&mut self.ended, oneshot::channel().1)
+    }
+
     /// Asks the host to end in order.
     pub fn stop(&self) {
         self.handle.status.set_stopping();
@@ -251,19 +288,29 @@ pub fn start_rigged(
     plugins: &'static [Plugin],
     accept_foreign_log: bool,
 ) -> Result<Hosted, SpineError> {
-    let kept_lock = lock.try_clone().map_err(|source| {
-        let (what, path) = ("keep the lock of", config.data.dir.clone());
-        SpineError::Io { what, path, source }
-    })?;
-    let pool = pool::start(config.threads.workers, true).map_err(|error| SpineError::Unrecoverable {
+    let shared = Shared::new(config, lock, plugins, accept_foreign_log);
+    let shared = shared.map_err(|error| SpineError::Unrecoverable {
         world: record.world.clone(),
         detail: format!("{error:#}"),
     })?;
+    start_beside(rig, &shared, record)
+}
+
+/// Starts the host of a world beside others.
+pub fn start_beside(rig: Rig, shared: &Shared, record: WorldRecord) -> Result<Hosted, SpineError> {
+    let Shared { config, plugins, metrics, accept_foreign_log, lock, pool } = shared;
+    let hold = || {
+        lock.try_clone().map_err(|source| {
+            let (what, path) = ("keep the lock of", config.data.dir.clone());
+            SpineError::Io { what, path, source }
+        })
+    };
+    let (lock, kept_lock, pool) = (hold()?, hold()?, pool.clone());
     let (commands, incoming) = sync_channel(COMMANDS_MAX);
     let handle =
         WorldHandle { name: record.world.clone(), status: Arc::default(), running: Arc::default(), commands };
-    let metrics = Metrics::new(std::slice::from_ref(&handle));
     let (ended_tx, ended) = oneshot::channel();
+    let (accept_foreign_log, plugins) = (*accept_foreign_log, *plugins);
     let start = Start { rig, config: config.clone(), record, plugins, accept_foreign_log, lock, pool };
     let limits = watchdog::Limits {
         soft_millis: config.tick.soft_limit_millis,
@@ -296,7 +343,8 @@ pub fn start_rigged(
     };
     let thread = std::thread::Builder::new().name(format!("world {}", handle.name)).spawn(body);
     thread.map_err(|source| thread_error(&handle.name, source))?;
-    Ok(Hosted { handle, metrics, ended, _lock: kept_lock })
+    metrics.watch(handle.clone());
+    Ok(Hosted { handle, metrics: metrics.clone(), ended, _lock: kept_lock })
 }
 
 fn thread_error(world: &str, source: std::io::Error) -> SpineError {
@@ -427,7 +475,7 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         log: spine.log.clone(),
         history: spine.history.clone(),
     };
-    assert!(handle.running.set(running).is_ok(), "a world is opened once");
+    assert!(handle.running.set(running.into()).is_ok(), "a world is opened once");
     let verifier = start_verifier(&config, &spine, &mirror, &status, &metrics)
         .map_err(|source| thread_error(&handle.name, source))?;
     let scrubber = start_scrubber(&config, &spine, &handle, &metrics)

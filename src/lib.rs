@@ -16,6 +16,7 @@ pub mod clock;
 pub mod config;
 pub mod history;
 pub mod host;
+pub mod hosting;
 pub mod ledger;
 pub mod metrics;
 pub mod pool;

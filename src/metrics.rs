@@ -25,6 +25,8 @@ use std::{
 /// All metrics of the process.
 pub struct Metrics {
     registry: Mutex<Registry>,
+    /// The worlds that are hosted.
+    worlds: Arc<Mutex<Vec<WorldHandle>>>,
     /// Requests by matched route, method and code.
     pub http_requests: Family<HttpLabels, Counter>,
     /// Time from the head of a request to the head of its response.
@@ -103,11 +105,12 @@ fn durations() -> Histogram {
 }
 
 impl Metrics {
-    /// The metrics of a process that hosts these worlds.
-    pub fn new(worlds: &[WorldHandle]) -> Arc<Self> {
+    /// The metrics of a process.
+    pub fn new() -> Arc<Self> {
         let mut registry = Registry::with_prefix("everworld");
         let metrics = Self {
             registry: Mutex::default(),
+            worlds: Arc::default(),
             http_requests: Family::default(),
             http_duration: Family::new_with_constructor(durations),
             http_in_flight: Gauge::default(),
@@ -195,10 +198,20 @@ impl Metrics {
             m.scrub_passes.clone(),
         );
         registry.register("scrub_faults", "Damaged files that were found by it", m.scrub_faults.clone());
-        registry.register_collector(Box::new(Worlds(worlds.to_vec())));
+        registry.register_collector(Box::new(Worlds(m.worlds.clone())));
         registry.register_collector(Box::new(Process));
         *metrics.registry.lock() = registry;
         Arc::new(metrics)
+    }
+
+    /// Tells of a world from now on.
+    pub fn watch(&self, world: WorldHandle) {
+        self.worlds.lock().push(world);
+    }
+
+    /// Tells of a world no more.
+    pub fn forget(&self, world: &str) {
+        self.worlds.lock().retain(|known| known.name != world);
     }
 
     /// Everything as text.
@@ -290,7 +303,7 @@ impl WorldMetrics {
 
 /// What can be read off a world's published state when somebody asks.
 #[derive(Debug)]
-struct Worlds(Vec<WorldHandle>);
+struct Worlds(Arc<Mutex<Vec<WorldHandle>>>);
 
 impl Collector for Worlds {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -384,7 +397,7 @@ impl Worlds {
     ) -> fmt::Result {
         let gauge = ConstGauge::new(0f64);
         let mut encoder = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
-        for (labels, value) in self.0.iter().flat_map(samples) {
+        for (labels, value) in self.0.lock().iter().flat_map(samples) {
             ConstGauge::new(value).encode(encoder.encode_family(&labels)?)?;
         }
         Ok(())
@@ -409,7 +422,7 @@ impl Worlds {
     ) -> fmt::Result {
         let mut encoder =
             encoder.encode_descriptor(name, help, None, ConstCounter::new(0f64).metric_type())?;
-        for handle in &self.0 {
+        for handle in &*self.0.lock() {
             if let Some(running) = handle.running() {
                 let labels = vec![("world", handle.name.clone())];
                 ConstCounter::new(value(running)).encode(encoder.encode_family(&labels)?)?;

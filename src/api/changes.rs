@@ -133,7 +133,7 @@ impl Following {
         drop(permit);
     }
 
-    fn parts(&self) -> Option<(&WorldHandle, &Running)> {
+    fn parts(&self) -> Option<(WorldHandle, Arc<Running>)> {
         self.app.running(&self.world).ok()
     }
 

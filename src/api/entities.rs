@@ -76,7 +76,7 @@ pub(super) async fn create(
     let asked = Asked {
         kind: SpawnEntities::KIND,
         payload: &payload,
-        at_tick: query.at_tick(&app, handle)?,
+        at_tick: query.at_tick(&app, &handle)?,
         wants_outcome: query.wants_outcome(),
         idempotency_key: App::idempotency_key(&headers)?,
     };
@@ -134,7 +134,7 @@ impl Edit<'_> {
         let asked = Asked {
             kind,
             payload: &payload,
-            at_tick: query.at_tick(self.app, handle)?,
+            at_tick: query.at_tick(self.app, &handle)?,
             wants_outcome: query.wants_outcome()
                 || if_match.is_some()
                 || (!is_there && query.at_tick.is_none()),
@@ -233,7 +233,7 @@ pub(super) async fn one(
     if let Some(at) = query.at_tick {
         return past::entity_at(&app, &world, uid, &at).await;
     }
-    let view = super::query::at_least(running, query.min_tick.map(Tick)).await?;
+    let view = super::query::at_least(&running, query.min_tick.map(Tick)).await?;
     let (table, row) = running.mirror.find(&view, uid).ok_or_else(|| nobody(uid, &view))?;
     let tag = format!("\"{}\"", row_hash(&view, table, row));
     let about = [("x-world-tick", view.tick.to_string()), ("etag", tag.clone())];

@@ -83,7 +83,7 @@ pub(super) async fn post(
     let asked = Asked {
         kind: &kind,
         payload: &payload,
-        at_tick: query.at_tick(&app, handle)?,
+        at_tick: query.at_tick(&app, &handle)?,
         wants_outcome: query.wants_outcome(),
         idempotency_key: App::idempotency_key(&headers)?,
     };

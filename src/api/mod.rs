@@ -29,6 +29,7 @@ pub use spec::openapi;
 use crate::{
     config::Config,
     host::{Running, WorldHandle},
+    hosting::Hosting,
     metrics::Metrics,
     sequencer::Origin,
     spine::SpineOptions,
@@ -44,7 +45,7 @@ use std::sync::{
 /// What handlers share.
 pub(crate) struct App {
     pub(crate) config: Arc<Config>,
-    pub(crate) worlds: Vec<WorldHandle>,
+    pub(crate) hosting: Arc<Hosting>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) draining: AtomicBool,
     pub(crate) bulk: bulk::Bulk,
@@ -62,16 +63,18 @@ pub(crate) struct App {
 
 impl App {
     /// The world of that name.
-    pub(crate) fn world(&self, name: &str) -> Result<&WorldHandle, Problem> {
-        let known = || self.worlds.iter().map(|world| world.name.as_str()).collect::<Vec<_>>().join(", ");
-        let world = self.worlds.iter().find(|world| world.name == name);
-        world.ok_or_else(|| Problem::not_found(format!("there is no world \"{name}\"; worlds: {}", known())))
+    pub(crate) fn world(&self, name: &str) -> Result<WorldHandle, Problem> {
+        let known =
+            || self.hosting.worlds().into_iter().map(|world| world.name).collect::<Vec<_>>().join(", ");
+        self.hosting
+            .world(name)
+            .ok_or_else(|| Problem::not_found(format!("there is no world \"{name}\"; worlds: {}", known())))
     }
 
     /// The parts of the world of that name, once it is there.
-    pub(crate) fn running(&self, name: &str) -> Result<(&WorldHandle, &Running), Problem> {
+    pub(crate) fn running(&self, name: &str) -> Result<(WorldHandle, Arc<Running>), Problem> {
         let world = self.world(name)?;
-        let running = world.running().ok_or_else(|| {
+        let running = world.running().cloned().ok_or_else(|| {
             let (status, target) = (&world.status, world.status.recovery_target());
             Problem::unavailable(format!(
                 "world \"{name}\" is being brought back: tick {} of {target}",

@@ -43,7 +43,7 @@ impl App {
     /// What can be asked of the past of a world.
     pub(super) fn questions(&self, world: &str) -> Result<Questions, Problem> {
         let (handle, running) = self.running(world)?;
-        Ok(self.questions_of(handle, running))
+        Ok(self.questions_of(&handle, &running))
     }
 
     fn questions_of(&self, handle: &WorldHandle, running: &Running) -> Questions {
@@ -105,7 +105,7 @@ pub(super) struct Confirm {
     confirm: Option<String>,
 }
 
-fn confirmed(query: Parameters<Confirm>, world: &str) -> Result<(), Problem> {
+pub(super) fn confirmed(query: Parameters<Confirm>, world: &str) -> Result<(), Problem> {
     if parameters(query)?.confirm.as_deref() == Some(world) {
         return Ok(());
     }
@@ -130,7 +130,7 @@ pub(super) async fn inspect(
     let place = at(query.at.as_deref())?;
     let wanted: Option<Filter> = query.r#where.map(|text| text.parse()).transpose()?;
     let (handle, running) = app.running(&world)?;
-    let questions = app.questions_of(handle, running);
+    let questions = app.questions_of(&handle, &running);
     let limit = query.limit.unwrap_or(20);
     let uid = query.uid.map(Uid::new);
     // The newest tick is the view's, which is at hand.
@@ -472,7 +472,7 @@ pub(super) async fn back_up(State(app): State<Arc<App>>, body: Bytes) -> Result<
         return Err(Problem::invalid(vec![Fault::new("/to", detail)]));
     }
     let mut hosted = Vec::new();
-    for handle in &app.worlds {
+    for handle in app.hosting.worlds() {
         let (_, running) = app.running(&handle.name)?;
         hosted.push((handle.name.clone(), running.history.store.clone(), running.log.clone()));
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     host::Refused,
+    hosting::HostingError,
     questions::AskError,
     sequencer::AdmitError,
     spine::{SpineError, chain},
@@ -160,6 +161,16 @@ impl From<SpineError> for Problem {
             SpineError::Exists { .. } => Self::wrong_state(detail),
             SpineError::Interrupted => Self::unavailable("the server is stopping"),
             _ => Self::failed(detail),
+        }
+    }
+}
+
+impl From<HostingError> for Problem {
+    fn from(error: HostingError) -> Self {
+        match error {
+            HostingError::WrongState(detail) => Self::wrong_state(detail),
+            HostingError::Unknown(_) => Self::not_found(error.to_string()),
+            HostingError::World(error) => error.into(),
         }
     }
 }

@@ -20,8 +20,8 @@ pub(super) async fn livez() -> &'static str {
 
 /// Ready: each world is there, and nobody is about to stop.
 pub(super) async fn readyz(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response {
-    let worlds: Vec<Value> = app
-        .worlds
+    let hosted = app.hosting.worlds();
+    let worlds: Vec<Value> = hosted
         .iter()
         .map(|world| {
             let (state, reason) = world.status.state();
@@ -39,7 +39,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>, RawQuery(query): RawQuer
         .collect();
     let usable = |state| matches!(state, WorldState::Running | WorldState::Degraded | WorldState::Paused);
     let draining = app.draining.load(Relaxed);
-    let ready = !draining && app.worlds.iter().all(|world| usable(world.status.state().0));
+    let ready = !draining && hosted.iter().all(|world| usable(world.status.state().0));
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let verbose =
         query.is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some("verbose")));
@@ -80,12 +80,14 @@ pub(super) async fn shutdown(State(app): State<Arc<App>>, headers: HeaderMap) ->
 /// One flat object, for `curl | jq`: of the first world, and of the process.
 pub(super) async fn status(State(app): State<Arc<App>>) -> Json<Value> {
     let mut flat = Map::new();
-    for world in app.worlds.iter().take(1) {
-        if let Value::Object(members) = super::worlds::summary(world) {
-            flat.extend(members);
-        }
+    let worlds = app.hosting.worlds();
+    // The one that the server was told to host, if it is still there.
+    let told =
+        app.config.world.name.as_deref().and_then(|name| worlds.iter().find(|world| world.name == name));
+    if let Some(Value::Object(members)) = told.or(worlds.first()).map(super::worlds::summary) {
+        flat.extend(members);
     }
-    flat.insert("worlds".into(), app.worlds.len().into());
+    flat.insert("worlds".into(), worlds.len().into());
     flat.insert("version".into(), env!("CARGO_PKG_VERSION").into());
     flat.insert("uptime_secs".into(), (crate::clock::now_nanos() / 1_000_000_000).into());
     flat.insert("draining".into(), app.draining.load(Relaxed).into());

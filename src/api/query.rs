@@ -213,7 +213,7 @@ impl App {
             return Ok((Seen { branch, image }, None));
         }
         let min_tick = question.min_tick.map(Tick);
-        let image = at_least(running, min_tick).await?;
+        let image = at_least(&running, min_tick).await?;
         let (shown, image) = handle.shown_with(|| running.mirror.view().unwrap_or_else(|| image.clone()));
         Ok((Seen { branch: shown.branch, image }, None))
     }

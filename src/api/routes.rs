@@ -121,6 +121,12 @@ pub const ROUTES: &[Route] = &[
         .gives(&[Answer::json(200, "Routes")]),
     route("GET", "/v1/worlds", Role::Viewer, "All worlds", || get(worlds::list))
         .gives(&[Answer::json(200, "WorldList")]),
+    route("POST", "/v1/worlds", Role::Operator, "Make a world and host it, from now on at each start: {\"name\", \"scenario\": \"town\"} or the text of one in scenario_toml; seed, population", || post(worlds::create))
+        .takes("NewWorld").gives(&[Answer::json(201, "World")]),
+    route("PATCH", "/v1/worlds/{w}", Role::Operator, "{\"state\": \"running\"} or paused; stored ends its host and leaves it in the data directory, running loads it again", || axum::routing::patch(worlds::change))
+        .takes("WorldChange").gives(&[Answer::json(200, "World"), Answer::json(202, "World")]),
+    route("DELETE", "/v1/worlds/{w}", Role::Admin, "Remove a world, hosted or not, with all that is kept of it; needs ?confirm={w}", || axum::routing::delete(worlds::remove))
+        .query(CONFIRM).gives(&[Answer::json(200, "Removed")]),
     route("GET", "/v1/worlds/{w}", Role::Viewer, "A world", || get(worlds::one))
         .gives(&[Answer::json(200, "World")]),
     route("GET", "/v1/worlds/{w}/components", Role::Viewer, "The JSON Schema of every component", || get(worlds::components))

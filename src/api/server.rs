@@ -3,7 +3,7 @@
 //! hyper-util instead of `axum::serve`: that one installs no timer, so that a slow sender would hold a socket for ever.
 
 use super::{App, bulk::Bulk, problem::Problem, routes};
-use crate::{cli::Failed, config::Config, host::Hosted, metrics::Metrics, spine::SpineError, tokens::Tokens};
+use crate::{cli::Failed, config::Config, hosting::Hosting, metrics::Metrics, tokens::Tokens};
 use anyhow::Context as _;
 use axum::{
     Router,
@@ -71,16 +71,16 @@ impl Server {
     pub async fn run(
         self,
         config: Arc<Config>,
-        mut world: Hosted,
+        hosting: Arc<Hosting>,
         served: Served,
         mut signals: Signals,
     ) -> Result<(), Failed> {
         let app = Arc::new(App {
             config: config.clone(),
-            worlds: vec![world.handle.clone()],
-            metrics: world.metrics.clone(),
+            metrics: hosting.shared.metrics.clone(),
+            hosting: hosting.clone(),
             draining: AtomicBool::new(false),
-            bulk: Bulk::start(&config.history, &world.metrics)
+            bulk: Bulk::start(&config.history, &hosting.shared.metrics)
                 .context("could not start the history threads")?,
             views: super::views::Views::default(),
             streams: Arc::new(Semaphore::new(config.http.streams_max)),
@@ -92,35 +92,26 @@ impl Server {
         });
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(accept(self.listener, app.clone(), stopped));
-        let ended = tokio::select! {
-            ended = &mut world.ended => Some(ended),
-            () = signals.any() => None,
-            () = app.shutdown.notified() => None,
+        let all_failed = tokio::select! {
+            () = hosting.all_failed() => true,
+            () = signals.any() => false,
+            () = app.shutdown.notified() => false,
         };
         app.draining.store(true, Relaxed);
         app.bulk.stop();
-        let ended = if let Some(ended) = ended {
-            if let Ok(Err(error)) = &ended {
-                tracing::error!("{}", crate::spine::chain(error));
-                // Who looks finds the last view, and the reason on /readyz?verbose.
-                let linger = Duration::from_secs_f64(app.config.recovery.linger_secs);
-                let _ = tokio::time::timeout(linger, signals.any()).await;
-            }
-            ended
+        if all_failed {
+            // Who looks finds the last view, and the reason on /readyz?verbose.
+            let linger = Duration::from_secs_f64(app.config.recovery.linger_secs);
+            let _ = tokio::time::timeout(linger, signals.any()).await;
         } else {
             tracing::info!("stopping");
-            tokio::task::block_in_place(|| world.stop());
-            world.ended.await
-        };
+        }
+        let ended = hosting.stop().await;
         // The receiver is gone when accepting has already ended.
         let _ = stop.send(());
         // Its deadline is within; a panic there has been reported.
         let _ = serving.await;
-        match ended {
-            Ok(Ok(()) | Err(SpineError::Interrupted)) => Ok(()),
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(anyhow::anyhow!("the world's thread panicked").into()),
-        }
+        ended.map_err(Failed::from)
     }
 }
 

@@ -98,7 +98,7 @@ pub(super) async fn list(
 ) -> Result<Json<Value>, Problem> {
     let last = parameters(query)?.last.unwrap_or(20);
     let (handle, _) = app.running(&world)?;
-    let times = remembered(handle);
+    let times = remembered(&handle);
     let items: Vec<Value> = times[times.len().saturating_sub(last)..].iter().map(shown).collect();
     Ok(Json(json!({"items": items, "next": null, "tick": handle.status.tick()})))
 }
@@ -110,7 +110,7 @@ pub(super) async fn one(
     let (handle, _) = app.running(&world)?;
     let tick: u64 =
         tick.parse().map_err(|_| Problem::malformed(format!("\"{tick}\" is no tick: a number")))?;
-    let times = remembered(handle);
+    let times = remembered(&handle);
     let found = times.iter().rfind(|times| times.tick.0 == tick);
     let oldest = times.first().map_or_else(|| "none".into(), |times| times.tick.to_string());
     let found = found.ok_or_else(|| {

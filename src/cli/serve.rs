@@ -5,7 +5,9 @@ use crate::{
     api::{self, Served},
     catalogue::{self, Catalogue},
     config::Config,
-    host, pool,
+    host,
+    hosting::Hosting,
+    pool,
     spine::{self, SpineError},
     status::{Phase, WorldState, WorldStatus},
     tokens::{self, Tokens},
@@ -92,9 +94,13 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
     runtime.block_on(async move {
         let server = api::Server::bind(&config)?;
         tracing::info!(address = %server.address(), data = %config.data.dir.display(), "listening");
-        let world = host::start(&config, lock, record, plugins, accept_foreign_log)?;
-        show_recovery(&world.handle.status);
-        server.run(config, world, Served { tokens, effective }, signals).await
+        let shared = host::Shared::new(&config, lock, plugins, accept_foreign_log)?;
+        let name = record.world.clone();
+        let hosting = Hosting::start(shared, record)?;
+        if let Some(world) = hosting.world(&name) {
+            show_recovery(&world.status);
+        }
+        server.run(config, hosting, Served { tokens, effective }, signals).await
     })
 }
 

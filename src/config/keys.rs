@@ -153,6 +153,8 @@ keys! {
     data: DataConfig {
         /// The data directory: logs and snapshots of every world. Relative to the working directory.
         dir: PathBuf = "./data", Host;
+        /// Worlds that are hosted at the same time; another one is refused with 409.
+        worlds_max: usize where 1..=1024 = 16, Host;
     }
 
     /// The HTTP interface and its bounds. Above a bound: a visible refusal (408, 413, 429, 431 or 503).

@@ -117,6 +117,7 @@ mod tests {
         let shown = load("", &["tick.rate_hz=0", "world.seed=7"]).show();
         expect![[r#"
             data.dir = "./data"                   # default
+            data.worlds_max = 16                  # default
             http.bind = "127.0.0.1:7170"          # default
             http.token_file = ""                  # default
             http.allow_plaintext = false          # default

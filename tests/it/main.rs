@@ -13,6 +13,7 @@ mod disk;
 mod entities;
 mod hash;
 mod long_log;
+mod many_worlds;
 #[path = "../../examples/own_world.rs"]
 #[allow(dead_code, reason = "its main is the example's")]
 mod own_world;

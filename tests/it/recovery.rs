@@ -348,7 +348,7 @@ fn a_key_that_is_none_is_refused() {
 /// process says why it ends.
 #[test]
 fn d6_a_failed_write_of_the_log_stops_the_world_and_shows_its_last_view() {
-    use everworld::{api, config::Config, host, spine};
+    use everworld::{api, config::Config, host, hosting::Hosting, spine};
     use everworld_persistence::sim::{Fault, FaultKind, SimDisk};
 
     for kind in [FaultKind::Io, FaultKind::NoSpace] {
@@ -368,7 +368,9 @@ fn d6_a_failed_write_of_the_log_stops_the_world_and_shows_its_last_view() {
             runtime.block_on(async { (api::Server::bind(&config).unwrap(), api::Signals::new().unwrap()) });
         let address = server.address();
         let lock = spine::lock(data.path()).unwrap();
-        let world = host::start_on(Arc::new(disk.clone()), &config, lock, record, PLUGINS, false).unwrap();
+        let shared = host::Shared::new(&config, lock, PLUGINS, false).unwrap();
+        let world =
+            runtime.block_on(async { Hosting::start_on(Arc::new(disk.clone()), shared, record).unwrap() });
         let running = runtime.spawn(server.run(config, world, everworld::api::Served::default(), signals));
         let request = |method: &str, path: &str, body: &str| {
             everworld::client::Client::connect(address).unwrap().request(method, path, body).unwrap()

@@ -320,7 +320,7 @@ impl Life<'_> {
         self.over.is_some()
     }
 
-    fn running(&self) -> anyhow::Result<&Running> {
+    fn running(&self) -> anyhow::Result<&Arc<Running>> {
         self.hosted.handle.running().context("the world is there")
     }
 

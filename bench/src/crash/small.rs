@@ -53,7 +53,7 @@ impl Small {
         Ok(small)
     }
 
-    pub(super) fn running(&self) -> anyhow::Result<&Running> {
+    pub(super) fn running(&self) -> anyhow::Result<&Arc<Running>> {
         self.hosted.handle.running().context("the world is there")
     }
 
