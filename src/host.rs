@@ -15,6 +15,7 @@ mod snapshots;
 use crate::{
     clock,
     config::Config,
+    events::What,
     history::{Fix, History, HostStates, Past},
     metrics::{Metrics, WorldMetrics},
     pool,
@@ -818,6 +819,7 @@ impl Host {
                 let lsn = self.control_of_host(fix.control(), tick)?;
                 self.spine.log.wait_durable(lsn).map_err(|error| self.log_failed(error))?;
                 tracing::error!(world, "{fix} from tick {tick} on");
+                self.status.tell(What::System { fix: format!("{fix} from tick {tick} on") });
                 self.spine.fixed(lsn, tick, fix.clone());
                 fixes.push(fix);
             }

@@ -145,6 +145,7 @@ impl Work {
         let known = self.status.scrub().damaged;
         for what in found.iter().filter(|what| !known.contains(what)) {
             tracing::error!(world = self.world, "found damage on the disk: {what}");
+            self.status.alert(format!("found damage on the disk: {what}"));
             self.metrics.scrub_faults.inc();
         }
         if snapshot && goes_on {

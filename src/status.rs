@@ -1,6 +1,11 @@
 //! What everyone may know of a world without asking its thread: small, published at each tick, read at any time.
 
-use crate::{scrubber::Scrub, verifier::Verification, watchdog::Watched};
+use crate::{
+    events::{Event, Events, What},
+    scrubber::Scrub,
+    verifier::Verification,
+    watchdog::Watched,
+};
 use everworld_engine::{Plan, Tick, TickReport};
 use hdrhistogram::Histogram;
 use parking_lot::{Mutex, RwLock};
@@ -161,6 +166,8 @@ pub struct WorldStatus {
     recovery: Mutex<(Recovery, u64)>,
     /// What the watchdog looks at.
     pub watched: Watched,
+    /// What has happened.
+    pub events: Arc<Events>,
     /// Why a running world is not as it should be.
     degraded: Mutex<Option<String>>,
     /// Why it has no new snapshots.
@@ -316,7 +323,21 @@ impl WorldStatus {
 
     /// Sets what the world is doing.
     pub fn set_state(&self, state: WorldState, reason: Option<String>) {
-        *self.state.lock() = (state, reason);
+        let before = std::mem::replace(&mut *self.state.lock(), (state, reason.clone()));
+        if before.0 != state {
+            self.tell(What::State { state, reason });
+        }
+    }
+
+    /// Tells what has happened, to whoever follows.
+    pub fn tell(&self, what: What) {
+        let Shown { branch, tick, .. } = self.shown();
+        self.events.push(Event { branch, tick, what });
+    }
+
+    /// Tells what somebody should look at.
+    pub fn alert(&self, what: impl Into<String>) {
+        self.tell(What::Alert { what: what.into() });
     }
 
     /// How far behind its rate the world is.

@@ -374,6 +374,7 @@ impl Work {
     fn found(&self, mismatch: Mismatch) {
         tracing::error!(world = self.history.world, tick = %mismatch.tick, "the world is not reproducible: {mismatch}");
         self.metrics.mismatches.inc();
+        self.status.alert(format!("the world is not reproducible: {mismatch}"));
         self.status.with_verification(|verification| {
             verification.mismatches += 1;
             verification.mismatch = Some(mismatch);
@@ -392,6 +393,7 @@ impl Work {
                 "a snapshot that is kept cannot be read: {}",
                 chain(&error)
             );
+            self.status.alert(format!("a snapshot that is kept cannot be read: {}", chain(&error)));
             self.status.with_verification(|verification| verification.unreadable += 1);
         }
         // From later ones on.

@@ -1,7 +1,7 @@
 //! The one list of routes: dispatch, and what each of them is for.
 
 use super::{
-    App, bulk, changes, entities, inputs, past, process, query,
+    App, bulk, changes, entities, events, inputs, logs, past, process, query,
     spec::{self, Answer, LIMIT_MAX, Param},
     systems, ticks, worlds,
 };
@@ -117,6 +117,11 @@ pub const ROUTES: &[Route] = &[
         .gives(&[Answer::json(202, "Stopping")]),
     route("GET", "/v1/openapi.json", Role::Open, "All of this as an OpenAPI 3.1 document", || get(spec::show))
         .gives(&[Answer::json(200, "OpenApi")]),
+    route("GET", "/v1/logs", Role::Operator, "The last lines of the program's log, or with Accept: text/event-stream or application/x-ndjson a stream of them: ?after=&limit=", || get(logs::list))
+        .query(&[Param::whole("after", 0, TICK_MAX), Param::whole("limit", 1, LIMIT_MAX as u64)])
+        .gives(&[Answer::json(200, "LineList"), Answer::text("text/event-stream"), Answer::text("application/x-ndjson")]),
+    route("PUT", "/v1/logs/filter", Role::Operator, "What is logged, until the process ends: {\"filter\": \"info,everworld=debug\"}", || axum::routing::put(logs::set_filter))
+        .takes("LogFilter").gives(&[Answer::json(200, "LogFilter")]),
     route("GET", "/v1/routes", Role::Open, "This list", || get(process::routes))
         .gives(&[Answer::json(200, "Routes")]),
     route("GET", "/v1/worlds", Role::Viewer, "All worlds", || get(worlds::list))
@@ -165,6 +170,9 @@ pub const ROUTES: &[Route] = &[
         .gives(&[Answer::json(200, "InputFate")]),
     route("GET", "/v1/worlds/{w}/entities/{uid}", Role::Viewer, "An entity with its components; ?at_tick= as it was, ?min_tick= not older than that", || get(entities::one))
         .query(&[Param::place("at_tick"), Param::whole("min_tick", 0, TICK_MAX)]).gives(&[Answer::json(200, "Entity"), Answer::json(202, "Job"), Answer::empty(304)]),
+    route("GET", "/v1/worlds/{w}/events", Role::Viewer, "What happens, once it may be seen: ?topic=tick,input,snapshot,system,state,alert&entity=&after=&limit=; a page of what is kept, or with Accept: text/event-stream or application/x-ndjson a stream", || get(events::list))
+        .query(&[Param::text("topic", "input,alert"), Param::whole("entity", 0, i64::MAX as u64), Param::text("after", "480.17"), Param::whole("limit", 1, LIMIT_MAX as u64)])
+        .gives(&[Answer::json(200, "EventList"), Answer::text("text/event-stream"), Answer::text("application/x-ndjson")]),
     route("GET", "/v1/worlds/{w}/changes", Role::Viewer, "Follow entities: one cut, then what changes, as server-sent events or NDJSON: ?with=&without=&where=&select=&near=x,y,r&bbox=&around=uid,r&after_tick=", || get(changes::follow))
         .query(FOLLOWED).gives(&[Answer::text("text/event-stream"), Answer::text("application/x-ndjson")]),
     route("PATCH", "/v1/worlds/{w}/entities/{uid}", Role::Operator, "Merge components into an entity (RFC 7396): {\"needs\": {\"hunger\": 0.5}}, null removes one; If-Match: its ETag", || axum::routing::patch(entities::patch))

@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     host,
     hosting::Hosting,
-    pool,
+    logs, pool,
     spine::{self, SpineError},
     status::{Phase, WorldState, WorldStatus},
     tokens::{self, Tokens},
@@ -19,7 +19,6 @@ use everworld_persistence::{Disk, RealDisk};
 use everworld_systems::{Plugin, WorldRecord};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
-use tracing_subscriber::EnvFilter;
 
 /// Host a world and answer over HTTP until told to stop
 #[derive(Args, Debug)]
@@ -60,7 +59,7 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
     let scenario = worlds::load_scenario(&config.world.scenario, plugins, &sets).map_err(exit::config)?;
     // A scenario that does not build is found before anything is opened.
     scenario.builder(plugins).map_err(exit::config)?;
-    start_logging(&config);
+    logs::start(&config);
     let world = match config.world.name.as_deref() {
         None => scenario.name.clone(),
         Some(name) if worlds::is_legal_name(name) => name.to_owned(),
@@ -126,20 +125,6 @@ fn show_recovery(status: &Arc<WorldStatus>) {
     };
     // Without a thread there is no bar.
     let _ = std::thread::Builder::new().name("progress".into()).spawn(show);
-}
-
-fn start_logging(config: &crate::config::Config) {
-    use crate::config::LogFormat;
-    let filter =
-        EnvFilter::try_new(config.logging.filter.as_str()).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let pretty = match config.logging.format {
-        LogFormat::Auto => std::io::stderr().is_terminal(),
-        LogFormat::Pretty => true,
-        LogFormat::Json => false,
-    };
-    // Only the first server of a process can set it; tests start several.
-    let _ = if pretty { builder.try_init() } else { builder.json().try_init() };
 }
 
 /// The tokens, if the address and they are fit for each other.

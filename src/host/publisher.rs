@@ -1,6 +1,6 @@
 //! Decides when a computed tick may be seen outside (D2): once its Seal and a Horizon that reaches it are durable.
 
-use crate::{sequencer::Sequencer, status::WorldStatus};
+use crate::{events::What, sequencer::Sequencer, status::WorldStatus};
 use everworld_engine::{InputError, Mirror, Outcome, Tick};
 use parking_lot::Mutex;
 use std::{collections::VecDeque, sync::Arc};
@@ -65,6 +65,7 @@ impl Publisher {
     fn show(&self, inner: &Inner, tick: Tick, entities: usize, mirror: &Mirror) {
         self.status.publish(inner.branch, tick, entities);
         mirror.allow(tick);
+        self.status.tell(What::Tick { entities });
     }
 
     /// A tick is computed; `seal` is the log position of its Seal, 0 without one.
@@ -125,7 +126,12 @@ impl Publisher {
             if outcomes.is_empty() {
                 self.show(inner, tick, entities, mirror);
             } else {
+                let told: Vec<What> = outcomes
+                    .iter()
+                    .map(|(seq, outcome)| What::Input { seq: *seq, outcome: outcome.clone() })
+                    .collect();
                 self.sequencer.resolve(tick, outcomes, || self.show(inner, tick, entities, mirror));
+                told.into_iter().for_each(|what| self.status.tell(what));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     clock,
+    events::What,
     history::{HostState, HostStates},
     metrics::WorldMetrics,
     pool,
@@ -111,6 +112,7 @@ impl Snapshots {
                 match spine::write_snapshot(&store, &log, image, host, &keys) {
                     Ok(stats) => {
                         status.set_last_snapshot(tick);
+                        status.tell(What::Snapshot { branch, tick });
                         note_behind.store(status.tick().0.saturating_sub(tick.0), SeqCst);
                         metrics.snapshots_written.inc();
                         status.set_unsaved(None);
@@ -128,6 +130,7 @@ impl Snapshots {
                         // The log has everything: the world goes on, a recovery takes longer.
                         let why = format!("could not write a snapshot: {}", spine::chain(&error));
                         tracing::error!(world, %tick, "{why}");
+                        status.alert(why.as_str());
                         status.set_unsaved(Some(why));
                         let goes_on = wait(&incoming, pause);
                         pause = (pause * 2).min(RETRY_PAUSE_MAX);

@@ -1,14 +1,9 @@
 //! Entities over HTTP: looked for, followed, changed; and who may.
 
-use crate::support::{Server, everworld, stderr};
+use crate::support::{Server, Stream, everworld, stderr};
 use everworld::{client::Client, tokens::Role};
 use serde_json::{Value, json};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::{BufRead as _, BufReader, Write as _},
-    net::TcpStream,
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 const TOWN: &str = "/v1/worlds/town";
 
@@ -122,55 +117,12 @@ fn sums_and_regions_agree_with_the_rows() {
     assert_eq!(status, 400, "{answer}");
 }
 
-/// The lines of a body that comes in pieces, as they come.
-struct Stream(BufReader<TcpStream>);
-
-impl Stream {
-    fn open(server: &Server, path: &str, accept: &str) -> Self {
-        let mut stream = TcpStream::connect(server.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        write!(
-            stream,
-            "GET {TOWN}{path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\nconnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut stream = BufReader::new(stream);
-        let mut line = String::new();
-        stream.read_line(&mut line).unwrap();
-        assert!(line.contains("200"), "{line}");
-        while line != "\r\n" {
-            line.clear();
-            stream.read_line(&mut line).unwrap();
-        }
-        Self(stream)
-    }
-
-    /// The next line that is none of HTTP's chunks; none at the end.
-    fn line(&mut self) -> Option<String> {
-        loop {
-            let mut line = String::new();
-            if self.0.read_line(&mut line).unwrap() == 0 {
-                return None;
-            }
-            let line = line.trim_end();
-            let is_chunk = !line.is_empty() && line.len() <= 6 && line.chars().all(|c| c.is_ascii_hexdigit());
-            if !is_chunk && !line.is_empty() {
-                return Some(line.to_owned());
-            }
-        }
-    }
-
-    fn json(&mut self) -> Option<Value> {
-        self.line().map(|line| serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}")))
-    }
-}
-
 #[test]
 fn all_rows_come_as_lines() {
     let data = tempfile::tempdir().unwrap();
     let server = paused(data.path());
     let (_, all) = server.get(&format!("{TOWN}/entities?limit=1000"));
-    let mut stream = Stream::open(&server, "/entities", "application/x-ndjson");
+    let mut stream = Stream::open(&server, "/v1/worlds/town/entities", "application/x-ndjson");
     let mut rows: Vec<Value> = std::iter::from_fn(|| stream.json()).collect();
     rows.sort_by_key(|row| row["uid"].as_str().unwrap().parse::<u64>().unwrap());
     assert!(json!(rows) == all["items"], "{} rows", rows.len());
@@ -182,7 +134,8 @@ fn changes_lead_from_the_cut_to_every_later_tick() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]);
     let wanted = "needs.hunger>0.3";
-    let mut stream = Stream::open(&server, "/changes?where=needs.hunger%3E0.3", "application/x-ndjson");
+    let mut stream =
+        Stream::open(&server, "/v1/worlds/town/changes?where=needs.hunger%3E0.3", "application/x-ndjson");
     let mut known: BTreeMap<String, Value> = BTreeMap::new();
     let apply = |known: &mut BTreeMap<String, Value>, message: &Value| {
         for item in message["enter"].as_array().into_iter().flatten() {
@@ -235,7 +188,8 @@ fn changes_lead_from_the_cut_to_every_later_tick() {
 fn server_sent_events_name_their_tick() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]);
-    let mut stream = Stream::open(&server, "/changes?around=1,20&select=position", "text/event-stream");
+    let mut stream =
+        Stream::open(&server, "/v1/worlds/town/changes?around=1,20&select=position", "text/event-stream");
     let lines: Vec<String> = (0..6).map(|_| stream.line().unwrap()).collect();
     assert!(lines[0].starts_with("id: ") && lines[0].ends_with(".0"), "{lines:?}");
     assert_eq!((lines[1].as_str(), lines[4].as_str()), ("event: cut", "event: changes"));

@@ -11,6 +11,7 @@ mod cli;
 mod damage;
 mod disk;
 mod entities;
+mod events;
 mod hash;
 mod long_log;
 mod many_worlds;

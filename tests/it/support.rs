@@ -4,8 +4,8 @@ use everworld::{PLUGINS, client::Client, clock, worlds};
 use everworld_engine::{LiveWorld, Options, Parallel, Pool, WorldBuilder};
 use serde_json::Value;
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
-    net::SocketAddr,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::Arc,
@@ -106,9 +106,9 @@ impl Server {
 
     /// An answer that is not JSON.
     pub fn text(&self, path: &str) -> String {
-        let mut stream = std::net::TcpStream::connect(self.address).unwrap();
+        let mut stream = TcpStream::connect(self.address).unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -159,5 +159,48 @@ impl Drop for Server {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The lines of a body that comes in pieces, as they come.
+pub struct Stream(BufReader<TcpStream>);
+
+impl Stream {
+    pub fn open(server: &Server, path: &str, accept: &str) -> Self {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        assert!(line.contains("200"), "{line}");
+        while line != "\r\n" {
+            line.clear();
+            stream.read_line(&mut line).unwrap();
+        }
+        Self(stream)
+    }
+
+    /// The next line that is none of HTTP's chunks; none at the end.
+    pub fn line(&mut self) -> Option<String> {
+        loop {
+            let mut line = String::new();
+            if self.0.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
+            let line = line.trim_end();
+            let is_chunk = !line.is_empty() && line.len() <= 6 && line.chars().all(|c| c.is_ascii_hexdigit());
+            if !is_chunk && !line.is_empty() {
+                return Some(line.to_owned());
+            }
+        }
+    }
+
+    pub fn json(&mut self) -> Option<Value> {
+        self.line().map(|line| serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}")))
     }
 }

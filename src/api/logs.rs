@@ -1,0 +1,61 @@
+//! The program's log: its last lines, a stream of them, and what of it is told.
+
+use super::{
+    App,
+    entities::read_json,
+    follow::Followed,
+    past::{Parameters, parameters},
+    problem::Problem,
+    spec::LIMIT_MAX,
+};
+use crate::logs::{self, Line};
+use axum::{Json, body::Bytes, extract::State, http::HeaderMap, response::Response};
+use everworld_engine::column::Fault;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{marker::PhantomData, sync::Arc};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogQuery {
+    after: Option<u64>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    query: Parameters<LogQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let LogQuery { after, limit } = parameters(query)?;
+    let last_id = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let limit = limit.unwrap_or(100).min(LIMIT_MAX);
+    let newest = logs::lines().map_or(0, |lines| lines.newest());
+    let after = last_id.or(after).unwrap_or_else(|| newest.saturating_sub(limit as u64));
+    let show = |number: u64, line: &Line| Some(line.to_json(number));
+    Followed { ring: logs::lines, show, after, limit, _of: PhantomData }.answer(&app, &headers)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewFilter {
+    filter: String,
+}
+
+/// Another filter, until the process ends.
+pub(super) async fn set_filter(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
+    let NewFilter { filter } = read_json(&body)?;
+    logs::set_filter(&filter).map_err(|why| Problem::invalid(vec![Fault::new("/filter", why)]))?;
+    let origin = app.origin(&headers);
+    tracing::info!(
+        filter,
+        principal = origin.principal,
+        request_id = origin.request_id,
+        "another log filter"
+    );
+    Ok(Json(json!({"filter": filter})))
+}

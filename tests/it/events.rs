@@ -1,0 +1,95 @@
+//! What happens in a world, as pages and streams; and the program's log.
+
+use crate::support::{Server, Stream};
+use serde_json::{Value, json};
+
+const EVENTS: &str = "/v1/worlds/town/events";
+
+fn place(event: &Value) -> (u64, u64) {
+    let (tick, number) = event["id"].as_str().unwrap().split_once('.').unwrap();
+    (tick.parse().unwrap(), number.parse().unwrap())
+}
+
+#[test]
+fn events_are_told_in_order_and_a_reader_goes_on_where_he_was() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]);
+    let mut stream =
+        Stream::open(&server, &format!("{EVENTS}?topic=tick,input,state"), "application/x-ndjson");
+    let (_, made) = server.post("/v1/worlds/town/entities?ack=applied", r#"{"prototype": "townsman"}"#);
+    let uid = made["created"][0].as_str().unwrap();
+    assert_eq!(
+        server
+            .post(
+                "/v1/worlds/town/inputs?ack=applied",
+                r#"{"kind": "despawn_entities", "payload": {"entities": [{"uid": "1"}, {"uid": "999999"}]}}"#
+            )
+            .0,
+        202
+    );
+    assert_eq!(server.post("/v1/worlds/town/pause", "").0, 202);
+    // Ticks in order; what became of an input comes with its tick, and not before it.
+    let mut seen: Vec<Value> = Vec::new();
+    while seen.last().is_none_or(|event| event["topic"] != "state") {
+        seen.extend(stream.json());
+    }
+    assert!(seen.windows(2).all(|pair| place(&pair[0]).1 < place(&pair[1]).1), "{seen:?}");
+    assert!(seen.windows(2).all(|pair| place(&pair[0]).0 <= place(&pair[1]).0), "{seen:?}");
+    let inputs: Vec<usize> = (0..seen.len()).filter(|i| seen[*i]["topic"] == "input").collect();
+    let [born, refused] = inputs[..] else { panic!("{seen:?}") };
+    assert_eq!((&seen[born]["created"], &seen[born]["tick"]), (&json!([uid]), &made["tick"]));
+    assert!(
+        seen[refused]["rejected"].as_str().is_some_and(|why| why.contains("999999")),
+        "{}",
+        seen[refused]
+    );
+    assert!(seen[..born].iter().any(|event| event["topic"] == "tick" && event["tick"] == made["tick"]));
+    assert_eq!(seen.last().unwrap()["state"], "paused");
+
+    // A page tells the same, of one entity, or behind an event.
+    let (_, page) = server.get(&format!("{EVENTS}?entity={uid}"));
+    assert_eq!(page["items"], json!([seen[born]]));
+    let id = seen[born]["id"].as_str().unwrap();
+    let (_, page) = server.get(&format!("{EVENTS}?topic=input,state&after={id}"));
+    assert_eq!(page["items"], json!([seen[refused], seen.last().unwrap()]));
+    let (_, first) = server.get(&format!("{EVENTS}?topic=input&limit=1"));
+    assert_eq!(first["items"], json!([seen[born]]));
+    let next = first["next"].as_str().unwrap();
+    assert_eq!(server.get(&format!("{EVENTS}?topic=input&after={next}")).1["items"], json!([seen[refused]]));
+    let (status, answer) = server.get(&format!("{EVENTS}?topic=weather"));
+    assert_eq!(status, 400, "{answer}");
+    assert_eq!(server.get(&format!("{EVENTS}?after=never")).0, 400);
+
+    // Who is away for too long is told what he has missed.
+    assert_eq!(server.client().request("PUT", "/v1/worlds/town/rate", r#"{"rate_hz": 0}"#).unwrap().0, 202);
+    assert_eq!(server.post("/v1/worlds/town/step", r#"{"ticks": 6000}"#).0, 202);
+    let late = server.until(|server| {
+        let (_, page) = server.get(&format!("{EVENTS}?after={id}&limit=1"));
+        page["lagged"].is_object().then_some(page)
+    });
+    assert_eq!(late["lagged"]["from"], place(&seen[born]).1 + 1);
+    assert_eq!(place(&late["items"][0]).1, late["lagged"]["to"].as_u64().unwrap() + 1);
+    let mut stream = Stream::open(&server, &format!("{EVENTS}?after={id}"), "text/event-stream");
+    assert_eq!(stream.line().as_deref(), Some("event: lagged"));
+}
+
+#[test]
+fn the_log_can_be_read_and_told_to_say_more() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]);
+    let (_, lines) = server.get("/v1/logs");
+    let ready = |line: &&Value| line["fields"]["message"] == "world is ready";
+    let ready = lines["items"].as_array().unwrap().iter().find(ready).unwrap().clone();
+    assert_eq!((&ready["level"], &ready["fields"]["world"]), (&json!("INFO"), &json!("town")));
+    let mut stream = Stream::open(&server, "/v1/logs", "application/x-ndjson");
+    let filter = |text: &str| {
+        let body = json!({"filter": text}).to_string();
+        server.client().request("PUT", "/v1/logs/filter", &body).unwrap().0
+    };
+    assert_eq!((filter("everworld=nonsense"), filter("debug")), (422, 200));
+    let told = std::iter::from_fn(|| stream.json()).find(|line| line["fields"]["filter"] == "debug");
+    assert!(told.is_some());
+    assert_eq!(server.post("/v1/worlds/town/snapshots", "").0, 200);
+    let wrote = std::iter::from_fn(|| stream.json()).find(|line| line["level"] == "DEBUG");
+    assert!(wrote.is_some());
+}
