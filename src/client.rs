@@ -54,8 +54,10 @@ impl Client {
         headers: &str,
         body: &str,
     ) -> anyhow::Result<(u16, Value)> {
+        // Who says what it is himself is not contradicted.
+        let kind = if headers.contains("content-type:") { "" } else { "content-type: application/json\r\n" };
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n{}{headers}content-length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\n{kind}{}{headers}content-length: {}\r\n\r\n{body}",
             self.address,
             self.authorization,
             body.len()

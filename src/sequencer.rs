@@ -201,9 +201,30 @@ impl Sequencer {
     /// # Errors
     /// See [`AdmitError`]; nothing is logged then.
     pub fn submit(&self, asked: Asked<'_>, origin: &Origin) -> Result<Submitted, AdmitError> {
-        let Asked { kind, payload, at_tick, wants_outcome, idempotency_key } = asked;
+        let payload = self.check(asked.kind, asked.payload)?;
+        self.submit_checked(asked, payload, origin)
+    }
+
+    /// Looks at an input without taking it; the payload as it will be logged.
+    ///
+    /// # Errors
+    /// When its kind is not known, or its payload is not as expected.
+    pub fn check(&self, kind: &str, payload: &Value) -> Result<Vec<u8>, AdmitError> {
         let known = self.registry.input(kind).ok_or_else(|| AdmitError::UnknownKind(kind.to_owned()))?;
-        let payload = known.check(payload, &self.registry).map_err(AdmitError::Invalid)?;
+        known.check(payload, &self.registry).map_err(AdmitError::Invalid)
+    }
+
+    /// As [`Sequencer::submit`], with the payload that a check has given.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit_checked(
+        &self,
+        asked: Asked<'_>,
+        payload: Vec<u8>,
+        origin: &Origin,
+    ) -> Result<Submitted, AdmitError> {
+        let Asked { kind, at_tick, wants_outcome, idempotency_key, .. } = asked;
         let key = idempotency_key.map(|key| {
             let body_hash = body_hash(kind, at_tick, &payload);
             IdempotencyKey { key: key.to_owned(), body_hash }

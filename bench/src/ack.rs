@@ -150,12 +150,12 @@ fn post(client: &mut Client) -> anyhow::Result<f64> {
 }
 
 /// The disk by itself: a file that is there in full, written and synced in small pieces.
-struct Bare(File);
+pub(crate) struct Bare(File);
 
 const BARE_BYTES: usize = 4 << 20;
 
 impl Bare {
-    fn start(dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(dir: &Path) -> anyhow::Result<Self> {
         let file = File::create(dir.join("bare"))?;
         file.write_all_at(&vec![1; BARE_BYTES], 0)?;
         file.sync_all()?;
@@ -163,7 +163,7 @@ impl Bare {
     }
 
     /// Milliseconds of a write of some hundred bytes and its fdatasync.
-    fn sync(&self, number: usize) -> anyhow::Result<f64> {
+    pub(crate) fn sync(&self, number: usize) -> anyhow::Result<f64> {
         let begun = Instant::now();
         self.0.write_all_at(&[2; 256], (number * 256 % BARE_BYTES) as u64)?;
         self.0.sync_data()?;

@@ -4,7 +4,7 @@
 //! blocks, and the ticks of a side are pooled. Latencies of the open loop count from when a request was due.
 
 use crate::{
-    Outcome, canary,
+    Outcome, canary, hostile,
     persist::percentile,
     report::{Bound, Report, Row},
     serving::Server,
@@ -32,10 +32,10 @@ pub(crate) struct HttpArgs {
     npcs: Vec<u64>,
     /// Ticks of a side
     #[arg(long, default_value_t = 2_000)]
-    ticks: usize,
+    pub(crate) ticks: usize,
     /// Ticks of a block
     #[arg(long, default_value_t = 250)]
-    block: usize,
+    pub(crate) block: usize,
     /// Clients of the open loop
     #[arg(long, default_value_t = 2_000)]
     clients: usize,
@@ -44,19 +44,51 @@ pub(crate) struct HttpArgs {
     per_sec: f64,
     /// Its seconds
     #[arg(long, default_value_t = 20)]
-    secs: u64,
+    pub(crate) secs: u64,
     /// NPCs of the world that it asks
     #[arg(long, default_value_t = 100_000)]
-    busy_npcs: u64,
+    pub(crate) busy_npcs: u64,
+    /// Seconds of ten times more inputs than the world takes
+    #[arg(long, default_value_t = 60)]
+    pub(crate) overload_secs: u64,
+    /// Which parts
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "pull,reads,inputs,slow,stuck,overload")]
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// A client that pulls rows, again and again
+    Pull,
+    /// Many small reads of a world that keeps both cores busy
+    Reads,
+    /// Durable inputs, one by one and in batches, and a kill -9
+    Inputs,
+    /// 1,000 sockets that are slow in their headers, bodies, or reading
+    Slow,
+    /// 100 followers that read nothing
+    Stuck,
+    /// Ten times more inputs than the world takes
+    Overload,
 }
 
 pub(crate) fn run(args: &HttpArgs) -> Outcome {
     let (gain, void) = canary::sing();
     let mut rows = vec![Row::plain("canary", "random gather", gain, "gain")];
-    for npcs in &args.npcs {
-        pull(args, *npcs, &mut rows)?;
+    for part in &args.parts {
+        match part {
+            Part::Pull => {
+                for npcs in &args.npcs {
+                    pull(args, *npcs, &mut rows)?;
+                }
+            }
+            Part::Reads => open_loop(args, &mut rows)?,
+            Part::Inputs => hostile::inputs(args, &mut rows)?,
+            Part::Slow => hostile::slow(args, &mut rows)?,
+            Part::Stuck => hostile::stuck(args, &mut rows)?,
+            Part::Overload => hostile::overload(args, &mut rows)?,
+        }
     }
-    open_loop(args, &mut rows)?;
     Ok(Report::new("http", rows, void))
 }
 
@@ -77,7 +109,7 @@ fn ticks_after(server: &Server, after: u64) -> anyhow::Result<(Vec<f64>, u64)> {
 }
 
 /// Lets so many ticks pass; their milliseconds.
-fn block(server: &Server, count: usize) -> anyhow::Result<Vec<f64>> {
+pub(crate) fn block(server: &Server, count: usize) -> anyhow::Result<Vec<f64>> {
     let (_, begin) = ticks_after(server, 0)?;
     loop {
         thread::sleep(Duration::from_millis(200));

@@ -19,6 +19,7 @@ mod crash;
 mod det;
 mod harness;
 mod heavy;
+mod hostile;
 mod http;
 mod iofault;
 mod kill;

@@ -9,7 +9,12 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, channel},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -86,6 +91,20 @@ impl Server {
         let line = status.lines().find(|line| line.starts_with(name)).context("a line of status")?;
         let kib: f64 = line.split_whitespace().nth(1).context("a number")?.parse()?;
         Ok(kib * 1024.0)
+    }
+
+    /// Notes the most memory that the server has, until it ends.
+    pub(crate) fn watch_memory(&self, peak: Arc<AtomicU64>) -> thread::JoinHandle<()> {
+        let path = format!("/proc/{}/status", self.child.id());
+        thread::spawn(move || {
+            while let Some(kib) = fs::read_to_string(&path).ok().and_then(|status| {
+                let line = status.lines().find(|line| line.starts_with("VmRSS"))?;
+                line.split_whitespace().nth(1)?.parse::<u64>().ok()
+            }) {
+                peak.fetch_max(kib * 1_024, Relaxed);
+                thread::sleep(Duration::from_millis(100));
+            }
+        })
     }
 
     /// SIGKILL.

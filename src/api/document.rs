@@ -19,6 +19,9 @@ same input, also after a crash; with another body it is refused. `X-Request-Id` 
 `If-Match` on a change of an entity (its `ETag`) waits for the tick in the same way and answers 412 when the entity
 had changed.
 
+A batch of inputs as NDJSON (`POST /inputs`) is looked at as a whole before the first is logged; then each is an input by itself,
+and the answer has their `seqs`. Where the world takes no more, `accepted` says how many lines it has taken and `refused` why.
+
 **Lists** are `{\"items\", \"next\", \"tick\"}`. `next` is an opaque cursor: with it, and the same question, the list goes on in
 the view that it began in. A view that nobody came back to for a minute, or that others pushed out, is gone: 410. `limit` is at
 most 1000. With `Accept: application/x-ndjson` all rows come, one on each line, as fast as they are read.

@@ -5,16 +5,17 @@ use super::{
     entities::read_json,
     past::{Parameters, parameters},
     problem::Problem,
+    query::NDJSON,
 };
 use crate::{
     host::WorldHandle,
-    sequencer::{Applied, Asked, Fate, Known, Origin, Submitted},
+    sequencer::{AdmitError, Applied, Asked, Fate, Known, Origin, Sequencer, Submitted},
 };
 use axum::{
     Json,
-    body::Bytes,
+    body::Body,
     extract::{Path, Query, State, rejection::QueryRejection},
-    http::{HeaderMap, HeaderValue, StatusCode},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use everworld_engine::{InputError, Tick, column::Fault};
@@ -74,10 +75,24 @@ pub(super) async fn post(
     Path(world): Path<String>,
     query: Result<Query<WriteQuery>, QueryRejection>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let (handle, running) = app.running(&world)?;
+    let is_batch = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == NDJSON);
+    let http = &app.config.http;
+    let most = if is_batch { http.batch_bytes_max } else { http.body_bytes_max };
+    let body = axum::body::to_bytes(body, most).await.map_err(|error| {
+        if error.into_inner().is::<http_body_util::LengthLimitError>() {
+            Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {most} bytes"))
+        } else {
+            Problem::of_status(StatusCode::REQUEST_TIMEOUT, "the body did not come")
+        }
+    })?;
+    if is_batch {
+        return post_batch(&app, &running.sequencer, &query, query.at_tick(&app, &handle)?, &headers, &body)
+            .await;
+    }
     let NewInput { kind, payload } = read_json(&body)?;
     let origin = app.origin(&headers);
     let asked = Asked {
@@ -89,7 +104,7 @@ pub(super) async fn post(
     };
     let submitted = running.sequencer.submit(asked, &origin);
     let submitted = submitted.map_err(|error| match error {
-        crate::sequencer::AdmitError::Invalid(faults) => {
+        AdmitError::Invalid(faults) => {
             let within = |fault: Fault| Fault::new(format!("/payload{}", fault.pointer), fault.detail);
             Problem::invalid(faults.into_iter().map(within).collect())
         }
@@ -100,6 +115,99 @@ pub(super) async fn post(
 
 /// The tick of an input is waited for so long: a world may be slow, or paused.
 const APPLIED_WAIT: Duration = Duration::from_secs(5);
+
+/// The most inputs of a batch (L1).
+const BATCH_MAX: usize = 10_000;
+
+/// An input of a batch.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchedInput {
+    kind: String,
+    #[serde(default)]
+    payload: Value,
+    idempotency_key: Option<String>,
+}
+
+/// Inputs one on each line, for speed: all are looked at before the first is logged, and one sync can acknowledge them
+/// all. Each is an input by itself; where the world takes no more of them the answer tells how many it has taken.
+async fn post_batch(
+    app: &App,
+    sequencer: &Sequencer,
+    query: &WriteQuery,
+    at_tick: Option<Tick>,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Response, Problem> {
+    if query.wants_outcome() {
+        return Err(Problem::malformed(
+            "ack: a batch is acknowledged once it is durable; GET inputs/{id} tells the rest",
+        ));
+    }
+    if App::idempotency_key(headers)?.is_some() {
+        return Err(Problem::malformed(
+            "Idempotency-Key: in a batch each line has its own, as idempotency_key",
+        ));
+    }
+    let (mut inputs, mut faults) = (Vec::new(), Vec::new());
+    let lines =
+        body.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+    for (number, line) in lines {
+        if inputs.len() + faults.len() >= BATCH_MAX {
+            return Err(Problem::malformed(format!("a batch has at most {BATCH_MAX} inputs")));
+        }
+        let input: BatchedInput = read_json(line).map_err(|problem| problem.at_line(number + 1))?;
+        match sequencer.check(&input.kind, &input.payload) {
+            Ok(payload) => inputs.push((input, payload)),
+            Err(AdmitError::Invalid(found)) => faults.extend(
+                found
+                    .into_iter()
+                    .map(|fault| Fault::new(format!("/{number}/payload{}", fault.pointer), fault.detail)),
+            ),
+            Err(error) => faults.push(Fault::new(format!("/{number}/kind"), error.to_string())),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(Problem::invalid(faults));
+    }
+    if inputs.is_empty() {
+        return Err(Problem::malformed("the batch has no inputs"));
+    }
+    let origin = app.origin(headers);
+    let (mut taken, mut refused) = (Vec::new(), None);
+    for (input, payload) in inputs {
+        let idempotency_key = input.idempotency_key.as_deref();
+        let asked = Asked {
+            kind: &input.kind,
+            payload: &input.payload,
+            at_tick,
+            wants_outcome: false,
+            idempotency_key,
+        };
+        match sequencer.submit_checked(asked, payload, &origin) {
+            Ok(submitted) => taken.push(submitted),
+            Err(error) if taken.is_empty() => return Err(error.into()),
+            Err(error) => {
+                refused = Some(error.to_string());
+                break;
+            }
+        }
+    }
+    let mut answer = json!({
+        "accepted": taken.len(),
+        "seqs": taken.iter().map(|submitted| submitted.seq).collect::<Vec<_>>(),
+        "earliest_tick": taken.iter().map(|submitted| submitted.earliest_tick).max(),
+    });
+    if let Some(refused) = refused {
+        answer["refused"] = refused.into();
+    }
+    // D1: nothing is acknowledged before it is synced.
+    for submitted in taken {
+        let durable = submitted.durable.await.map_err(|_| Problem::unavailable("the log was closed"))?;
+        durable.map_err(|error| Problem::unavailable(format!("the inputs are not durable: {error}")))?;
+    }
+    Ok((StatusCode::ACCEPTED, [("x-request-id", origin.request_id)], Json(answer)).into_response())
+}
 
 /// Waits as far as the client wants, and answers. Who asked about one entity hears of its absence, or that it has
 /// changed, as HTTP says it.

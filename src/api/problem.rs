@@ -47,6 +47,12 @@ impl Problem {
         Self::new("malformed", "Malformed request", StatusCode::BAD_REQUEST, detail)
     }
 
+    /// With the line of a batch.
+    pub(crate) fn at_line(mut self, line: usize) -> Self {
+        self.detail = format!("line {line}: {}", self.detail);
+        self
+    }
+
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
         Self::new("not-found", "Not found", StatusCode::NOT_FOUND, detail)
     }

@@ -160,8 +160,8 @@ pub const ROUTES: &[Route] = &[
         .takes("Question").gives(&[Answer::json(200, "EntityList"), Answer::text("application/x-ndjson")]),
     route("POST", "/v1/worlds/{w}/entities", Role::Operator, "Create one entity, or {\"entities\": [...]} as one batch", || post(entities::create))
         .query(WRITE).takes("NewEntities").gives(ACCEPTED),
-    route("POST", "/v1/worlds/{w}/inputs", Role::Operator, "Any input: {\"kind\": ..., \"payload\": ...}", || post(inputs::post))
-        .query(WRITE).takes("NewInput").gives(ACCEPTED),
+    route("POST", "/v1/worlds/{w}/inputs", Role::Operator, "Any input: {\"kind\": ..., \"payload\": ...}; with Content-Type: application/x-ndjson up to 10,000 of them, one on each line, each may have an idempotency_key", || post(inputs::post))
+        .query(WRITE).takes("NewInput").gives(&[Answer::json(202, "Taken")]),
     route("GET", "/v1/worlds/{w}/inputs", Role::Viewer, "The inputs that the log still has, with who asked for them: ?from_seq=&limit=; next is the from_seq of the next page", || get(inputs::list))
         .query(&[Param::whole("from_seq", 0, TICK_MAX), Param::whole("limit", 1, LIMIT_MAX as u64)]).gives(&[Answer::json(200, "InputList")]),
     route("GET", "/v1/worlds/{w}/inputs/kinds", Role::Viewer, "The kinds of input that the world knows", || get(inputs::kinds))

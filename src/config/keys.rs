@@ -184,6 +184,8 @@ keys! {
         request_timeout_millis: u64 where 1..=3_600_000 = 30_000, Host;
         /// The largest request body.
         body_bytes_max: usize where 1024..=16_777_216 = 65_536, Host;
+        /// The largest batch of inputs as NDJSON.
+        batch_bytes_max: usize where 1024..=268_435_456 = 4_194_304, Host;
         /// Headers in one request.
         headers_max: usize where 1..=1024 = 64, Host;
         /// Time that open requests have to end when the server stops.

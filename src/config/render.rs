@@ -130,6 +130,7 @@ mod tests {
             http.body_timeout_millis = 10000      # default
             http.request_timeout_millis = 30000   # default
             http.body_bytes_max = 65536           # default
+            http.batch_bytes_max = 4194304        # default
             http.headers_max = 64                 # default
             http.drain_timeout_millis = 3000      # default
             http.backlog = 4096                   # default

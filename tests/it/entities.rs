@@ -354,6 +354,57 @@ fn each_route_is_for_its_role_and_those_above() {
 }
 
 #[test]
+fn a_batch_of_inputs_is_looked_at_as_a_whole_and_survives_a_kill() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &["--set", "http.batch_bytes_max=200000"]);
+    let line = |prototype: &str, key: Option<&str>| {
+        let mut line = json!({"kind": "spawn_entities", "payload": {"entities": [{"prototype": prototype}]}});
+        if let Some(key) = key {
+            line["idempotency_key"] = key.into();
+        }
+        line.to_string() + "\n"
+    };
+    let post = |server: &Server, query: &str, body: &str| {
+        let path = format!("{TOWN}/inputs{query}");
+        server.client().request_with("POST", &path, "content-type: application/x-ndjson\r\n", body).unwrap()
+    };
+    let entities = |server: &Server| server.get(TOWN).1["entities"].as_u64().unwrap();
+    let before = entities(&server);
+    // One fault, and nothing is taken.
+    let mut wrong = line("townsman", None).repeat(3);
+    wrong += &line("dragon", None);
+    wrong += r#"{"kind": "rain", "payload": {}}"#;
+    let (status, answer) = post(&server, "", &wrong);
+    assert_eq!(status, 422, "{answer}");
+    let pointers: Vec<&str> =
+        answer["errors"].as_array().unwrap().iter().filter_map(|error| error["pointer"].as_str()).collect();
+    assert_eq!((status, pointers), (422, vec!["/3/payload/entities/0/prototype", "/4/kind"]), "{answer}");
+    let (status, answer) = post(&server, "", "{\"kind\": 7}\n");
+    assert!(status == 400 && answer["detail"].as_str().unwrap().starts_with("line 1: "), "{answer}");
+    assert_eq!(
+        (post(&server, "", "\n").0, post(&server, "?ack=applied", &line("townsman", None)).0),
+        (400, 400)
+    );
+    assert_eq!(post(&server, "", &"x".repeat(200_001)).0, 413);
+    assert_eq!(server.get(&format!("{TOWN}/inputs")).1["items"], json!([]));
+
+    let batch: String = (0..500).map(|i| line("townsman", Some(&format!("key-{i}")))).collect();
+    let (status, answer) = post(&server, "", &batch);
+    assert_eq!((status, &answer["accepted"]), (202, &json!(500)), "{answer}");
+    let seqs = answer["seqs"].clone();
+    server.kill();
+    let server = Server::start(data.path(), &[]);
+    // A retry is the same inputs.
+    assert_eq!(post(&server, "", &batch).1["seqs"], seqs);
+    server.until(|server| (entities(server) >= before + 500).then_some(()));
+    assert_eq!(server.post(&format!("{TOWN}/pause"), "").0, 202);
+    let (_, all) = server.post(&format!("{TOWN}/query"), r#"{"count_only": true, "where": "occupation"}"#);
+    let (_, inputs) = server.get(&format!("{TOWN}/inputs?limit=1000"));
+    assert_eq!(inputs["items"].as_array().unwrap().len(), 500);
+    assert!(all["count"].as_u64() >= Some(before + 500), "{all}");
+}
+
+#[test]
 fn a_public_address_needs_tokens_and_says_so() {
     let data = tempfile::tempdir().unwrap();
     let public = ["--set", "http.bind=0.0.0.0:0"];
