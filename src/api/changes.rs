@@ -9,6 +9,7 @@ use super::{
     past::{Parameters, parameters},
     problem::Problem,
     query::{Asking, Lines, NDJSON, Names, Question, READER_PATIENCE, ROWS_AT_ONCE, numbers},
+    views::{FoundKey, question_id},
 };
 use crate::host::{Running, WorldHandle};
 use axum::{
@@ -118,7 +119,7 @@ impl Following {
     async fn run(self, resumed: Option<(u32, Arc<Image>)>, permit: OwnedSemaphorePermit) {
         let mut known = None;
         if let Some((branch, image)) = resumed
-            && let Some(found) = self.found(&image).await
+            && let Some(found) = self.found(branch, &image).await
         {
             let told = image.tick;
             known = Some(Known { branch, image, found, told });
@@ -142,10 +143,19 @@ impl Following {
         let mut said = Instant::now();
         let (branch, image) = loop {
             let (handle, running) = self.parts()?;
+            if known.is_none() {
+                let branch = handle.status.shown().branch;
+                if let Some(image) = self.app.firsts.get(&self.world, branch) {
+                    break (branch, image);
+                }
+            }
             running.view().await?;
             let (shown, view) = handle.shown_with(|| running.mirror.view());
             let view = view?;
             if known.is_none_or(|known| (known.branch, known.image.tick) != (shown.branch, view.tick)) {
+                if known.is_none() {
+                    self.app.firsts.set(&self.world, shown.branch, &view);
+                }
                 break (shown.branch, view);
             }
             if self.app.draining.load(std::sync::atomic::Ordering::Relaxed) {
@@ -160,7 +170,7 @@ impl Following {
                 () = self.send.closed() => return None,
             }
         };
-        let found = self.found(&image).await?;
+        let found = self.found(branch, &image).await?;
         let mut told = image.tick;
         let goes_on = known.filter(|known| known.branch == branch && known.image.tick < image.tick);
         if let Some(known) = goes_on {
@@ -174,9 +184,12 @@ impl Following {
     }
 
     /// Those that are followed in a view, by Uid.
-    async fn found(&self, image: &Arc<Image>) -> Option<Arc<Vec<FoundRow>>> {
+    async fn found(&self, branch: u32, image: &Arc<Image>) -> Option<Arc<Vec<FoundRow>>> {
         let (asking, image, around) = (self.asking.clone(), image.clone(), self.around);
         let pool = self.app.bulk.options.pool.clone();
+        let founds = self.app.founds.clone();
+        let question = question_id(&(asking.id, around.map(|(uid, r)| (uid.get(), r.to_bits()))));
+        let key = FoundKey { world: self.world.clone(), branch, tick: image.tick, question };
         let look = move || {
             let filter = match around {
                 None => asking.filter,
@@ -191,7 +204,7 @@ impl Following {
             };
             pool.install(|| filter.all(&image))
         };
-        self.app.bulk.run(READER_PATIENCE, look).await.map(Arc::new)
+        self.app.bulk.run(READER_PATIENCE, move || founds.get_or(&key, look)).await
     }
 
     /// The cut: all that are followed, some in each message.
@@ -201,14 +214,16 @@ impl Following {
             let end = (begin + ROWS_AT_ONCE).min(found.len());
             let (asking, image, found) = (self.asking.clone(), image.clone(), found.clone());
             let is_last = end == found.len();
-            let tick = image.tick;
+            let (tick, is_lines) = (image.tick, self.is_lines);
             let encode = move || {
                 let entity = |row: &FoundRow| asking.select.entity(&image, &asking.registry, row);
                 let items: Vec<Value> = found[begin..end].iter().map(entity).collect();
-                json!({"type": "cut", "tick": image.tick, "branch": branch, "enter": items, "complete": is_last})
+                let message = json!({"type": "cut", "tick": image.tick, "branch": branch, "enter": items, "complete": is_last});
+                // As text: the document is many times larger, and the reader may let us wait.
+                message_text(is_lines, tick, branch, &message)
             };
             let message = self.app.bulk.run(READER_PATIENCE, encode).await?;
-            self.tell(self.message(tick, branch, &message)).await?;
+            self.tell(message).await?;
             if is_last {
                 return Some(());
             }
@@ -226,7 +241,7 @@ impl Following {
         let from = known.told;
         let (asking, before, after) = (self.asking.clone(), known.image.clone(), image.clone());
         let (was, is, selected) = (known.found.clone(), found.clone(), self.selected.clone());
-        let pool = self.app.bulk.options.pool.clone();
+        let (pool, is_lines) = (self.app.bulk.options.pool.clone(), self.is_lines);
         let compare = move || {
             let changes = pool.install(|| Changes::between(&before, &after));
             let is_there =
@@ -260,28 +275,28 @@ impl Following {
                 "type": "changes", "from": from, "tick": after.tick, "branch": branch,
                 "enter": enter, "leave": leave, "changed": changed,
             });
-            (!is_empty).then_some(message)
+            (!is_empty).then(|| message_text(is_lines, after.tick, branch, &message))
         };
         match self.app.bulk.run(READER_PATIENCE, compare).await? {
-            Some(message) => self.tell(self.message(image.tick, branch, &message)).await.map(|()| true),
+            Some(message) => self.tell(message).await.map(|()| true),
             None => Some(false),
         }
-    }
-
-    fn message(&self, tick: Tick, branch: u32, message: &Value) -> Bytes {
-        let text = if self.is_lines {
-            format!("{message}\n")
-        } else {
-            let event = message["type"].as_str().unwrap_or_default();
-            format!("id: {tick}.{branch}\nevent: {event}\ndata: {message}\n\n")
-        };
-        text.into()
     }
 
     /// A reader that takes nothing for long is left; until then messages become fewer, not more.
     async fn tell(&self, bytes: Bytes) -> Option<()> {
         tokio::time::timeout(READER_PATIENCE, self.send.send(bytes)).await.ok()?.ok()
     }
+}
+
+fn message_text(is_lines: bool, tick: Tick, branch: u32, message: &Value) -> Bytes {
+    let text = if is_lines {
+        format!("{message}\n")
+    } else {
+        let event = message["type"].as_str().unwrap_or_default();
+        format!("id: {tick}.{branch}\nevent: {event}\ndata: {message}\n\n")
+    };
+    text.into()
 }
 
 /// Where somebody is.

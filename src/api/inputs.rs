@@ -13,7 +13,7 @@ use crate::{
 };
 use axum::{
     Json,
-    body::Body,
+    body::Bytes,
     extract::{Path, Query, State, rejection::QueryRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -75,20 +75,11 @@ pub(super) async fn post(
     Path(world): Path<String>,
     query: Result<Query<WriteQuery>, QueryRejection>,
     headers: HeaderMap,
-    body: Body,
+    body: Bytes,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let (handle, running) = app.running(&world)?;
     let is_batch = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == NDJSON);
-    let http = &app.config.http;
-    let most = if is_batch { http.batch_bytes_max } else { http.body_bytes_max };
-    let body = axum::body::to_bytes(body, most).await.map_err(|error| {
-        if error.into_inner().is::<http_body_util::LengthLimitError>() {
-            Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {most} bytes"))
-        } else {
-            Problem::of_status(StatusCode::REQUEST_TIMEOUT, "the body did not come")
-        }
-    })?;
     if is_batch {
         return post_batch(&app, &running.sequencer, &query, query.at_tick(&app, &handle)?, &headers, &body)
             .await;

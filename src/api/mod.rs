@@ -53,6 +53,8 @@ pub(crate) struct App {
     pub(crate) draining: AtomicBool,
     pub(crate) bulk: bulk::Bulk,
     pub(crate) views: views::Views,
+    pub(crate) founds: Arc<views::Founds>,
+    pub(crate) firsts: views::FirstViews,
     /// A permit for each open stream.
     pub(crate) streams: Arc<tokio::sync::Semaphore>,
     pub(crate) tokens: Tokens,

@@ -37,13 +37,13 @@ use std::{
     task::{Context, Poll},
     time::{Duration, Instant},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 const LIMIT_DEFAULT: usize = 100;
 /// `min_tick` is waited for so long.
 const MIN_TICK_WAIT: Duration = Duration::from_secs(5);
 /// Rows of a stream that are encoded at once.
-pub(super) const ROWS_AT_ONCE: usize = 256;
+pub(super) const ROWS_AT_ONCE: usize = 128;
 /// A reader that takes nothing for so long is left.
 pub(super) const READER_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -120,7 +120,7 @@ pub(super) struct Asking {
     pub(super) select: Select,
     pub(super) registry: Arc<Registry>,
     /// Whose cursors are ours.
-    id: u64,
+    pub(super) id: u64,
 }
 
 impl Question {
@@ -280,7 +280,10 @@ async fn answer(
                 "NDJSON is all rows, in no order: leave limit, sort and cursor out",
             ));
         }
-        lines(app.clone(), asking, image)
+        let Ok(permit) = app.streams.clone().try_acquire_owned() else {
+            return Err(Problem::unavailable("too many streams are open (http.streams_max)"));
+        };
+        lines(app.clone(), asking, image, permit)
     } else {
         let counts = question.count_only;
         let seen = image.clone();
@@ -332,9 +335,10 @@ fn page(
 pub(super) const NDJSON: &str = "application/x-ndjson";
 
 /// All rows, one on each line, in bounded memory: the next ones are made when the client has taken the last.
-fn lines(app: Arc<App>, asking: Asking, image: Arc<Image>) -> Response {
+fn lines(app: Arc<App>, asking: Asking, image: Arc<Image>, permit: OwnedSemaphorePermit) -> Response {
     let (send, receive) = mpsc::channel::<Bytes>(1);
     tokio::spawn(async move {
+        let _permit = permit;
         for place in chunks_of(&image) {
             let Some(rows) =
                 piece(&app, &asking, &image, move |asking, image| asking.filter.rows(image, place)).await

@@ -2,12 +2,12 @@
 //!
 //! hyper-util instead of `axum::serve`: that one installs no timer, so that a slow sender would hold a socket for ever.
 
-use super::{App, bulk::Bulk, problem::Problem, routes};
+use super::{App, bulk::Bulk, problem::Problem, query::NDJSON, routes};
 use crate::{cli::Failed, config::Config, hosting::Hosting, metrics::Metrics, tokens::Tokens};
 use anyhow::Context as _;
 use axum::{
     Router,
-    body::Body,
+    body::{Body, HttpBody as _},
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
@@ -36,8 +36,17 @@ use tower_http::{
         CompressionLayer,
         predicate::{NotForContentType, Predicate as _, SizeAbove},
     },
-    timeout::{RequestBodyTimeoutLayer, TimeoutLayer},
+    timeout::TimeoutLayer,
 };
+
+/// What the kernel holds of an answer that a client does not read. Left alone it grows to megabytes.
+const SEND_BUFFER_BYTES: u32 = 256 << 10;
+
+/// What we hold of an answer that the kernel does not take yet, and of the head of a request.
+const CONNECTION_BUFFER_BYTES: usize = 128 << 10;
+
+/// Batches whose bodies come at the same time (L1): they may be large.
+const BATCHES_MAX: usize = 16;
 
 /// A bound listener that does not accept yet.
 pub struct Server {
@@ -54,6 +63,8 @@ impl Server {
         let bind = || -> std::io::Result<TcpListener> {
             let socket = if config.http.bind.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             socket.set_reuseaddr(true)?;
+            // Connections inherit it: a reader that reads nothing holds no more than this.
+            socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
             socket.bind(config.http.bind)?;
             socket.listen(config.http.backlog)
         };
@@ -83,6 +94,8 @@ impl Server {
             bulk: Bulk::start(&config.history, &hosting.shared.metrics)
                 .context("could not start the history threads")?,
             views: super::views::Views::default(),
+            founds: Arc::default(),
+            firsts: super::views::FirstViews::default(),
             streams: Arc::new(Semaphore::new(config.http.streams_max)),
             tokens: served.tokens,
             effective: served.effective,
@@ -169,19 +182,17 @@ fn service(app: &Arc<App>) -> Router {
                     .and(NotForContentType::new(super::query::NDJSON)),
             ),
         )
-        .layer(DefaultBodyLimit::max(http.body_bytes_max))
+        // Bodies are bounded where they are read, in `admit`.
+        .layer(DefaultBodyLimit::disable())
         .layer(TimeoutLayer::with_status_code(
             StatusCode::REQUEST_TIMEOUT,
             millis(http.request_timeout_millis),
         ))
-        .layer(RequestBodyTimeoutLayer::new(millis(http.body_timeout_millis)))
+        .route_layer(middleware::from_fn_with_state((app.clone(), Arc::new(Places::new(app))), admit))
         .route_layer(middleware::from_fn(super::spec::check))
         .route_layer(middleware::from_fn_with_state(app.clone(), super::auth::check))
         .route_layer(middleware::from_fn_with_state(app.clone(), measure))
-        .layer(middleware::from_fn_with_state(
-            (app.clone(), Arc::new(Semaphore::new(http.in_flight_max))),
-            guard,
-        ))
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app.clone())
 }
 
@@ -196,7 +207,8 @@ async fn accept(listener: TcpListener, app: Arc<App>, mut stopped: oneshot::Rece
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(http.header_timeout_millis))
-        .max_headers(http.headers_max);
+        .max_headers(http.headers_max)
+        .max_buf_size(CONNECTION_BUFFER_BYTES);
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -240,12 +252,65 @@ pub(super) fn reject(metrics: &Metrics, reason: &'static str) {
     metrics.http_rejected.get_or_create(&crate::metrics::ReasonLabels { reason }).inc();
 }
 
-/// Bounds the requests in flight, and keeps pages of other sites from talking to a loopback server.
-async fn guard(
-    State((app, permits)): State<(Arc<App>, Arc<Semaphore>)>,
-    mut request: Request<Body>,
+/// How much may be done at the same time.
+struct Places {
+    in_flight: Semaphore,
+    batches: Semaphore,
+}
+
+impl Places {
+    fn new(app: &App) -> Self {
+        let in_flight = Semaphore::new(app.config.http.in_flight_max);
+        Self { in_flight, batches: Semaphore::new(BATCHES_MAX) }
+    }
+}
+
+/// Waits for the body of whoever may ask, and bounds the requests in flight. A body that comes slowly takes nobody's
+/// place.
+async fn admit(
+    State((app, places)): State<(Arc<App>, Arc<Places>)>,
+    request: Request<Body>,
     next: Next,
 ) -> Response {
+    let http = &app.config.http;
+    let is_batch = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == NDJSON);
+    let most = if is_batch { http.batch_bytes_max } else { http.body_bytes_max };
+    let Ok(_batch) = is_batch.then(|| places.batches.try_acquire()).transpose() else {
+        reject(&app.metrics, "batches");
+        return Problem::unavailable("too many batches are coming in").into_response();
+    };
+    let too_large = || {
+        let detail = format!("the body has more than {most} bytes");
+        Problem::of_status(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response()
+    };
+    let (parts, body) = request.into_parts();
+    if body.size_hint().lower() > most as u64 {
+        return too_large();
+    }
+    let patience = Duration::from_millis(http.body_timeout_millis);
+    let body = match tokio::time::timeout(patience, axum::body::to_bytes(body, most)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => {
+            let is_too_large = error.into_inner().is::<http_body_util::LengthLimitError>();
+            let broke_off = || Problem::malformed("the body broke off").into_response();
+            return if is_too_large { too_large() } else { broke_off() };
+        }
+        Err(_) => {
+            reject(&app.metrics, "body");
+            let detail = "the body did not come in time (http.body_timeout_millis)";
+            return Problem::of_status(StatusCode::REQUEST_TIMEOUT, detail).into_response();
+        }
+    };
+    let Ok(_permit) = places.in_flight.try_acquire() else {
+        reject(&app.metrics, "in_flight");
+        return Problem::unavailable("too many requests are being answered").into_response();
+    };
+    let _in_flight = InFlight::new(&app.metrics);
+    next.run(Request::from_parts(parts, Body::from(body))).await
+}
+
+/// Keeps pages of other sites from talking to a loopback server.
+async fn guard(State(app): State<Arc<App>>, mut request: Request<Body>, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let host = host.or_else(|| request.uri().host());
     // A token is sent on purpose; without one whoever reaches this machine's address is taken for its user.
@@ -259,11 +324,6 @@ async fn guard(
         return Problem::forbidden("a page of another site must not change a world").into_response();
     }
     request.headers_mut().remove(super::auth::PRINCIPAL);
-    let Ok(_permit) = permits.try_acquire() else {
-        reject(&app.metrics, "in_flight");
-        return Problem::unavailable("too many requests are being answered").into_response();
-    };
-    let _in_flight = InFlight::new(&app.metrics);
     as_problem(next.run(request).await)
 }
 

@@ -5,13 +5,16 @@
 //! since, at the most the whole world: few are kept, and not for long (L1).
 
 use super::problem::Problem;
-use everworld_engine::{Image, Tick, query::After};
+use everworld_engine::{
+    Image, Tick,
+    query::{After, FoundRow},
+};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -31,6 +34,61 @@ struct Kept {
     branch: u32,
     image: Arc<Image>,
     used: Instant,
+}
+
+/// Which rows of a view were found.
+#[derive(Clone, PartialEq)]
+pub(super) struct FoundKey {
+    pub(super) world: String,
+    pub(super) branch: u32,
+    pub(super) tick: Tick,
+    /// See [`question_id`].
+    pub(super) question: u64,
+}
+
+/// What followers of the same know of the same view is in memory once, for as long as one of them knows it.
+#[derive(Default)]
+pub(crate) struct Founds(Mutex<Vec<(FoundKey, Weak<Vec<FoundRow>>)>>);
+
+impl Founds {
+    /// The rows, found by `find` if nobody knows them.
+    pub(super) fn get_or(&self, key: &FoundKey, find: impl FnOnce() -> Vec<FoundRow>) -> Arc<Vec<FoundRow>> {
+        let known = |founds: &[(FoundKey, Weak<Vec<FoundRow>>)]| {
+            founds.iter().find(|(of, _)| of == key).and_then(|(_, found)| found.upgrade())
+        };
+        if let Some(found) = known(&self.0.lock()) {
+            return found;
+        }
+        let found = Arc::new(find());
+        let mut founds = self.0.lock();
+        founds.retain(|(_, found)| found.strong_count() > 0);
+        // Another one may have looked meanwhile.
+        if let Some(found) = known(&founds) {
+            return found;
+        }
+        founds.push((key.clone(), Arc::downgrade(&found)));
+        found
+    }
+}
+
+/// The view that the last follower of each world has begun with: one that comes soon after begins with it, too, so that a
+/// crowd of them holds one view and not one each.
+#[derive(Default)]
+pub(crate) struct FirstViews(Mutex<BTreeMap<String, (u32, Weak<Image>, Instant)>>);
+
+/// A follower may begin with a view so old.
+const FIRST_VIEW_AGE: Duration = Duration::from_secs(1);
+
+impl FirstViews {
+    pub(super) fn get(&self, world: &str, branch: u32) -> Option<Arc<Image>> {
+        let firsts = self.0.lock();
+        let (of, image, at) = firsts.get(world)?;
+        if *of == branch && at.elapsed() < FIRST_VIEW_AGE { image.upgrade() } else { None }
+    }
+
+    pub(super) fn set(&self, world: &str, branch: u32, image: &Arc<Image>) {
+        self.0.lock().insert(world.to_owned(), (branch, Arc::downgrade(image), Instant::now()));
+    }
 }
 
 /// Where a list goes on.

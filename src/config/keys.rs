@@ -172,7 +172,7 @@ keys! {
         connections_max: usize where 1..=65_536 = 1024, Host;
         /// Requests being answered at the same time.
         in_flight_max: usize where 1..=65_536 = 512, Host;
-        /// Streams that are followed at the same time.
+        /// Streams at the same time, of changes, events, lines and rows.
         streams_max: usize where 1..=65_536 = 256, Host;
         /// Questions that look at more rows are answered by the threads for bulk work.
         bulk_rows: usize where 0..=1_000_000_000 = 20_000, Host;
