@@ -303,7 +303,7 @@ pub(crate) fn stuck(args: &HttpArgs, rows: &mut Vec<Row>) -> anyhow::Result<()> 
     server.ready()?;
     block(&server, args.block)?;
     let before = server.memory("VmRSS")?;
-    let (mut without, mut with, mut peak) = (Vec::new(), Vec::new(), 0.0_f64);
+    let (mut without, mut opening, mut with, mut peak) = (Vec::new(), Vec::new(), Vec::new(), 0.0_f64);
     while without.len() < args.ticks / 2 {
         without.extend(block(&server, args.block)?);
         let mut readers = Vec::new();
@@ -315,6 +315,8 @@ pub(crate) fn stuck(args: &HttpArgs, rows: &mut Vec<Row>) -> anyhow::Result<()> 
             )?;
             readers.push(stream);
         }
+        // They are not stuck before they have been sent what the system holds for them.
+        opening.extend(block(&server, args.block / 2)?);
         with.extend(block(&server, args.block)?);
         peak = peak.max(server.memory("VmRSS")?);
         drop(readers);
@@ -329,6 +331,7 @@ pub(crate) fn stuck(args: &HttpArgs, rows: &mut Vec<Row>) -> anyhow::Result<()> 
         p99(&without),
         Bound::AtMost(1.1),
     ));
+    rows.push(Row::plain(&case, "p99 tick while they begin", p99(&opening), "ms"));
     rows.push(Row::bounded(&case, "memory grown", (peak - before) / 1e6, "MB", Bound::AtMost(256.0)));
     server.kill().context("the server of the stuck followers")
 }

@@ -340,20 +340,26 @@ fn lines(app: Arc<App>, asking: Asking, image: Arc<Image>, permit: OwnedSemaphor
     tokio::spawn(async move {
         let _permit = permit;
         for place in chunks_of(&image) {
-            let Some(rows) =
-                piece(&app, &asking, &image, move |asking, image| asking.filter.rows(image, place)).await
-            else {
-                return;
-            };
-            for rows in rows.chunks(ROWS_AT_ONCE) {
+            let mut told = 0;
+            loop {
                 let begun = Instant::now();
-                let rows = rows.to_vec();
-                let encode = move |asking: &Asking, image: &Image| encoded(asking, image, &rows);
-                let Some(bytes) = piece(&app, &asking, &image, encode).await else { return };
+                // Found again for each piece: that is cheap, and kept it would be half a megabyte for each slow reader.
+                let encode = move |asking: &Asking, image: &Image| {
+                    let rows = asking.filter.rows(image, place);
+                    let end = rows.len().min(told + ROWS_AT_ONCE);
+                    (encoded(asking, image, &rows[told..end]), end, end == rows.len())
+                };
+                let Some((bytes, end, is_last)) = piece(&app, &asking, &image, encode).await else { return };
                 // A client that went away, or takes nothing.
-                if !matches!(tokio::time::timeout(READER_PATIENCE, send.send(bytes)).await, Ok(Ok(()))) {
+                if !bytes.is_empty()
+                    && !matches!(tokio::time::timeout(READER_PATIENCE, send.send(bytes)).await, Ok(Ok(())))
+                {
                     return;
                 }
+                if is_last {
+                    break;
+                }
+                told = end;
                 // What the tick feels of a stream is its CPU: two thirds of the time it rests.
                 tokio::time::sleep(2 * begun.elapsed()).await;
             }
