@@ -398,7 +398,9 @@ fn a_batch_of_inputs_is_looked_at_as_a_whole_and_survives_a_kill() {
     assert_eq!(post(&server, "", &batch).1["seqs"], seqs);
     server.until(|server| (entities(server) >= before + 500).then_some(()));
     assert_eq!(server.post(&format!("{TOWN}/pause"), "").0, 202);
-    let (_, all) = server.post(&format!("{TOWN}/query"), r#"{"count_only": true, "where": "occupation"}"#);
+    let tick = &server.get(TOWN).1["tick"];
+    let question = json!({"count_only": true, "where": "occupation", "min_tick": tick}).to_string();
+    let (_, all) = server.post(&format!("{TOWN}/query"), &question);
     let (_, inputs) = server.get(&format!("{TOWN}/inputs?limit=1000"));
     assert_eq!(inputs["items"].as_array().unwrap().len(), 500);
     assert!(all["count"].as_u64() >= Some(before + 500), "{all}");
