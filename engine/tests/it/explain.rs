@@ -114,20 +114,20 @@ fn each_step_is_told_with_its_reasons() {
     result.unwrap();
     expect![[r#"
         rename ["somebody wants it"]
-          {"age":{"ticks":1},"luck":{"value":0},"uid":{"value":2}}
-          {"age":{"ticks":1},"luck":{"value":0},"name":{"text":"Ann"},"uid":{"value":2}}
+          {"age":{"ticks":1},"luck":{"value":0}}
+          {"age":{"ticks":1},"luck":{"value":0},"name":{"text":"Ann"}}
         rename []
-          {"age":{"ticks":1},"luck":{"value":0},"name":{"text":"Ann"},"uid":{"value":2}}
-          {"age":{"ticks":1},"luck":{"value":0},"name":{"text":"Ann"},"uid":{"value":2}}
+          {"age":{"ticks":1},"luck":{"value":0},"name":{"text":"Ann"}}
+          {"age":{"ticks":1},"luck":{"value":0},"name":{"text":"Ann"}}
         explain::grow ["one tick older: 2"]
-          {"age":{"ticks":1},"luck":{"value":0},"name":{"text":"Ann"},"uid":{"value":2}}
-          {"age":{"ticks":2},"luck":{"value":0},"name":{"text":"Ann"},"uid":{"value":2}}
+          {"age":{"ticks":1},"luck":{"value":0},"name":{"text":"Ann"}}
+          {"age":{"ticks":2},"luck":{"value":0},"name":{"text":"Ann"}}
         explain::gamble ["draws 694"]
-          {"age":{"ticks":2},"luck":{"value":0},"name":{"text":"Ann"},"uid":{"value":2}}
-          {"age":{"ticks":2},"luck":{"value":694},"name":{"text":"Ann"},"uid":{"value":2}}
+          {"age":{"ticks":2},"luck":{"value":0},"name":{"text":"Ann"}}
+          {"age":{"ticks":2},"luck":{"value":694},"name":{"text":"Ann"}}
         timers::set ["explain::grow set a timer of kind 5 for tick 3"]
-          {"age":{"ticks":2},"luck":{"value":694},"name":{"text":"Ann"},"uid":{"value":2}}
-          {"age":{"ticks":2},"luck":{"value":694},"name":{"text":"Ann"},"uid":{"value":2}}
+          {"age":{"ticks":2},"luck":{"value":694},"name":{"text":"Ann"}}
+          {"age":{"ticks":2},"luck":{"value":694},"name":{"text":"Ann"}}
     "#]]
     .assert_eq(&told(&steps));
     let rejected = serde_json::to_value(&steps[1].kind).unwrap();
