@@ -20,6 +20,8 @@ pub struct Hosting {
     pub shared: Shared,
     /// The scenario of the configuration: what a world is opened with that exists already, and needs none.
     scenario: Scenario,
+    /// The world that the process was told to host.
+    main: String,
     disk: Arc<dyn Disk>,
     worlds: RwLock<BTreeMap<String, One>>,
     /// Told when a host has ended.
@@ -71,15 +73,15 @@ impl Hosting {
         let hosting = Arc::new(Self {
             shared,
             scenario: record.scenario.clone(),
+            main: record.world.clone(),
             disk,
             worlds: RwLock::default(),
             ended: Notify::new(),
             turn: tokio::sync::Mutex::default(),
         });
-        let main = record.world.clone();
         hosting.host(record)?;
         for (name, entry) in Catalogue::read(&hosting.disk, &hosting.shared.config.data.dir)? {
-            if entry.hosted && entry.done && name != main && hosting.is_on_disk(&name)? {
+            if entry.hosted && entry.done && name != hosting.main && hosting.is_on_disk(&name)? {
                 hosting.host(hosting.record_of(&name))?;
             }
         }
@@ -130,6 +132,11 @@ impl Hosting {
         self.worlds.read().values().map(|one| one.hosted.handle.clone()).collect()
     }
 
+    /// The one that the process was told to host; where that is not hosted any more, the first by name.
+    pub fn main(&self) -> Option<WorldHandle> {
+        self.world(&self.main).or_else(|| self.worlds().into_iter().next())
+    }
+
     /// A hosted one.
     pub fn world(&self, name: &str) -> Option<WorldHandle> {
         self.worlds.read().get(name).map(|one| one.hosted.handle.clone())
@@ -171,68 +178,108 @@ impl Hosting {
     /// Makes a world from its scenario and hosts it, from now on at each start.
     ///
     /// # Errors
-    /// When there is one of that name, or it cannot be made.
+    /// When there is one of that name, too many are hosted, or it cannot be made.
     pub async fn create(self: &Arc<Self>, record: WorldRecord) -> Result<WorldHandle, HostingError> {
-        let _turn = self.turn.lock().await;
-        let name = record.world.clone();
-        if self.world(&name).is_some() || self.is_on_disk(&name)? {
-            return Err(HostingError::WrongState(format!("there is a world \"{name}\" already")));
-        }
-        let handle = self.host(record)?;
-        if !self.settled(&name).await {
-            let failure = self.unload_now(&name).await;
-            return Err(
-                failure.map_or_else(|| HostingError::WrongState("the server is stopping".into()), Into::into)
-            );
-        }
-        self.note(&name, true)?;
-        Ok(handle)
+        self.to_its_end(|this| async move {
+            let name = record.world.clone();
+            if this.world(&name).is_some() || this.is_on_disk(&name)? {
+                return Err(HostingError::WrongState(format!("there is a world \"{name}\" already")));
+            }
+            this.may_come(&name)?;
+            let handle = this.host(record)?;
+            if !this.settled(&name).await {
+                let failure = this.unload_now(&name).await;
+                let stopping = || HostingError::WrongState("the server is stopping".into());
+                return Err(failure.map_or_else(stopping, Into::into));
+            }
+            this.note(&name, true)?;
+            Ok(handle)
+        })
+        .await
     }
 
     /// Hosts a world that is only in the data directory, from now on at each start.
     ///
     /// # Errors
-    /// When there is none of that name.
+    /// When there is none of that name, or too many are hosted.
     pub async fn load(self: &Arc<Self>, name: &str) -> Result<WorldHandle, HostingError> {
-        let _turn = self.turn.lock().await;
-        match self.world(name) {
-            Some(handle) if handle.status.state().0 != WorldState::Failed => return Ok(handle),
-            Some(_) => _ = self.unload_now(name).await,
-            None => {}
-        }
-        if !self.is_on_disk(name)? {
-            return Err(HostingError::Unknown(name.into()));
-        }
-        self.note(name, true)?;
-        Ok(self.host(self.record_of(name))?)
+        let name = name.to_owned();
+        self.to_its_end(|this| async move {
+            this.may_come(&name)?;
+            match this.world(&name) {
+                Some(handle) if handle.status.state().0 != WorldState::Failed => return Ok(handle),
+                Some(_) => _ = this.unload_now(&name).await,
+                None => {}
+            }
+            if !this.is_on_disk(&name)? {
+                return Err(HostingError::Unknown(name));
+            }
+            this.note(&name, true)?;
+            Ok(this.host(this.record_of(&name))?)
+        })
+        .await
     }
 
     /// Ends the host of a world; it stays in the data directory.
     ///
     /// # Errors
     /// When it is not hosted, or is the last one.
-    pub async fn unload(&self, name: &str) -> Result<(), HostingError> {
-        let _turn = self.turn.lock().await;
-        self.may_go(name)?;
-        self.note(name, false)?;
-        self.unload_now(name).await;
-        Ok(())
+    pub async fn unload(self: &Arc<Self>, name: &str) -> Result<(), HostingError> {
+        let name = name.to_owned();
+        self.to_its_end(|this| async move {
+            this.may_go(&name)?;
+            this.note(&name, false)?;
+            this.unload_now(&name).await;
+            Ok(())
+        })
+        .await
     }
 
     /// Removes a world, hosted or not, with all that is kept of it.
     ///
     /// # Errors
     /// When there is none, it is the last one, or it cannot be removed.
-    pub async fn remove(&self, name: &str) -> Result<(), HostingError> {
-        let _turn = self.turn.lock().await;
-        if self.world(name).is_some() {
-            self.may_go(name)?;
-            self.unload_now(name).await;
+    pub async fn remove(self: &Arc<Self>, name: &str) -> Result<(), HostingError> {
+        let name = name.to_owned();
+        self.to_its_end(|this| async move {
+            if this.world(&name).is_some() {
+                this.may_go(&name)?;
+                this.unload_now(&name).await;
+            }
+            if !this.is_on_disk(&name)? {
+                return Err(HostingError::Unknown(name));
+            }
+            Ok(Catalogue::open(&this.disk, &this.shared.config.data.dir)?.remove(&name)?)
+        })
+        .await
+    }
+
+    /// One such work at a time, and each to its end, whether or not somebody still waits for it: where a client that goes
+    /// away could end it in the middle, a second host could begin on a world whose first one has not ended.
+    async fn to_its_end<T, W>(
+        self: &Arc<Self>,
+        work: impl FnOnce(Arc<Self>) -> W + Send + 'static,
+    ) -> Result<T, HostingError>
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T, HostingError>> + Send + 'static,
+    {
+        let this = self.clone();
+        let working = tokio::spawn(async move {
+            let _turn = this.turn.lock().await;
+            work(this.clone()).await
+        });
+        working.await.unwrap_or_else(|_| Err(HostingError::WrongState("the work panicked".into())))
+    }
+
+    /// Refuses one world more than may be hosted (L1). One that is hosted, or has failed, has its place.
+    fn may_come(&self, name: &str) -> Result<(), HostingError> {
+        let max = self.shared.config.data.worlds_max;
+        let worlds = self.worlds.read();
+        if worlds.contains_key(name) || worlds.len() < max {
+            return Ok(());
         }
-        if !self.is_on_disk(name)? {
-            return Err(HostingError::Unknown(name.into()));
-        }
-        Ok(Catalogue::open(&self.disk, &self.shared.config.data.dir)?.remove(name)?)
+        Err(HostingError::WrongState(format!("{max} worlds are hosted already (data.worlds_max)")))
     }
 
     fn may_go(&self, name: &str) -> Result<(), HostingError> {

@@ -77,17 +77,13 @@ pub(super) async fn shutdown(State(app): State<Arc<App>>, headers: HeaderMap) ->
     (StatusCode::ACCEPTED, Json(json!({"stopping": true})))
 }
 
-/// One flat object, for `curl | jq`: of the first world, and of the process.
+/// One flat object, for `curl | jq`: of the world that the server was told to host, and of the process.
 pub(super) async fn status(State(app): State<Arc<App>>) -> Json<Value> {
     let mut flat = Map::new();
-    let worlds = app.hosting.worlds();
-    // The one that the server was told to host, if it is still there.
-    let told =
-        app.config.world.name.as_deref().and_then(|name| worlds.iter().find(|world| world.name == name));
-    if let Some(Value::Object(members)) = told.or(worlds.first()).map(super::worlds::summary) {
+    if let Some(Value::Object(members)) = app.hosting.main().as_ref().map(super::worlds::summary) {
         flat.extend(members);
     }
-    flat.insert("worlds".into(), worlds.len().into());
+    flat.insert("worlds".into(), app.hosting.worlds().len().into());
     flat.insert("version".into(), env!("CARGO_PKG_VERSION").into());
     flat.insert("uptime_secs".into(), (crate::clock::now_nanos() / 1_000_000_000).into());
     flat.insert("draining".into(), app.draining.load(Relaxed).into());

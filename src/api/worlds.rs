@@ -1,4 +1,4 @@
-//! Worlds: what they are and how they are.
+//! Worlds: what they are and how they are; making them, running, pausing and storing them, removing them.
 
 use super::{
     App,
@@ -7,7 +7,8 @@ use super::{
     problem::Problem,
 };
 use crate::{
-    host::{Refused, Wish, WorldHandle},
+    catalogue,
+    host::{Wish, WorldHandle},
     status::WorldState,
     worlds,
 };
@@ -22,7 +23,7 @@ use everworld_engine::column::Fault;
 use everworld_systems::{Scenario, WorldRecord};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 pub(super) fn summary(world: &WorldHandle) -> Value {
     let status = &world.status;
@@ -63,10 +64,7 @@ pub(super) fn summary(world: &WorldHandle) -> Value {
 /// The hosted worlds, and those that are only in the data directory.
 pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
     let mut items: Vec<Value> = app.hosting.worlds().iter().map(summary).collect();
-    let hosting = app.hosting.clone();
-    let stored = tokio::task::spawn_blocking(move || hosting.stored()).await;
-    let stored = stored.map_err(|_| Problem::failed("listing the worlds panicked"))?;
-    for (name, stored) in stored? {
+    for (name, stored) in stored(&app).await? {
         if app.hosting.world(&name).is_none() {
             items.push(stored.to_json(&name));
         }
@@ -78,7 +76,20 @@ pub(super) async fn one(
     State(app): State<Arc<App>>,
     Path(world): Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    app.world(&world).map(|world| Json(summary(&world)))
+    if let Some(handle) = app.hosting.world(&world) {
+        return Ok(Json(summary(&handle)));
+    }
+    match stored(&app).await?.get(&world).filter(|stored| stored.there) {
+        Some(stored) => Ok(Json(stored.to_json(&world))),
+        None => app.world(&world).map(|handle| Json(summary(&handle))),
+    }
+}
+
+/// Those of the data directory.
+async fn stored(app: &App) -> Result<BTreeMap<String, catalogue::Stored>, Problem> {
+    let hosting = app.hosting.clone();
+    let stored = tokio::task::spawn_blocking(move || hosting.stored()).await;
+    Ok(stored.map_err(|_| Problem::failed("listing the worlds panicked"))??)
 }
 
 /// A world to be made.
@@ -128,10 +139,14 @@ impl NewWorld {
 }
 
 /// Makes a world and hosts it, from now on at each start.
-pub(super) async fn create(State(app): State<Arc<App>>, body: Bytes) -> Result<Response, Problem> {
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
     let new: NewWorld = read_json(&body)?;
     let record = new.record(&app)?;
-    app.may_host()?;
+    app.note(&headers, &record.world, "making a world");
     let handle = app.hosting.create(record).await?;
     let location = format!("/v1/worlds/{}", handle.name);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(summary(&handle))).into_response())
@@ -162,22 +177,20 @@ pub(super) async fn change(
     let hosted = app.hosting.world(&world);
     if let WantedState::Stored = state {
         app.world(&world)?;
+        app.note(&headers, &world, "unloading a world");
         app.hosting.unload(&world).await?;
         return Ok(Json(json!({"world": world, "state": "stored"})).into_response());
     }
     let is_up = |handle: &WorldHandle| handle.status.state().0 != WorldState::Failed;
     let Some(handle) = hosted.filter(is_up) else {
-        app.may_host()?;
+        app.note(&headers, &world, "loading a world");
         let handle = app.hosting.load(&world).await?;
         return Ok((StatusCode::ACCEPTED, Json(summary(&handle))).into_response());
     };
     app.running(&world)?;
     let wish = if let WantedState::Paused = state { Wish::Pause } else { Wish::Resume };
-    match handle.ask(wish, app.origin(&headers)).await {
-        // It is so already.
-        Ok(_) | Err(Refused::WrongState(_)) => Ok(Json(summary(&handle)).into_response()),
-        Err(refused) => Err(refused.into()),
-    }
+    handle.ask(wish, app.origin(&headers)).await?;
+    Ok(Json(summary(&handle)).into_response())
 }
 
 /// Removes a world with all that is kept of it.
@@ -191,20 +204,16 @@ pub(super) async fn remove(
         return Err(app.world(&world).map_or_else(|problem| problem, |_| Problem::not_found("it is gone")));
     }
     confirmed(query, &world)?;
-    let origin = app.origin(&headers);
-    tracing::info!(world, principal = origin.principal, request_id = origin.request_id, "removing a world");
+    app.note(&headers, &world, "removing a world");
     app.hosting.remove(&world).await?;
     Ok(Json(json!({"world": world, "removed": true})))
 }
 
 impl App {
-    /// Refuses one world more than may be hosted (L1).
-    fn may_host(&self) -> Result<(), Problem> {
-        let max = self.config.data.worlds_max;
-        if self.hosting.worlds().len() < max {
-            return Ok(());
-        }
-        Err(Problem::wrong_state(format!("{max} worlds are hosted already (data.worlds_max)")))
+    /// What is done to worlds as a whole is in no world's log: who did it is told here.
+    fn note(&self, headers: &HeaderMap, world: &str, what: &'static str) {
+        let origin = self.origin(headers);
+        tracing::info!(world, principal = origin.principal, request_id = origin.request_id, "{what}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::support::Server;
 use serde_json::{Value, json};
-use std::{fs, path::Path};
+use std::{fs, io::Write as _, net::TcpStream, path::Path};
 
 fn state(server: &Server, world: &str) -> Value {
     server.get(&format!("/v1/worlds/{world}")).1["state"].clone()
@@ -61,11 +61,13 @@ fn worlds_are_made_beside_each_other_and_come_back_together() {
     let (_, worlds) = server.get("/v1/worlds");
     let stored = worlds["items"].as_array().unwrap().iter().find(|item| item["world"] == "hamlet").unwrap();
     assert_eq!(stored["state"], "stored", "{worlds}");
-    assert_eq!(server.get("/v1/worlds/hamlet").0, 404);
+    assert_eq!(state(&server, "hamlet"), "stored");
     server.kill();
 
     let server = Server::start(data.path(), &[]);
-    assert_eq!(server.get("/v1/worlds/hamlet").0, 404);
+    assert_eq!(state(&server, "hamlet"), "stored");
+    assert_eq!(server.get("/v1/worlds/nowhere").0, 404);
+    assert_eq!(server.get("/v1/status").1["world"], "town");
     assert_eq!(server.get(&format!("/v1/worlds/village/entities/{uid}")).0, 200);
     assert_eq!(change(&server, "nowhere", "running").0, 404);
     assert_eq!(change(&server, "hamlet", "running").0, 202);
@@ -91,9 +93,30 @@ fn worlds_are_made_beside_each_other_and_come_back_together() {
 }
 
 #[test]
-fn a_world_that_fails_leaves_the_others_alone() {
+fn a_world_is_made_to_its_end_also_when_the_client_goes_away() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &[]);
+    let make = r#"{"name": "large", "scenario": "town", "population": 20000}"#;
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    write!(
+        stream,
+        "POST /v1/worlds HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{make}",
+        make.len()
+    )
+    .unwrap();
+    server.until(|server| (server.get("/v1/worlds/large").0 == 200).then_some(()));
+    drop(stream);
+    // It waits for its turn, so what was begun has come to its end.
+    assert_eq!(server.post("/v1/worlds", make).0, 409);
+    server.kill();
+    let server = Server::start(data.path(), &[]);
+    assert_eq!(state(&server, "large"), "running");
+}
+
+#[test]
+fn a_world_that_fails_leaves_the_others_alone() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &["--set", "data.worlds_max=2"]);
     let (status, answer) =
         server.post("/v1/worlds", r#"{"name": "weak", "scenario": "town", "population": 20}"#);
     assert_eq!(status, 201, "{answer}");
@@ -106,6 +129,9 @@ fn a_world_that_fails_leaves_the_others_alone() {
     assert_eq!(server.get("/readyz").0, 503);
     let reason = server.get("/v1/worlds/weak").1["reason"].clone();
     assert!(reason.as_str().is_some_and(|reason| reason.contains("weak")), "{reason}");
+    // It has its place: that there are as many as may be hosted does not keep it from being tried again.
+    assert_eq!(change(&server, "weak", "running").0, 202);
+    server.until(|server| (state(server, "weak") == "failed").then_some(()));
     // Whoever asks for it in vain hears why; the others can be asked for an entity.
     assert_eq!(server.get("/v1/worlds/weak/entities").0, 503);
     assert_eq!(server.get("/v1/worlds/town/entities?limit=1").0, 200);
