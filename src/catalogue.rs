@@ -236,9 +236,7 @@ impl Catalogue {
             match (is_there(&*self.disk, &self.data, &name)?, entry.done) {
                 (true, true) => {}
                 (true, false) => self.note(Event::Done { name })?,
-                (false, true)
-                    if self.disk.exists(&self.data.join("worlds").join(removed(&name))).unwrap_or(false) =>
-                {
+                (false, true) if gone.contains(&name) => {
                     let unix_millis = crate::clock::unix_millis();
                     self.note(Event::Removed { name, unix_millis })?;
                 }

@@ -1,17 +1,27 @@
 //! The last so many of something, numbered, for who reads them late: neither who adds nor the tick waits for a reader.
 
 use parking_lot::Mutex;
-use std::{collections::VecDeque, sync::Arc};
-use tokio::sync::Notify;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+};
 
-/// A bounded ring. Its members are numbered from 1.
+/// A bounded ring.
+///
+/// Its members are numbered from the time at which it was made, in microseconds: what a reader knows of a former process
+/// is never taken for something of this one.
 pub struct Ring<T> {
+    /// What is not numbered yet. Who adds sends here, and numbers it only where no reader is just looking.
+    incoming: SyncSender<T>,
     inner: Mutex<Inner<T>>,
     capacity: usize,
-    told: Notify,
 }
 
 struct Inner<T> {
+    incoming: Receiver<T>,
     /// The number of the next member.
     next: u64,
     kept: VecDeque<Arc<T>>,
@@ -25,55 +35,74 @@ pub struct Batch<T> {
     pub missed: Option<(u64, u64)>,
 }
 
+/// So many wait to be numbered while a reader looks (L1).
+const WAITING_MAX: usize = 1_024;
+
 impl<T> Ring<T> {
     /// An empty one that keeps so many.
     pub fn new(capacity: usize) -> Self {
-        let inner = Inner { next: 1, kept: VecDeque::new() };
-        Self { inner: Mutex::new(inner), capacity, told: Notify::new() }
+        Self::beginning_with(crate::clock::unix_millis() * 1_000, capacity)
     }
 
-    /// Adds one; the oldest goes if it is full.
+    fn beginning_with(next: u64, capacity: usize) -> Self {
+        let (send, incoming) = sync_channel(WAITING_MAX);
+        let inner = Inner { incoming, next, kept: VecDeque::new() };
+        Self { incoming: send, inner: Mutex::new(inner), capacity }
+    }
+
+    /// Adds one; the oldest goes if it is full. Waits for no reader, unless one looks for as long as it takes to fill
+    /// the channel.
     pub fn push(&self, item: T) {
-        let item = Arc::new(item);
-        // Freed after the lock is given back.
-        let _gone = {
+        if let Err(TrySendError::Full(item)) = self.incoming.try_send(item) {
             let mut inner = self.inner.lock();
-            inner.next += 1;
-            inner.kept.push_back(item);
-            if inner.kept.len() > self.capacity { inner.kept.pop_front() } else { None }
-        };
-        self.told.notify_waiters();
+            inner.take_in(self.capacity);
+            inner.keep(item, self.capacity);
+            return;
+        }
+        if let Some(mut inner) = self.inner.try_lock() {
+            inner.take_in(self.capacity);
+        }
     }
 
-    /// The number of the newest; 0 before the first.
+    /// The number of the newest; before the first the one before.
     pub fn newest(&self) -> u64 {
-        self.inner.lock().next - 1
+        self.last(0)
+    }
+
+    /// The number after which at most so many are.
+    pub fn last(&self, count: usize) -> u64 {
+        let mut inner = self.inner.lock();
+        inner.take_in(self.capacity);
+        inner.next - 1 - inner.kept.len().min(count) as u64
     }
 
     /// At most so many of those that come after a number.
     pub fn after(&self, number: u64, limit: usize) -> Batch<T> {
-        let inner = self.inner.lock();
+        let mut inner = self.inner.lock();
+        inner.take_in(self.capacity);
         let oldest = inner.next - inner.kept.len() as u64;
-        let first = number.saturating_add(1).max(oldest);
+        let first = number.saturating_add(1).clamp(oldest, inner.next);
         let skipped = (first - oldest) as usize;
         let items = inner.kept.iter().skip(skipped).take(limit).cloned();
         Batch {
             items: (first..).zip(items).collect(),
-            missed: (number + 1 < oldest).then(|| (number + 1, oldest - 1)),
+            missed: (number.saturating_add(1) < oldest).then(|| (number + 1, oldest - 1)),
+        }
+    }
+}
+
+impl<T> Inner<T> {
+    fn take_in(&mut self, capacity: usize) {
+        while let Ok(item) = self.incoming.try_recv() {
+            self.keep(item, capacity);
         }
     }
 
-    /// Waits until there is one that comes after a number.
-    pub async fn wait(&self, number: u64) {
-        loop {
-            let told = self.told.notified();
-            tokio::pin!(told);
-            // From here on none is missed.
-            told.as_mut().enable();
-            if self.newest() > number {
-                return;
-            }
-            told.await;
+    fn keep(&mut self, item: T, capacity: usize) {
+        self.next += 1;
+        self.kept.push_back(Arc::new(item));
+        if self.kept.len() > capacity {
+            self.kept.pop_front();
         }
     }
 }
@@ -90,17 +119,31 @@ mod tests {
 
     #[test]
     fn who_comes_late_is_told_what_is_missing() {
-        let ring = Ring::new(3);
+        let ring = Ring::beginning_with(101, 3);
         let seen = |after: u64, limit| {
             let batch = ring.after(after, limit);
             (batch.items.iter().map(|(number, item)| (*number, **item)).collect::<Vec<_>>(), batch.missed)
         };
-        assert_eq!(seen(0, 9), (vec![], None));
+        assert_eq!((seen(100, 9), ring.newest()), ((vec![], None), 100));
+        // He knows what another one told him.
+        assert_eq!(seen(7, 9), (vec![], Some((8, 100))));
         (10..15).for_each(|item| ring.push(item));
-        assert_eq!(seen(0, 9), (vec![(3, 12), (4, 13), (5, 14)], Some((1, 2))));
-        assert_eq!(seen(2, 2), (vec![(3, 12), (4, 13)], None));
-        assert_eq!(seen(5, 9), (vec![], None));
-        assert_eq!(seen(99, 9), (vec![], None));
-        assert_eq!(ring.newest(), 5);
+        assert_eq!(seen(100, 9), (vec![(103, 12), (104, 13), (105, 14)], Some((101, 102))));
+        assert_eq!(seen(102, 2), (vec![(103, 12), (104, 13)], None));
+        assert_eq!(seen(105, 9), (vec![], None));
+        assert_eq!(seen(999, 9), (vec![], None));
+        assert_eq!((ring.newest(), ring.last(2), ring.last(9)), (105, 103, 102));
+    }
+
+    #[test]
+    fn who_adds_waits_for_no_reader() {
+        let ring = Ring::beginning_with(1, 2_000);
+        let looking = ring.inner.lock();
+        std::thread::scope(|threads| {
+            threads.spawn(|| (0..1_000).for_each(|item| ring.push(item))).join().unwrap();
+            drop(looking);
+        });
+        let batch = ring.after(0, 2_000);
+        assert!(batch.items.iter().map(|(number, item)| (*number, **item)).eq((1..=1_000).zip(0..1_000)));
     }
 }

@@ -3,7 +3,7 @@
 //! Who asks waits two seconds; what takes longer is answered 202 with the place to look again.
 
 use super::{App, problem::Problem};
-use crate::{clock, config::HistoryConfig, metrics::Metrics, pool};
+use crate::{clock, config::Config, metrics::Metrics, pool};
 use axum::{
     Json,
     extract::{Path, State},
@@ -47,6 +47,8 @@ pub(crate) struct Bulk {
     jobs: Arc<Mutex<Jobs>>,
     stopping: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
+    /// So long a client waits that cannot come back for the answer.
+    patience: Duration,
     /// How ticks are computed again here.
     pub(super) options: Options,
 }
@@ -64,7 +66,9 @@ struct Job {
 }
 
 impl Bulk {
-    pub(super) fn start(config: &HistoryConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
+    pub(super) fn start(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
+        let patience = Duration::from_millis(config.http.request_timeout_millis) * 2 / 3;
+        let config = &config.history;
         let (queue, incoming) = sync_channel::<Work>(config.queue_len_max);
         let jobs: Arc<Mutex<Jobs>> = Arc::default();
         let incoming = Arc::new(Mutex::new(incoming));
@@ -89,7 +93,7 @@ impl Bulk {
             parallel: Parallel::Auto,
             stopwatch: clock::stopwatch(),
         };
-        Ok(Self { queue, jobs, stopping: Arc::default(), metrics: metrics.clone(), options })
+        Ok(Self { queue, jobs, stopping: Arc::default(), metrics: metrics.clone(), patience, options })
     }
 
     /// Whether answers are still wanted: not once the server stops.
@@ -125,16 +129,23 @@ impl Bulk {
         }
     }
 
-    /// As [`Bulk::answer`], for what is no document: waits as long as the request may take.
+    /// As [`Bulk::answer`], for what cannot be looked for later: after two thirds of what a request may take it is refused, since ticks leave the
+    /// threads for bulk work too little (T4).
     pub(super) async fn wait(
         &self,
         kind: &'static str,
         work: impl FnOnce() -> Outcome + Send + 'static,
     ) -> Outcome {
         let (id, mut outcome) = self.submit(kind, Box::new(work))?;
-        let done = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+        let done = async { outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone()) };
+        let done = tokio::time::timeout(self.patience, done).await;
         self.jobs.lock().by_id.remove(&id);
-        done.unwrap_or_else(|| Err(Problem::unavailable("the server is stopping")))
+        match done {
+            Ok(outcome) => outcome.unwrap_or_else(|| Err(Problem::unavailable("the server is stopping"))),
+            Err(_) => {
+                Err(Problem::unavailable("the ticks leave too little of the processors for this question"))
+            }
+        }
     }
 
     /// Has a piece of work done that nobody looks for. While the queue is full it waits, so long; then, and when the

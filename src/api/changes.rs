@@ -6,6 +6,7 @@
 
 use super::{
     App,
+    follow::accepts,
     past::{Parameters, parameters},
     problem::Problem,
     query::{Asking, Lines, NDJSON, Names, Question, READER_PATIENCE, ROWS_AT_ONCE, numbers},
@@ -81,7 +82,7 @@ pub(super) async fn follow(
     let Ok(permit) = app.streams.clone().try_acquire_owned() else {
         return Err(Problem::unavailable("too many streams are open (http.streams_max)"));
     };
-    let is_lines = headers.get(header::ACCEPT).is_some_and(|accept| accept == NDJSON);
+    let is_lines = accepts(&headers, NDJSON);
     let last_id = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.split_once('.'));
     let resumed = last_id.and_then(|(tick, branch)| Some((branch.parse().ok()?, tick.parse().ok()?)));
     let resumed = resumed.or_else(|| Some((handle.status.shown().branch, after_tick?)));

@@ -45,8 +45,8 @@ is left.
 **Events** (`/events`, and lines of `/v1/logs` in the same way): a page of what is kept, oldest first, or a stream of what is
 new. An event has `id` (`tick.number`), `tick`, `branch` and `topic`: `tick` (ticks that are shown together are one), `input` (what
 became of it), `snapshot`, `system` (one is left out), `state`, `alert` (somebody should look). `Last-Event-ID` or `after` goes on
-behind an event; after a restart of the server, behind its tick. The last 4096 events and 2048 lines are kept; who misses some is
-told `lagged` with their numbers.
+behind an event. The last 4096 events and 2048 lines are kept, and no id is used again, also after a restart of the server; who
+misses some is told `lagged` with their numbers.
 
 **Errors** are `application/problem+json` (RFC 9457): `type`, `title`, `status`, `detail`, and for 422 `errors` with a JSON
 pointer each. 400 malformed, 401 no or a wrong token, 403 not for this role, 404, 409 not in this state, 410 not kept any more,

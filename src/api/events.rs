@@ -2,7 +2,7 @@
 
 use super::{
     App,
-    follow::Followed,
+    follow::{Followed, Form},
     past::{Parameters, parameters},
     problem::Problem,
     query::Names,
@@ -14,10 +14,10 @@ use axum::{
     http::HeaderMap,
     response::Response,
 };
-use everworld_engine::{Tick, Uid};
+use everworld_engine::Uid;
 use serde::Deserialize;
 use serde_json::json;
-use std::{marker::PhantomData, sync::Arc};
+use std::sync::Arc;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,15 +29,12 @@ pub(super) struct EventQuery {
     limit: Option<usize>,
 }
 
-/// A place among the events: the number of one, with its tick before it.
-fn place(text: &str) -> Result<(Option<Tick>, u64), Problem> {
-    let wrong =
-        || Problem::malformed(format!("after: expected the id of an event, tick.number, found \"{text}\""));
-    let (tick, number) = match text.split_once('.') {
-        Some((tick, number)) => (Some(Tick(tick.parse().map_err(|_| wrong())?)), number),
-        None => (None, text),
-    };
-    Ok((tick, number.parse().map_err(|_| wrong())?))
+/// The number of an event, by its id.
+fn number(text: &str) -> Result<u64, Problem> {
+    let number = text.rsplit('.').next().and_then(|number| number.parse().ok());
+    number.ok_or_else(|| {
+        Problem::malformed(format!("after: expected the id of an event, tick.number, found \"{text}\""))
+    })
 }
 
 pub(super) async fn list(
@@ -56,26 +53,22 @@ pub(super) async fn list(
     });
     let topics: Vec<Topic> = topics.collect::<Result<_, _>>()?;
     let handle = app.world(&world)?;
-    let newest = handle.status.events.newest();
+    let events = &handle.status.events;
+    let form = Form::of(&headers);
     let last_id = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let known = last_id.or(after.as_deref()).map(place).transpose()?;
-    let is_stream =
-        headers.get("accept").is_some_and(|accept| accept != "application/json" && accept != "*/*");
-    let (since, after) = match known {
-        // Numbers begin anew with each start of the process; ticks do not.
-        Some((tick, number)) if number > newest => (tick, 0),
-        Some((_, number)) => (None, number),
-        None => (None, if is_stream { newest } else { 0 }),
+    let after = match last_id.or(after.as_deref()).map(number).transpose()? {
+        Some(number) => number,
+        None if form == Form::Page => events.last(usize::MAX),
+        None => events.newest(),
     };
     let entity = entity.map(Uid::new);
     let show = move |number: u64, event: &Event| {
         let is_wanted = (topics.is_empty() || topics.contains(&event.topic()))
-            && entity.is_none_or(|uid| event.is_about(uid))
-            && since.is_none_or(|tick| event.tick > tick);
+            && entity.is_none_or(|uid| event.is_about(uid));
         is_wanted.then(|| event.to_json(number))
     };
     let hosting = app.hosting.clone();
     let ring = move || hosting.world(&world).map(|handle| handle.status.events.clone());
     let limit = limit.unwrap_or(100).min(LIMIT_MAX);
-    Followed { ring, show, after, limit, _of: PhantomData }.answer(&app, &headers)
+    Followed { ring: Box::new(ring), show: Box::new(show), after, limit }.answer(&app, form)
 }

@@ -17,39 +17,68 @@ use axum::{
 };
 use serde_json::{Value, json};
 use std::{fmt::Write as _, sync::Arc, time::Duration};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 /// Members that are looked at together.
 const AT_ONCE: usize = 256;
+/// Between two looks for more: who adds wakes nobody, since that would be the tick.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// Something is sent so often, so that whoever stands between does not think the connection dead.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// What is followed: where the ring is, and what of it is told, and how.
-pub(super) struct Followed<T, R, S> {
-    pub(super) ring: R,
+/// What a client is answered with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// What is kept, as one document.
+    Page,
+    /// A stream of lines of JSON.
+    Lines,
+    /// A stream of server-sent events.
+    Events,
+}
+
+impl Form {
+    /// A stream only for who asks for one.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        if accepts(headers, NDJSON) {
+            Self::Lines
+        } else if accepts(headers, EVENT_STREAM) {
+            Self::Events
+        } else {
+            Self::Page
+        }
+    }
+}
+
+/// Whether a client names a media type as one that it takes.
+pub(super) fn accepts(headers: &HeaderMap, media: &str) -> bool {
+    let named = |accept: &str| {
+        accept
+            .split(',')
+            .any(|one| one.split(';').next().is_some_and(|one| one.trim().eq_ignore_ascii_case(media)))
+    };
+    headers.get_all(header::ACCEPT).iter().any(|accept| accept.to_str().is_ok_and(named))
+}
+
+/// What is followed, and what of it is told, and how.
+pub(super) struct Followed<T> {
+    /// The ring, while there is one: a world may go.
+    pub(super) ring: Box<dyn Fn() -> Option<Arc<Ring<T>>> + Send + Sync>,
     /// None for members that are not asked for.
-    pub(super) show: S,
+    pub(super) show: Box<dyn Fn(u64, &T) -> Option<Value> + Send + Sync>,
     /// The number of the last one that the reader knows.
     pub(super) after: u64,
     pub(super) limit: usize,
-    pub(super) _of: std::marker::PhantomData<T>,
 }
 
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
-impl<T, R, S> Followed<T, R, S>
-where
-    T: Send + Sync + 'static,
-    R: Fn() -> Option<Arc<Ring<T>>> + Send + Sync + 'static,
-    S: Fn(u64, &T) -> Option<Value> + Send + Sync + 'static,
-{
-    /// A stream when that is what the client accepts, else a page.
-    pub(super) fn answer(self, app: &Arc<App>, headers: &HeaderMap) -> Result<Response, Problem> {
-        let accepts = |media: &str| headers.get(header::ACCEPT).is_some_and(|accept| accept == media);
-        let is_lines = accepts(NDJSON);
-        if !is_lines && !accepts(EVENT_STREAM) {
+impl<T: Send + Sync + 'static> Followed<T> {
+    pub(super) fn answer(self, app: &Arc<App>, form: Form) -> Result<Response, Problem> {
+        if form == Form::Page {
             return Ok(Json(self.page()).into_response());
         }
+        let is_lines = form == Form::Lines;
         let Ok(permit) = app.streams.clone().try_acquire_owned() else {
             return Err(Problem::unavailable("too many streams are open (http.streams_max)"));
         };
@@ -94,6 +123,7 @@ where
 
     async fn stream(self, app: &App, is_lines: bool, send: mpsc::Sender<Bytes>) {
         let mut after = self.after;
+        let mut said = Instant::now();
         loop {
             // The world may go while it is followed.
             let Some(ring) = (self.ring)() else { return };
@@ -103,13 +133,9 @@ where
             let batch = ring.after(after, AT_ONCE);
             let mut text = String::new();
             if let Some((from, to)) = batch.missed {
-                write(
-                    &mut text,
-                    is_lines,
-                    None,
-                    "lagged",
-                    &json!({"type": "lagged", "from": from, "to": to}),
-                );
+                after = to;
+                let lagged = json!({"type": "lagged", "from": from, "to": to});
+                write(&mut text, is_lines, None, "lagged", &lagged);
             }
             for (number, item) in &batch.items {
                 after = *number;
@@ -120,16 +146,20 @@ where
                 }
             }
             if text.is_empty() && batch.items.is_empty() {
-                tokio::select! {
-                    () = ring.wait(after) => continue,
-                    () = send.closed() => return,
-                    () = tokio::time::sleep(HEARTBEAT) => text = if is_lines { "\n" } else { ":\n\n" }.into(),
+                if said.elapsed() < HEARTBEAT {
+                    tokio::select! {
+                        () = tokio::time::sleep(LOOK_PAUSE) => continue,
+                        () = send.closed() => return,
+                    }
                 }
+                text = if is_lines { "\n" } else { ":\n\n" }.into();
             }
-            if !text.is_empty()
-                && !matches!(tokio::time::timeout(READER_PATIENCE, send.send(text.into())).await, Ok(Ok(())))
-            {
-                return;
+            if !text.is_empty() {
+                if !matches!(tokio::time::timeout(READER_PATIENCE, send.send(text.into())).await, Ok(Ok(())))
+                {
+                    return;
+                }
+                said = Instant::now();
             }
         }
     }

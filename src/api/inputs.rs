@@ -140,30 +140,8 @@ async fn post_batch(
             "Idempotency-Key: in a batch each line has its own, as idempotency_key",
         ));
     }
-    let (mut inputs, mut faults) = (Vec::new(), Vec::new());
-    let lines =
-        body.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
-    for (number, line) in lines {
-        if inputs.len() + faults.len() >= BATCH_MAX {
-            return Err(Problem::malformed(format!("a batch has at most {BATCH_MAX} inputs")));
-        }
-        let input: BatchedInput = read_json(line).map_err(|problem| problem.at_line(number + 1))?;
-        match sequencer.check(&input.kind, &input.payload) {
-            Ok(payload) => inputs.push((input, payload)),
-            Err(AdmitError::Invalid(found)) => faults.extend(
-                found
-                    .into_iter()
-                    .map(|fault| Fault::new(format!("/{number}/payload{}", fault.pointer), fault.detail)),
-            ),
-            Err(error) => faults.push(Fault::new(format!("/{number}/kind"), error.to_string())),
-        }
-    }
-    if !faults.is_empty() {
-        return Err(Problem::invalid(faults));
-    }
-    if inputs.is_empty() {
-        return Err(Problem::malformed("the batch has no inputs"));
-    }
+    // Megabytes of JSON: other requests are not to wait for this thread.
+    let inputs = tokio::task::block_in_place(|| checked(sequencer, body))?;
     let origin = app.origin(headers);
     let (mut taken, mut refused) = (Vec::new(), None);
     for (input, payload) in inputs {
@@ -198,6 +176,35 @@ async fn post_batch(
         durable.map_err(|error| Problem::unavailable(format!("the inputs are not durable: {error}")))?;
     }
     Ok((StatusCode::ACCEPTED, [("x-request-id", origin.request_id)], Json(answer)).into_response())
+}
+
+/// The inputs of a batch, with their payloads as they are logged.
+fn checked(sequencer: &Sequencer, body: &[u8]) -> Result<Vec<(BatchedInput, Vec<u8>)>, Problem> {
+    let (mut inputs, mut faults) = (Vec::new(), Vec::new());
+    let lines =
+        body.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+    for (number, line) in lines {
+        if inputs.len() + faults.len() >= BATCH_MAX {
+            return Err(Problem::malformed(format!("a batch has at most {BATCH_MAX} inputs")));
+        }
+        let input: BatchedInput = read_json(line).map_err(|problem| problem.at_line(number + 1))?;
+        match sequencer.check(&input.kind, &input.payload) {
+            Ok(payload) => inputs.push((input, payload)),
+            Err(AdmitError::Invalid(found)) => faults.extend(
+                found
+                    .into_iter()
+                    .map(|fault| Fault::new(format!("/{number}/payload{}", fault.pointer), fault.detail)),
+            ),
+            Err(error) => faults.push(Fault::new(format!("/{number}/kind"), error.to_string())),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(Problem::invalid(faults));
+    }
+    if inputs.is_empty() {
+        return Err(Problem::malformed("the batch has no inputs"));
+    }
+    Ok(inputs)
 }
 
 /// Waits as far as the client wants, and answers. Who asked about one entity hears of its absence, or that it has

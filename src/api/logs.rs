@@ -3,7 +3,7 @@
 use super::{
     App,
     entities::read_json,
-    follow::Followed,
+    follow::{Followed, Form},
     past::{Parameters, parameters},
     problem::Problem,
     spec::LIMIT_MAX,
@@ -13,7 +13,7 @@ use axum::{Json, body::Bytes, extract::State, http::HeaderMap, response::Respons
 use everworld_engine::column::Fault;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{marker::PhantomData, sync::Arc};
+use std::sync::Arc;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,10 +30,11 @@ pub(super) async fn list(
     let LogQuery { after, limit } = parameters(query)?;
     let last_id = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let limit = limit.unwrap_or(100).min(LIMIT_MAX);
-    let newest = logs::lines().map_or(0, |lines| lines.newest());
-    let after = last_id.or(after).unwrap_or_else(|| newest.saturating_sub(limit as u64));
+    let last = || logs::lines().map_or(0, |lines| lines.last(limit));
+    let after = last_id.or(after).unwrap_or_else(last);
     let show = |number: u64, line: &Line| Some(line.to_json(number));
-    Followed { ring: logs::lines, show, after, limit, _of: PhantomData }.answer(&app, &headers)
+    Followed { ring: Box::new(logs::lines), show: Box::new(show), after, limit }
+        .answer(&app, Form::of(&headers))
 }
 
 #[derive(Deserialize)]

@@ -6,6 +6,7 @@
 use super::{
     App,
     entities::read_json,
+    follow::accepts,
     past::{Parameters, at, parameters},
     problem::Problem,
     spec::LIMIT_MAX,
@@ -273,7 +274,7 @@ async fn answer(
     };
     let (Seen { branch, image }, cursor) = app.seen(world, &question, &asking).await?;
     let tick = image.tick;
-    let wants_lines = headers.get(header::ACCEPT).is_some_and(|accept| accept == NDJSON);
+    let wants_lines = accepts(headers, NDJSON);
     let mut response = if wants_lines && sums.is_none() && !question.count_only {
         if question.limit.is_some() || question.sort.is_some() || cursor.is_some() {
             return Err(Problem::malformed(
@@ -340,26 +341,25 @@ fn lines(app: Arc<App>, asking: Asking, image: Arc<Image>, permit: OwnedSemaphor
     tokio::spawn(async move {
         let _permit = permit;
         for place in chunks_of(&image) {
-            let mut told = 0;
+            let mut rest = None;
             loop {
                 let begun = Instant::now();
-                // Found again for each piece: that is cheap, and kept it would be half a megabyte for each slow reader.
                 let encode = move |asking: &Asking, image: &Image| {
-                    let rows = asking.filter.rows(image, place);
-                    let end = rows.len().min(told + ROWS_AT_ONCE);
-                    (encoded(asking, image, &rows[told..end]), end, end == rows.len())
+                    let mut rest = rest.unwrap_or_else(|| asking.filter.rows(image, place));
+                    let rows = rest.take(image, ROWS_AT_ONCE);
+                    (encoded(asking, image, &rows), (!rest.is_empty()).then_some(rest))
                 };
-                let Some((bytes, end, is_last)) = piece(&app, &asking, &image, encode).await else { return };
+                let Some((bytes, left)) = piece(&app, &asking, &image, encode).await else { return };
                 // A client that went away, or takes nothing.
                 if !bytes.is_empty()
                     && !matches!(tokio::time::timeout(READER_PATIENCE, send.send(bytes)).await, Ok(Ok(())))
                 {
                     return;
                 }
-                if is_last {
+                rest = left;
+                if rest.is_none() {
                     break;
                 }
-                told = end;
                 // What the tick feels of a stream is its CPU: two thirds of the time it rests.
                 tokio::time::sleep(2 * begun.elapsed()).await;
             }

@@ -91,7 +91,7 @@ impl Server {
             metrics: hosting.shared.metrics.clone(),
             hosting: hosting.clone(),
             draining: AtomicBool::new(false),
-            bulk: Bulk::start(&config.history, &hosting.shared.metrics)
+            bulk: Bulk::start(&config, &hosting.shared.metrics)
                 .context("could not start the history threads")?,
             views: super::views::Views::default(),
             founds: Arc::default(),

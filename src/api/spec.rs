@@ -2,14 +2,17 @@
 
 use super::{App, ROUTES, Route, problem::Problem};
 use axum::{
-    Json,
     body::Body,
     extract::{MatchedPath, Request, State},
+    http::header,
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value, json};
-use std::{pin::Pin, sync::Arc};
+use std::{
+    pin::Pin,
+    sync::{Arc, LazyLock},
+};
 
 /// A parameter of a query.
 #[derive(Clone, Copy)]
@@ -293,6 +296,8 @@ impl Answer {
 }
 
 // Boxed: the list names this function, whose type must not depend on the list.
-pub(super) fn show(State(_): State<Arc<App>>) -> Pin<Box<dyn Future<Output = Json<Value>> + Send>> {
-    Box::pin(std::future::ready(Json(openapi())))
+pub(super) fn show(State(_): State<Arc<App>>) -> Pin<Box<dyn Future<Output = Response> + Send>> {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| openapi().to_string());
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    Box::pin(std::future::ready((json, DOCUMENT.as_str()).into_response()))
 }

@@ -69,8 +69,19 @@ fn events_are_told_in_order_and_a_reader_goes_on_where_he_was() {
     });
     assert_eq!(late["lagged"]["from"], place(&seen[born]).1 + 1);
     assert_eq!(place(&late["items"][0]).1, late["lagged"]["to"].as_u64().unwrap() + 1);
-    let mut stream = Stream::open(&server, &format!("{EVENTS}?after={id}"), "text/event-stream");
+    let mut stream = Stream::open(&server, &format!("{EVENTS}?after={id}"), "text/event-stream;q=0.9, */*");
     assert_eq!(stream.line().as_deref(), Some("event: lagged"));
+    // What a browser accepts is no stream.
+    let mut page =
+        Stream::open(&server, &format!("{EVENTS}?limit=1"), "text/html,application/xml;q=0.9,*/*;q=0.8");
+    assert_eq!(page.json().unwrap()["items"].as_array().map(Vec::len), Some(1));
+
+    // Also when it was the server that was away: its ids are not used again.
+    server.kill();
+    let server = Server::start(data.path(), &[]);
+    let (_, page) = server.get(&format!("{EVENTS}?after={id}&limit=1"));
+    assert_eq!(page["lagged"]["from"], place(&seen[born]).1 + 1, "{page}");
+    assert!(place(&page["items"][0]).1 > place(seen.last().unwrap()).1, "{page}");
 }
 
 #[test]

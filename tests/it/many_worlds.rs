@@ -80,10 +80,10 @@ fn worlds_are_made_beside_each_other_and_come_back_together() {
     };
     assert_eq!((delete("hamlet", ""), delete("nowhere", "?confirm=nowhere")), (400, 404));
     assert_eq!(delete("hamlet", "?confirm=hamlet"), 200);
-    assert!(!data.path().join("worlds/hamlet").exists());
+    let worlds = data.path().join("worlds");
+    assert!(!worlds.join("hamlet").exists() && !worlds.join(".removed-hamlet").exists());
     assert_eq!(make(&server, "hamlet").0, 201);
     server.kill();
-    let worlds = data.path().join("worlds");
     fs::rename(worlds.join("hamlet"), worlds.join(".removed-hamlet")).unwrap();
     let server = Server::start(data.path(), &[]);
     assert_eq!(server.get("/v1/worlds").1["items"].as_array().unwrap().len(), 2);

@@ -11,7 +11,7 @@ pub use bind::{BoundFilter, Region};
 pub use parse::{Filter, Path, QueryError};
 
 use crate::{
-    capture::rows_of,
+    capture::{Bits, rows_of},
     changes::Place,
     column::Scalar,
     fold::FixedSum,
@@ -149,16 +149,9 @@ impl BoundFilter {
         (found, has_more)
     }
 
-    /// The rows of a chunk that are meant, in the order of the table. [`chunks_of`] lists all chunks.
-    pub fn rows(&self, image: &Image, (table_number, chunk): (usize, usize)) -> Vec<FoundRow> {
-        let table = &image.tables[table_number];
-        let uids = table.chunk_uids(chunk);
-        let row = |row: usize| FoundRow {
-            uid: Uid::new(uids[row]),
-            place: Place { table: table_number as u32, row: (chunk * CHUNK_ROWS + row) as u32 },
-            key: Key::None,
-        };
-        rows_of(&self.holds(table, chunk)).map(row).collect()
+    /// The rows of a chunk that are meant. [`chunks_of`] lists all chunks.
+    pub fn rows(&self, image: &Image, place: (usize, usize)) -> ChunkRows {
+        ChunkRows { place, bits: Box::new(self.holds(&image.tables[place.0], place.1)) }
     }
 
     /// What they add up to, by group if there is one.
@@ -180,6 +173,33 @@ impl BoundFilter {
             groups.insert(GroupKey::All, vec![Sum::default(); wanted.terms.len()]);
         }
         Ok(groups.into_iter().map(|(key, sums)| wanted.group_of(key, &sums)).collect())
+    }
+}
+
+/// Rows of a chunk that were found, to be taken piece by piece: two kilobytes, however many they are.
+pub struct ChunkRows {
+    place: (usize, usize),
+    bits: Box<Bits>,
+}
+
+impl ChunkRows {
+    /// Whether all are taken.
+    pub fn is_empty(&self) -> bool {
+        self.bits.iter().all(|word| *word == 0)
+    }
+
+    /// The next so many, in the order of the table, of the image in which they were found.
+    pub fn take(&mut self, image: &Image, count: usize) -> Vec<FoundRow> {
+        let (table, chunk) = self.place;
+        let uids = image.tables[table].chunk_uids(chunk);
+        let found = |row: usize| FoundRow {
+            uid: Uid::new(uids[row]),
+            place: Place { table: table as u32, row: (chunk * CHUNK_ROWS + row) as u32 },
+            key: Key::None,
+        };
+        let rows: Vec<usize> = rows_of(&self.bits).take(count).collect();
+        rows.iter().for_each(|row| self.bits[row / 64] &= !(1 << (row % 64)));
+        rows.into_iter().map(found).collect()
     }
 }
 
@@ -516,7 +536,10 @@ impl BoundFilter {
     /// All of them, by Uid.
     pub fn all(&self, image: &Image) -> Vec<FoundRow> {
         let mut found: Vec<FoundRow> =
-            in_parallel(chunks_of(image), |place| self.rows(image, place)).into_iter().flatten().collect();
+            in_parallel(chunks_of(image), |place| self.rows(image, place).take(image, CHUNK_ROWS))
+                .into_iter()
+                .flatten()
+                .collect();
         found.sort_unstable_by_key(|found| found.uid);
         found
     }
