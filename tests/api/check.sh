@@ -14,6 +14,9 @@ token=$("$everworld" token create --role admin --set data.dir="$data" 2>"$data/t
 "$everworld" serve --data "$data" --set http.bind=127.0.0.1:"$port" 2>"$data/server.log" &
 server=$!
 trap 'kill $server && wait $server; rm -rf "$data"' EXIT
+until curl -sf "http://127.0.0.1:$port/readyz" >"$data/ready.txt"; do sleep 0.2; done
+curl -sf -H "Authorization: Bearer $token" "http://127.0.0.1:$port/v1/worlds" \
+    -d '{"name": "spare", "scenario": "town", "population": 100}' >"$data/spare.json"
 schemathesis --config-file schemathesis.toml run "http://127.0.0.1:$port/v1/openapi.json" --wait-for-schema 20 --request-timeout 40 \
     --header "Authorization: Bearer $token" --checks all --continue-on-failure --warnings off \
     --exclude-path /v1/shutdown --exclude-path /v1/backup --exclude-path '/v1/worlds/{w}/changes' "$@"
