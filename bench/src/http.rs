@@ -1,6 +1,7 @@
 //! `http`: what the tick feels of readers, and what readers get of a world that keeps both cores busy.
 //!
-//! A real server; the clients are on the same machine, at nice +19 where they pull rows. Sides are measured in turn, in
+//! `--parts` names what is measured: pull, reads and inputs here, the clients that mean no good (slow, stuck, overload) in
+//! [`hostile`]. A real server; the clients are on the same machine, at nice +19 where they pull rows. Sides are measured in turn, in
 //! blocks, and the ticks of a side are pooled. Latencies of the open loop count from when a request was due.
 
 use crate::{
