@@ -117,6 +117,8 @@ pub enum Wish {
     Resume,
     /// So many ticks while paused.
     Step(u64),
+    /// Ticks up to that one while paused.
+    StepUntil(Tick),
     /// Another rate, in ticks per thousand seconds; 0 is as fast as possible.
     Rate(u64),
     /// Other times for which old snapshots are kept.
@@ -489,6 +491,7 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         scrubber,
         states,
         checkpoint: (now, clock::now_nanos()),
+        hashed: now,
         status,
         sequencer,
         mirror: Arc::new(mirror),
@@ -563,6 +566,8 @@ struct Host {
     states: HostStates,
     /// The newest tick whose hash is in the log, and when it got there.
     checkpoint: (Tick, u64),
+    /// The newest tick whose hash the mirror has told.
+    hashed: Tick,
     spine: Spine,
     live: LiveWorld,
     status: Arc<WorldStatus>,
@@ -692,7 +697,15 @@ impl Host {
             Wish::Step(ticks) if self.spine.mode.paused => {
                 Control::Step { until: Tick(self.spine.mode.step_until.max(now).0 + ticks) }
             }
-            Wish::Step(_) => {
+            Wish::StepUntil(until) if self.spine.mode.paused && until > now => {
+                Control::Step { until: until.max(self.spine.mode.step_until) }
+            }
+            Wish::StepUntil(until) if until <= now => {
+                let refused = Refused::WrongState(format!("the world is at tick {now} already"));
+                reply.map(|reply| reply.send(Err(refused)));
+                return Ok(());
+            }
+            Wish::Step(_) | Wish::StepUntil(_) => {
                 let refused = Refused::WrongState("only a paused world can be stepped".into());
                 reply.map(|reply| reply.send(Err(refused)));
                 return Ok(());
@@ -768,6 +781,8 @@ impl Host {
         if !fixes.is_empty() {
             self.show_mode();
         }
+        let traced = self.status.tracer.is_on();
+        self.live.set_traced(traced);
         if let Err(error) = self.live.tick(&inputs) {
             self.get_past(tick, &inputs, fixes, error)?;
         }
@@ -789,8 +804,18 @@ impl Host {
         self.publisher.computed(tick, seal, report.entities, report.outcomes.clone(), &self.mirror);
         times.capture_nanos = self.capture(tick)?;
         self.show_stats();
-        times.total_nanos = clock::now_nanos() - begun;
+        let now = clock::now_nanos();
+        if traced {
+            let report = self.live.report();
+            let took = (now.saturating_sub(report.began_nanos), times.capture_nanos);
+            self.status.tracer.note(report, took, self.status.quarantined());
+        }
+        times.total_nanos = now - begun;
         self.status.note_tick(times);
+        if let Some(shown) = self.mirror.handle().shown().filter(|shown| shown.tick > self.hashed) {
+            self.status.note_hash(shown.tick, shown.hash);
+            self.hashed = shown.tick;
+        }
         Ok(())
     }
 
@@ -972,6 +997,7 @@ impl Host {
         self.sequencer.set_pending(self.live.pending_inputs());
         self.states.clear();
         self.checkpoint = (tick, clock::now_nanos());
+        self.hashed = tick;
         // What the mirror still has in hand is of the former line.
         self.mirror.handle().settled();
         self.mirror.allow(tick);

@@ -32,6 +32,7 @@ pub mod sequencer;
 pub mod spine;
 pub mod status;
 pub mod tokens;
+pub mod trace;
 pub mod verifier;
 pub mod watchdog;
 pub mod worlds;

@@ -3,10 +3,11 @@
 use crate::{
     events::{Event, Events, What},
     scrubber::Scrub,
+    trace::Tracer,
     verifier::Verification,
     watchdog::Watched,
 };
-use everworld_engine::{Plan, Tick, TickReport};
+use everworld_engine::{Plan, StateHash, Tick, TickReport};
 use hdrhistogram::Histogram;
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
@@ -168,6 +169,8 @@ pub struct WorldStatus {
     pub watched: Watched,
     /// What has happened.
     pub events: Arc<Events>,
+    /// Traces of ticks.
+    pub tracer: Tracer,
     /// Why a running world is not as it should be.
     degraded: Mutex<Option<String>>,
     /// Why it has no new snapshots.
@@ -204,6 +207,8 @@ pub struct TickTimes {
     pub entities: u64,
     /// Inputs that it applied or refused.
     pub inputs: u64,
+    /// The hash of the state after it, where the mirror has come to it.
+    pub hash: Option<StateHash>,
 }
 
 /// So many ticks are remembered (L1).
@@ -220,6 +225,17 @@ impl WorldStatus {
             recent.pop_front();
         }
         recent.push_back(times);
+    }
+
+    /// Notes the hash of the state after a tick.
+    pub fn note_hash(&self, tick: Tick, hash: StateHash) {
+        let mut recent = self.recent.lock();
+        // The newest is one of the last.
+        if let Some(times) = recent.iter_mut().rev().find(|times| times.tick <= tick)
+            && times.tick == tick
+        {
+            times.hash = Some(hash);
+        }
     }
 
     /// The remembered ticks after that one, oldest first.

@@ -43,6 +43,7 @@ mod report;
 mod rows;
 mod sabotage;
 mod schema;
+mod settings;
 mod state;
 mod system;
 mod timers;
@@ -70,6 +71,7 @@ pub use rows::{Marked, Rows, Write};
 #[doc(hidden)]
 pub use sabotage::Sabotage;
 pub use schema::{StoredField, StoredShape, stored_fields};
+pub use settings::{SetSystem, SystemSetting, SystemSettings};
 pub use state::{StateResource, TickTime};
 pub use system::{Class, Phase, Priority, SystemConfig, system};
 pub use timers::{Due, Timers};

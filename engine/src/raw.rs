@@ -40,12 +40,18 @@ pub(crate) struct Node {
     kind: NodeKind,
     every: u64,
     offset: u64,
-    enabled: bool,
+    /// Left out since it failed.
+    quarantined: bool,
+    /// Told not to run.
+    is_off: bool,
     predecessors: u32,
     successors: Vec<u32>,
     waiting: AtomicU32,
     wall_nanos: AtomicU64,
     cpu_nanos: AtomicU64,
+    /// When it began, and on which thread of the pool, while ticks are traced.
+    began_nanos: AtomicU64,
+    thread: AtomicU32,
 }
 
 /// A system that one thread at a time runs through a shared reference.
@@ -70,6 +76,8 @@ pub(crate) struct HowToRun {
     /// Take the wall time of each node.
     pub measure: bool,
     pub sample_cpu: bool,
+    /// Note when and where each node ran.
+    pub trace: bool,
 }
 
 const EMPTY: u32 = u32::MAX;
@@ -82,18 +90,25 @@ impl Node {
             kind,
             every,
             offset,
-            enabled: true,
+            quarantined: false,
+            is_off: false,
             predecessors: 0,
             successors: Vec::new(),
             waiting: AtomicU32::new(0),
             wall_nanos: AtomicU64::new(NOT_SAMPLED),
             cpu_nanos: AtomicU64::new(NOT_SAMPLED),
+            began_nanos: AtomicU64::new(0),
+            thread: AtomicU32::new(0),
         }
+    }
+
+    pub(crate) fn is_enabled(&self) -> bool {
+        !self.quarantined && !self.is_off
     }
 
     #[inline]
     pub(crate) fn is_due(&self, tick: u64) -> bool {
-        self.enabled && (self.every == 1 || tick % self.every == self.offset)
+        self.is_enabled() && (self.every == 1 || tick % self.every == self.offset)
     }
 
     /// Notes how long it took since `start`; returns the time now.
@@ -102,6 +117,11 @@ impl Node {
         self.cpu_nanos.store(cpu, Relaxed);
         let now = (how.stopwatch.wall_nanos)();
         self.wall_nanos.store(now.wrapping_sub(start), Relaxed);
+        if how.trace {
+            self.began_nanos.store(start, Relaxed);
+            let thread = rayon::current_thread_index().map_or(TICK_THREAD, |index| index as u32);
+            self.thread.store(thread, Relaxed);
+        }
         now
     }
 
@@ -130,7 +150,16 @@ impl Node {
         let sampled = |nanos: &AtomicU64| Some(nanos.load(Relaxed)).filter(|nanos| *nanos != NOT_SAMPLED);
         (sampled(&self.wall_nanos), sampled(&self.cpu_nanos))
     }
+
+    /// Of a node that ran in a traced tick: when it began, and on which thread of the pool; none is the tick's own.
+    pub(crate) fn traced(&self) -> (u64, Option<u32>) {
+        let thread = self.thread.load(Relaxed);
+        (self.began_nanos.load(Relaxed), (thread != TICK_THREAD).then_some(thread))
+    }
 }
+
+/// The thread that ticks the world, where it is none of the pool.
+const TICK_THREAD: u32 = u32::MAX;
 
 impl Executor {
     /// Nodes in total order, all initialised for one world; edges as (from, to), from < to.
@@ -152,13 +181,23 @@ impl Executor {
         &self.nodes
     }
 
-    /// A disabled node is passed over; those after it run as if it had.
-    pub(crate) fn set_enabled(&mut self, node: usize, enabled: bool) {
-        self.nodes[node].enabled = enabled;
+    /// A node that is left out is passed over; those after it run as if it had.
+    pub(crate) fn set_quarantined(&mut self, node: usize, quarantined: bool) {
+        self.nodes[node].quarantined = quarantined;
     }
 
-    pub(crate) fn is_enabled(&self, node: usize) -> bool {
-        self.nodes[node].enabled
+    pub(crate) fn is_quarantined(&self, node: usize) -> bool {
+        self.nodes[node].quarantined
+    }
+
+    /// Whether and how often a node runs, as declared or as set.
+    pub(crate) fn set(&mut self, node: usize, is_off: bool, (every, offset): (u64, u64)) {
+        let node = &mut self.nodes[node];
+        (node.is_off, node.every, node.offset) = (is_off, every, offset);
+    }
+
+    pub(crate) fn all_enabled(&self) -> bool {
+        self.nodes.iter().all(Node::is_enabled)
     }
 
     pub(crate) fn check_change_ticks(&mut self, check: CheckChangeTicks) {

@@ -13,6 +13,7 @@ use crate::{
     migrate::Evolution,
     plan::BuildError,
     raw,
+    settings::Settable,
     state::StateResource,
 };
 use bevy_ecs::{component::ComponentId, prelude::*, storage::Table};
@@ -27,6 +28,7 @@ pub struct Registry {
     pub(crate) inputs: Vec<InputKind>,
     pub(crate) prototypes: BTreeMap<String, Vec<(usize, Vec<u8>)>>,
     pub(crate) evolution: Evolution,
+    pub(crate) settable: Vec<Settable>,
 }
 
 /// A registered column.

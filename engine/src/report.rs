@@ -35,6 +35,8 @@ pub(crate) const TINY_SAMPLE_NANOS: u64 = 1_000_000;
 pub struct TickReport {
     /// Which one.
     pub tick: Tick,
+    /// When it began, by the wall clock.
+    pub began_nanos: u64,
     /// How many entities there are.
     pub entities: usize,
     /// What became of each input, by its number.
@@ -52,11 +54,15 @@ pub struct TickReport {
 /// A node's part of a tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SystemReport {
-    /// False when its rate left this tick out.
+    /// False when its rate left this tick out, or it is disabled.
     pub ran: bool,
+    /// Whether it runs when its rate says so.
+    pub enabled: bool,
     /// How long it took. In ticks so tiny that looking at the clock costs as much as the systems do, taken about
     /// once a millisecond.
     pub wall_nanos: Option<u64>,
     /// CPU time of the thread that ran it (not of those that helped with its rows); sampled.
     pub cpu_nanos: Option<u64>,
+    /// When it began by the wall clock, and on which thread of the pool, none for the tick's own; while ticks are traced.
+    pub began: Option<(u64, Option<u32>)>,
 }

@@ -21,6 +21,7 @@ use crate::{
     report::{CPU_SAMPLE_NANOS, CPU_SAMPLE_TICKS, Stopwatch, SystemReport, TINY_SAMPLE_NANOS, TickReport},
     rows::RowsWrites,
     sabotage::Sabotage,
+    settings::{SetSystem, SystemSettings, settable},
     state::{StateResource, TickTime},
     system::{Class, CurrentSystem, Phase, Priority, SystemConfig},
     timers::{self, DueTimers, TimerQueue, TimerSlots},
@@ -88,10 +89,14 @@ pub enum Parallel {
     Never,
 }
 
+/// What the engine itself keeps beside the state.
+const ENGINE_DERIVED: [&str; 2] = ["uid_index", "due_timers"];
+
 /// A tick whose systems took less than this together is not worth a second thread: handing it over costs as much.
 const SERIAL_NANOS: u64 = 20_000;
 
 /// A world that ticks. Only its host holds it, and changes it only by ticking it (T3).
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and none excludes another")]
 pub struct LiveWorld {
     world: World,
     registry: Arc<Registry>,
@@ -107,6 +112,7 @@ pub struct LiveWorld {
     /// Inputs that are left out.
     skipped: BTreeSet<u64>,
     careful: bool,
+    traced: bool,
     /// What the systems of a tick take, smoothed.
     estimate_nanos: u64,
     /// When systems were measured for the last time.
@@ -197,17 +203,19 @@ impl WorldBuilder {
         builder.world.init_resource::<Marks>();
         builder.world.init_resource::<RowsWrites>();
         builder.world.init_resource::<BuiltArchetypes>();
-        builder.derive_as::<UidIndex>("uid_index");
-        builder.derive_as::<DueTimers>("due_timers");
+        builder.derive_as::<UidIndex>(ENGINE_DERIVED[0]);
+        builder.derive_as::<DueTimers>(ENGINE_DERIVED[1]);
         builder
             .column::<Uid>()
             .resource(TickTime { tick: Tick(0), seed, dt_secs })
             .resource(UidCounter { next: 1 })
             .resource(TimerQueue::default())
             .resource(TakenInputs::default())
+            .resource(SystemSettings::default())
             .input::<SpawnEntities>()
             .input::<UpdateEntities>()
-            .input::<DespawnEntities>();
+            .input::<DespawnEntities>()
+            .input::<SetSystem>();
         builder
     }
 
@@ -367,6 +375,10 @@ impl WorldBuilder {
         if plan.nodes.iter().any(|node| node.kind == NodeKind::Exclusive) {
             self.world.resource_mut::<Marks>().follow_all_moves();
         }
+        // The first two are the engine's: see WorldBuilder::new().
+        let derived: Vec<&str> =
+            self.derived.values().copied().filter(|name| !ENGINE_DERIVED.contains(name)).collect();
+        self.registry.settable = settable(&plan, &derived);
         let registry = Arc::new(self.registry);
         self.world.insert_resource(SharedRegistry(registry.clone()));
         let archetypes = self.world.archetypes().len();
@@ -401,6 +413,7 @@ impl WorldBuilder {
             cut: false,
             skipped: BTreeSet::new(),
             careful: false,
+            traced: false,
             estimate_nanos: u64::MAX,
             measured_nanos: 0,
             cpu_sampled: (0, 0),
@@ -452,6 +465,17 @@ impl Planner {
             match planner.initialize(&mut builder.world, config, after, hidden) {
                 Ok(node) => planner.nodes.push(node),
                 Err(fault) => faults.push(fault),
+            }
+        }
+        let rebuilt: Vec<&str> =
+            builder.derived.values().copied().filter(|name| !ENGINE_DERIVED.contains(name)).collect();
+        for node in planner.nodes.iter().map(|planned| &planned.node).filter(|node| node.every > 1) {
+            if let Some(name) = node.writes.iter().find(|name| rebuilt.contains(&name.as_str())) {
+                let reason = format!(
+                    "it runs in every {}th tick, but \"{name}\" is derived: rebuilt in each tick before it is read",
+                    node.every
+                );
+                faults.push(BuildError::Parameter { system: node.name.clone(), reason });
             }
         }
         if faults.len() > before {
@@ -860,16 +884,25 @@ impl LiveWorld {
         if matches!(self.plan.nodes[node].kind, NodeKind::Structure | NodeKind::Timers) {
             return Err(EnableError::Engine(system.to_owned()));
         }
-        self.executor.set_enabled(node, enabled);
-        let cut = self.disabled().count() > 0;
-        self.cut = cut;
+        self.executor.set_quarantined(node, !enabled);
+        self.cut = !self.executor.all_enabled();
         Ok(())
     }
 
-    /// The systems that do not run, in the total order.
+    /// The systems that are left out by [`LiveWorld::set_enabled`], in the total order.
     pub fn disabled(&self) -> impl Iterator<Item = &str> {
         let nodes = self.plan.nodes.iter().enumerate();
-        nodes.filter(|(i, _)| !self.executor.is_enabled(*i)).map(|(_, node)| node.name.as_str())
+        nodes.filter(|(i, _)| self.executor.is_quarantined(*i)).map(|(_, node)| node.name.as_str())
+    }
+
+    /// Has systems run as [`SystemSettings`] say.
+    fn apply_settings(&mut self) {
+        let settings = self.world.resource::<SystemSettings>();
+        for (i, node) in self.plan.nodes.iter().enumerate() {
+            let set = settings.systems.get(&node.name).copied().unwrap_or_default();
+            self.executor.set(i, set.disabled, set.rate.unwrap_or((node.every, node.offset)));
+        }
+        self.cut = !self.executor.all_enabled();
     }
 
     /// Leaves an input out when its tick comes: its outcome is [`InputError::Skipped`](crate::InputError).
@@ -880,6 +913,11 @@ impl LiveWorld {
     /// Looks closer at each step, so that the next failure names its culprit; slower, with the same results.
     pub fn set_careful(&mut self, careful: bool) {
         self.careful = careful;
+    }
+
+    /// Notes of each node when and where it ran, see [`SystemReport::began`].
+    pub fn set_traced(&mut self, traced: bool) {
+        self.traced = traced;
     }
 
     /// Runs the set-up of a new world: tick 0.
@@ -922,6 +960,7 @@ impl LiveWorld {
             self.report.outcomes = applied
                 .map_err(|panic| self.poison_inputs(tick, self.watch.last_input(), panic_message(&*panic)))?;
             self.watch.input(0);
+            self.apply_settings();
             if !self.skipped.is_empty() {
                 // Their numbers do not come again.
                 for (seq, _) in &self.report.outcomes {
@@ -942,6 +981,7 @@ impl LiveWorld {
             self.executor.check_change_ticks(check);
         }
         self.report.tick = tick;
+        self.report.began_nanos = start;
         self.report.entities = self.entities();
         self.watch.end();
         let end = wall();
@@ -981,7 +1021,7 @@ impl LiveWorld {
             Parallel::Never => true,
             Parallel::Auto => threads == 1 || is_tiny,
         };
-        let measure = !is_tiny || started - self.measured_nanos >= TINY_SAMPLE_NANOS;
+        let measure = self.traced || !is_tiny || started - self.measured_nanos >= TINY_SAMPLE_NANOS;
         if measure {
             self.measured_nanos = started;
         }
@@ -991,7 +1031,13 @@ impl LiveWorld {
         if sample_cpu {
             self.cpu_sampled = (tick.0, started);
         }
-        let how = HowToRun { tick: tick.0, stopwatch: self.options.stopwatch, measure, sample_cpu };
+        let how = HowToRun {
+            tick: tick.0,
+            stopwatch: self.options.stopwatch,
+            measure,
+            sample_cpu,
+            trace: self.traced,
+        };
         let (executor, world) = (&mut self.executor, &mut self.world);
         let result = if explain::is_explained() {
             explain::run_nodes(executor, world, &self.plan, how)
@@ -1010,7 +1056,8 @@ impl LiveWorld {
         for (report, node) in self.report.systems.iter_mut().zip(self.executor.nodes()) {
             let ran = node.is_due(tick.0);
             let (wall_nanos, cpu_nanos) = if ran && measure { node.measured() } else { (None, None) };
-            *report = SystemReport { ran, wall_nanos, cpu_nanos };
+            let began = (ran && self.traced).then(|| node.traced());
+            *report = SystemReport { ran, enabled: node.is_enabled(), wall_nanos, cpu_nanos, began };
         }
         Ok(())
     }
@@ -1159,6 +1206,7 @@ impl LiveWorld {
         }
         effects::settle_structure(&mut self.world);
         self.world.clear_trackers();
+        self.apply_settings();
         self.now = self.world.resource::<TickTime>().tick;
         self.cpu_sampled.0 = self.now.0;
         self.has_pending = !self.world.resource::<TakenInputs>().pending.is_empty();

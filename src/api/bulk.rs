@@ -14,18 +14,24 @@ use everworld_engine::{Options, Parallel};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{oneshot, watch};
 
 /// What a piece of work comes to.
 pub(super) type Outcome = Result<Value, Problem>;
+
+tokio::task_local! {
+    /// How long the work of the request that is being answered has waited for a thread.
+    pub(super) static QUEUED: Cell<Duration>;
+}
 
 type Work = (u64, Box<dyn FnOnce() -> Outcome + Send>);
 
@@ -136,16 +142,42 @@ impl Bulk {
         kind: &'static str,
         work: impl FnOnce() -> Outcome + Send + 'static,
     ) -> Outcome {
+        let begun: Arc<OnceLock<Instant>> = Arc::default();
+        let (begins, asked) = (begun.clone(), Instant::now());
+        let work = move || {
+            // It is set once.
+            let _ = begins.set(Instant::now());
+            work()
+        };
         let (id, mut outcome) = self.submit(kind, Box::new(work))?;
         let done = async { outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone()) };
         let done = tokio::time::timeout(self.patience, done).await;
         self.jobs.lock().by_id.remove(&id);
+        let waited = begun.get().copied().unwrap_or_else(Instant::now) - asked;
+        // Outside of a request nobody asks.
+        let _ = QUEUED.try_with(|queued| queued.set(queued.get() + waited));
         match done {
             Ok(outcome) => outcome.unwrap_or_else(|| Err(Problem::unavailable("the server is stopping"))),
             Err(_) => {
                 Err(Problem::unavailable("the ticks leave too little of the processors for this question"))
             }
         }
+    }
+
+    /// As [`Bulk::wait`], for what is no JSON.
+    pub(super) async fn wait_for<T: Send + 'static>(
+        &self,
+        kind: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let (send, done) = oneshot::channel();
+        let work = move || {
+            // Who asked may have gone.
+            let _ = send.send(work());
+            Ok(Value::Null)
+        };
+        self.wait(kind, work).await?;
+        done.await.map_err(|_| Problem::failed("the work was not done"))
     }
 
     /// Has a piece of work done that nobody looks for. While the queue is full it waits, so long; then, and when the

@@ -9,7 +9,8 @@ use super::{
     follow::accepts,
     past::{Parameters, parameters},
     problem::Problem,
-    query::{Asking, Lines, NDJSON, Names, Question, READER_PATIENCE, ROWS_AT_ONCE, numbers},
+    query::{Asking, Names, Question, READER_PATIENCE, numbers},
+    rows::{BrokenOff, NDJSON, Pieces, ROWS_AT_ONCE},
     views::{FoundKey, question_id},
 };
 use crate::host::{Running, WorldHandle};
@@ -88,12 +89,12 @@ pub(super) async fn follow(
     let resumed = resumed.or_else(|| Some((handle.status.shown().branch, after_tick?)));
     let known = resumed
         .and_then(|(branch, tick): (u32, u64)| Some((branch, app.views.get(&world, branch, Tick(tick))?)));
-    let (send, receive) = mpsc::channel::<Bytes>(1);
+    let (send, receive) = mpsc::channel(1);
     let following = Following { app: app.clone(), world, asking, selected, around, is_lines, send };
     tokio::spawn(following.run(known, permit));
     let kind = if is_lines { NDJSON } else { "text/event-stream" };
     let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::new(Lines(receive))).into_response())
+    Ok((headers, Body::new(Pieces(receive))).into_response())
 }
 
 struct Following {
@@ -104,7 +105,7 @@ struct Following {
     selected: Option<Vec<String>>,
     around: Option<(Uid, f64)>,
     is_lines: bool,
-    send: mpsc::Sender<Bytes>,
+    send: mpsc::Sender<Result<Bytes, BrokenOff>>,
 }
 
 /// What the reader knows.
@@ -286,7 +287,7 @@ impl Following {
 
     /// A reader that takes nothing for long is left; until then messages become fewer, not more.
     async fn tell(&self, bytes: Bytes) -> Option<()> {
-        tokio::time::timeout(READER_PATIENCE, self.send.send(bytes)).await.ok()?.ok()
+        tokio::time::timeout(READER_PATIENCE, self.send.send(Ok(bytes))).await.ok()?.ok()
     }
 }
 

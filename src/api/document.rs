@@ -24,13 +24,25 @@ and the answer has their `seqs`. Where the world takes no more, `accepted` says 
 
 **Lists** are `{\"items\", \"next\", \"tick\"}`. `next` is an opaque cursor: with it, and the same question, the list goes on in
 the view that it began in. A view that nobody came back to for a minute, or that others pushed out, is gone: 410. `limit` is at
-most 1000. With `Accept: application/x-ndjson` all rows come, one on each line, as fast as they are read.
+most 1000.
 
 **Conditions** (`where`): a component that an entity must have, or a field compared with a value: `needs.hunger>0.8`, with `==`
 `!=` `<` `<=` `>` `>=` and `in (a, b)`, joined with `and`, `or`, `not` and parentheses. Labels are compared by name, Uids by
 number; `*` is any element of an array: `mind.slots.*.subject==7`. A number is rounded as its field is, so `x==0.1` finds an f32
 that was set to 0.1. Of an entity without the component no comparison holds. `near=x,y,r` and `bbox=x,y,x,y` mean the component
 `position` with fields `x` and `y`.
+
+**All rows** come with `Accept: application/x-ndjson` (one entity on each line), `text/csv` (a header of `uid` and the fields by
+their paths, `needs.hunger`; what an entity lacks is empty) or `application/vnd.apache.arrow.stream` (the same columns, typed), as
+fast as they are read. What ends without the last chunk is not all of it. `POST /import` takes the first two of them in again,
+as new entities: Uids are the world's to give.
+
+**Pages** have an `ETag`: with `If-None-Match` the same question of the same tick is answered 304. `Server-Timing` says how long an
+answer waited for a thread (`queue`) and how long it took (`work`), in milliseconds.
+
+**Maps** (`/map`): rows of cells from the lower left corner, or points. As `application/octet-stream`: the counts of the cells as u32,
+then, with `color_by`, the means as f32, NaN where nobody is; or x, y and value of each point as f32; all little-endian.
+`X-Map-Bbox` and `X-Map-Size` say where.
 
 **Sums** (`POST /query`): `aggregate` takes `count` and `min`, `max`, `avg`, `sum` and `count` of a field, `avg(needs.hunger)`;
 `group_by` a field. Sums of reals are exact to 2^-32 per summand, in any order.

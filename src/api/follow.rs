@@ -6,7 +6,8 @@
 use super::{
     App,
     problem::Problem,
-    query::{Lines, NDJSON, READER_PATIENCE},
+    query::READER_PATIENCE,
+    rows::{BrokenOff, NDJSON, Pieces},
 };
 use crate::ring::Ring;
 use axum::{
@@ -82,7 +83,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
         let Ok(permit) = app.streams.clone().try_acquire_owned() else {
             return Err(Problem::unavailable("too many streams are open (http.streams_max)"));
         };
-        let (send, receive) = mpsc::channel::<Bytes>(1);
+        let (send, receive) = mpsc::channel(1);
         let app = app.clone();
         tokio::spawn(async move {
             self.stream(&app, is_lines, send).await;
@@ -90,7 +91,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
         });
         let kind = if is_lines { NDJSON } else { EVENT_STREAM };
         let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")];
-        Ok((headers, Body::new(Lines(receive))).into_response())
+        Ok((headers, Body::new(Pieces(receive))).into_response())
     }
 
     fn page(&self) -> Value {
@@ -121,7 +122,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
         page
     }
 
-    async fn stream(self, app: &App, is_lines: bool, send: mpsc::Sender<Bytes>) {
+    async fn stream(self, app: &App, is_lines: bool, send: mpsc::Sender<Result<Bytes, BrokenOff>>) {
         let mut after = self.after;
         let mut said = Instant::now();
         loop {
@@ -155,8 +156,10 @@ impl<T: Send + Sync + 'static> Followed<T> {
                 text = if is_lines { "\n" } else { ":\n\n" }.into();
             }
             if !text.is_empty() {
-                if !matches!(tokio::time::timeout(READER_PATIENCE, send.send(text.into())).await, Ok(Ok(())))
-                {
+                if !matches!(
+                    tokio::time::timeout(READER_PATIENCE, send.send(Ok(text.into()))).await,
+                    Ok(Ok(()))
+                ) {
                     return;
                 }
                 said = Instant::now();

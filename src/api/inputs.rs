@@ -5,7 +5,7 @@ use super::{
     entities::read_json,
     past::{Parameters, parameters},
     problem::Problem,
-    query::NDJSON,
+    rows::NDJSON,
 };
 use crate::{
     host::WorldHandle,
@@ -33,7 +33,7 @@ pub(super) enum Ack {
 }
 
 /// What a write may say in its query.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WriteQuery {
     #[serde(default)]
@@ -104,6 +104,29 @@ pub(super) async fn post(
     acknowledge(submitted, origin, false).await
 }
 
+/// Submits an input whose body is the payload itself.
+pub(super) async fn submit(
+    app: &App,
+    world: &str,
+    kind: &str,
+    payload: &Value,
+    query: Result<Query<WriteQuery>, QueryRejection>,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+    let (handle, running) = app.running(world)?;
+    let origin = app.origin(headers);
+    let asked = Asked {
+        kind,
+        payload,
+        at_tick: query.at_tick(app, &handle)?,
+        wants_outcome: query.wants_outcome(),
+        idempotency_key: App::idempotency_key(headers)?,
+    };
+    let submitted = running.sequencer.submit(asked, &origin)?;
+    acknowledge(submitted, origin, false).await
+}
+
 /// The tick of an input is waited for so long: a world may be slow, or paused.
 const APPLIED_WAIT: Duration = Duration::from_secs(5);
 
@@ -170,12 +193,17 @@ async fn post_batch(
     if let Some(refused) = refused {
         answer["refused"] = refused.into();
     }
-    // D1: nothing is acknowledged before it is synced.
+    all_durable(taken).await?;
+    Ok((StatusCode::ACCEPTED, [("x-request-id", origin.request_id)], Json(answer)).into_response())
+}
+
+/// D1: nothing is acknowledged before it is synced.
+pub(super) async fn all_durable(taken: Vec<Submitted>) -> Result<(), Problem> {
     for submitted in taken {
         let durable = submitted.durable.await.map_err(|_| Problem::unavailable("the log was closed"))?;
         durable.map_err(|error| Problem::unavailable(format!("the inputs are not durable: {error}")))?;
     }
-    Ok((StatusCode::ACCEPTED, [("x-request-id", origin.request_id)], Json(answer)).into_response())
+    Ok(())
 }
 
 /// The inputs of a batch, with their payloads as they are logged.

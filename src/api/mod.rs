@@ -10,17 +10,22 @@ mod document;
 mod entities;
 mod events;
 mod follow;
+mod imports;
 mod inputs;
 mod logs;
+mod map;
 mod past;
 mod problem;
 mod process;
 mod query;
 mod routes;
+mod rows;
 mod server;
 mod spec;
 mod systems;
 mod ticks;
+mod tls;
+mod traces;
 mod views;
 mod worlds;
 
@@ -55,6 +60,7 @@ pub(crate) struct App {
     pub(crate) views: views::Views,
     pub(crate) founds: Arc<views::Founds>,
     pub(crate) firsts: views::FirstViews,
+    pub(crate) answers: views::Answers,
     /// A permit for each open stream.
     pub(crate) streams: Arc<tokio::sync::Semaphore>,
     pub(crate) tokens: Tokens,

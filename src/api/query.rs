@@ -1,4 +1,4 @@
-//! Questions about the entities of a tick: lists with pages, counts, sums, and all rows as NDJSON.
+//! Questions about the entities of a tick: lists with pages, counts and sums. All rows are told by [`super::rows`].
 //!
 //! All of it is read from a view (T2). What is to look at more than `http.bulk_rows` rows is done by the threads for bulk
 //! work, which the tick does not feel (T4); so are the rows of a stream, piece by piece, as fast as the client takes them.
@@ -6,45 +6,33 @@
 use super::{
     App,
     entities::read_json,
-    follow::accepts,
     past::{Parameters, at, parameters},
     problem::Problem,
+    rows::{self, Format},
     spec::LIMIT_MAX,
-    views::{Cursor, question_id},
+    views::{Cursor, Page, question_id},
 };
 use crate::host::Running;
 use axum::{
-    Json,
-    body::{Body, Bytes, HttpBody},
+    body::Bytes,
     extract::{Path, State},
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use everworld_engine::{
     Image, Registry, Tick,
-    query::{Aggregation, BoundFilter, Filter, FoundRow, Region, Select, Sort, chunks_of},
+    query::{Aggregation, BoundFilter, Filter, Region, Select, Sort},
 };
-use hyper::body::Frame;
 use serde::{
     Deserialize, Deserializer,
     de::{self, Visitor},
 };
 use serde_json::{Value, json};
-use std::{
-    convert::Infallible,
-    fmt,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::{Duration, Instant},
-};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use std::{fmt, sync::Arc, time::Duration};
 
 const LIMIT_DEFAULT: usize = 100;
 /// `min_tick` is waited for so long.
 const MIN_TICK_WAIT: Duration = Duration::from_secs(5);
-/// Rows of a stream that are encoded at once.
-pub(super) const ROWS_AT_ONCE: usize = 128;
 /// A reader that takes nothing for so long is left.
 pub(super) const READER_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -246,7 +234,7 @@ pub(super) async fn list(
     query: Parameters<Question>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    answer(&app, &world, parameters(query)?, &headers).await
+    answer(&app, &world, parameters(query)?, &headers, headers.get(header::IF_NONE_MATCH)).await
 }
 
 pub(super) async fn post(
@@ -255,7 +243,7 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    answer(&app, &world, read_json(&body)?, &headers).await
+    answer(&app, &world, read_json(&body)?, &headers, None).await
 }
 
 async fn answer(
@@ -263,6 +251,7 @@ async fn answer(
     world: &str,
     question: Question,
     headers: &HeaderMap,
+    known_tag: Option<&HeaderValue>,
 ) -> Result<Response, Problem> {
     let (_, running) = app.running(world)?;
     let asking = question.bind(&running.registry)?;
@@ -274,32 +263,54 @@ async fn answer(
     };
     let (Seen { branch, image }, cursor) = app.seen(world, &question, &asking).await?;
     let tick = image.tick;
-    let wants_lines = accepts(headers, NDJSON);
-    let mut response = if wants_lines && sums.is_none() && !question.count_only {
+    let format = Format::of(headers).filter(|_| sums.is_none() && !question.count_only);
+    let mut response = if let Some(format) = format {
         if question.limit.is_some() || question.sort.is_some() || cursor.is_some() {
             return Err(Problem::malformed(
-                "NDJSON is all rows, in no order: leave limit, sort and cursor out",
+                "such a stream is all rows, in no order: leave limit, sort and cursor out",
             ));
         }
         let Ok(permit) = app.streams.clone().try_acquire_owned() else {
             return Err(Problem::unavailable("too many streams are open (http.streams_max)"));
         };
-        lines(app.clone(), asking, image, permit)
+        rows::stream(app.clone(), asking, image, format, permit)?
     } else {
         let counts = question.count_only;
-        let seen = image.clone();
-        let work = move || page(&asking, &seen, (branch, limit), cursor, sums.as_ref(), counts);
-        let answer = if image.entities() > app.config.http.bulk_rows {
-            let pool = app.bulk.options.pool.clone();
-            app.bulk.wait("query", move || pool.install(work)).await?
-        } else {
-            work()?
+        let id = question_id(&(
+            asking.id,
+            (&question.aggregate.0, &question.group_by, counts),
+            (limit, &question.cursor),
+        ));
+        // The hash tells a world from a former one of its name.
+        let tag = format!("\"{branch}.{tick}.{}.{id:x}\"", image.hash);
+        let is_known = known_tag.is_some_and(|known| known == tag.as_str());
+        let known = app.answers.get(&image, id).filter(|_| !is_known);
+        let answer = match known {
+            _ if is_known => None,
+            Some(known) => Some(known),
+            None => {
+                let seen = image.clone();
+                let work = move || page(&asking, &seen, (branch, limit), cursor, sums.as_ref(), counts);
+                let answer = if image.entities() > app.config.http.bulk_rows {
+                    let pool = app.bulk.options.pool.clone();
+                    app.bulk.wait("query", move || pool.install(work)).await?
+                } else {
+                    work()?
+                };
+                let answer = Page { has_next: answer["next"].is_string(), bytes: answer.to_string().into() };
+                app.answers.keep(&image, id, &answer);
+                Some(answer)
+            }
         };
-        if answer["next"].is_string() {
+        if answer.as_ref().is_some_and(|answer| answer.has_next) {
             app.views.keep(world, branch, &image);
         }
         app.views.forget_old();
-        Json(answer).into_response()
+        let json = (header::CONTENT_TYPE, "application/json");
+        match answer {
+            Some(answer) => ([(header::ETAG, tag)], [json], answer.bytes).into_response(),
+            None => (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response(),
+        }
     };
     response.headers_mut().insert("x-world-tick", tick.0.into());
     Ok(response)
@@ -333,43 +344,8 @@ fn page(
     Ok(json!({"items": items, "next": next, "tick": tick, "branch": branch}))
 }
 
-pub(super) const NDJSON: &str = "application/x-ndjson";
-
-/// All rows, one on each line, in bounded memory: the next ones are made when the client has taken the last.
-fn lines(app: Arc<App>, asking: Asking, image: Arc<Image>, permit: OwnedSemaphorePermit) -> Response {
-    let (send, receive) = mpsc::channel::<Bytes>(1);
-    tokio::spawn(async move {
-        let _permit = permit;
-        for place in chunks_of(&image) {
-            let mut rest = None;
-            loop {
-                let begun = Instant::now();
-                let encode = move |asking: &Asking, image: &Image| {
-                    let mut rest = rest.unwrap_or_else(|| asking.filter.rows(image, place));
-                    let rows = rest.take(image, ROWS_AT_ONCE);
-                    (encoded(asking, image, &rows), (!rest.is_empty()).then_some(rest))
-                };
-                let Some((bytes, left)) = piece(&app, &asking, &image, encode).await else { return };
-                // A client that went away, or takes nothing.
-                if !bytes.is_empty()
-                    && !matches!(tokio::time::timeout(READER_PATIENCE, send.send(bytes)).await, Ok(Ok(())))
-                {
-                    return;
-                }
-                rest = left;
-                if rest.is_none() {
-                    break;
-                }
-                // What the tick feels of a stream is its CPU: two thirds of the time it rests.
-                tokio::time::sleep(2 * begun.elapsed()).await;
-            }
-        }
-    });
-    ([(header::CONTENT_TYPE, NDJSON)], Body::new(Lines(receive))).into_response()
-}
-
 /// A piece of bulk work; none when the server stops or has too much of it for long.
-async fn piece<T: Send + 'static>(
+pub(super) async fn piece<T: Send + 'static>(
     app: &App,
     asking: &Asking,
     image: &Arc<Image>,
@@ -377,29 +353,4 @@ async fn piece<T: Send + 'static>(
 ) -> Option<T> {
     let (asking, image) = (asking.clone(), image.clone());
     app.bulk.run(READER_PATIENCE, move || work(&asking, &image)).await
-}
-
-fn encoded(asking: &Asking, image: &Image, rows: &[FoundRow]) -> Bytes {
-    let mut bytes = Vec::with_capacity(rows.len() * 256);
-    for row in rows {
-        // Into memory it cannot fail.
-        let _ = serde_json::to_writer(&mut bytes, &asking.select.entity(image, &asking.registry, row));
-        bytes.push(b'\n');
-    }
-    bytes.into()
-}
-
-/// A body of what comes through a channel.
-pub(super) struct Lines(pub(super) mpsc::Receiver<Bytes>);
-
-impl HttpBody for Lines {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
-    }
 }

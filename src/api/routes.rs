@@ -1,9 +1,9 @@
 //! The one list of routes: dispatch, and what each of them is for.
 
 use super::{
-    App, bulk, changes, entities, events, inputs, logs, past, process, query,
+    App, bulk, changes, entities, events, imports, inputs, logs, map, past, process, query,
     spec::{self, Answer, LIMIT_MAX, Param},
-    systems, ticks, worlds,
+    systems, ticks, traces, worlds,
 };
 use axum::{
     Router,
@@ -89,6 +89,17 @@ const FOLLOWED: &[Param] = &[
     Param::text("around", "4711,20"),
     Param::whole("after_tick", 0, TICK_MAX),
 ];
+const MAP: &[Param] = &[
+    Param::one_of("layer", &["density", "points"]),
+    Param::numbers("bbox", 4),
+    Param::whole("w", 1, map::SIDE_MAX as u64),
+    Param::whole("h", 1, map::SIDE_MAX as u64),
+    Param::whole("limit", 1, map::POINTS_MAX as u64),
+    Param::text("with", "needs,position"),
+    Param::text("without", "asleep"),
+    Param::text("where", "needs.hunger>0.8"),
+    Param::text("color_by", "needs.hunger"),
+];
 /// Of a write.
 const WRITE: &[Param] =
     &[Param::one_of("ack", &["durable", "applied"]), Param::whole("at_tick", 0, u64::MAX)];
@@ -140,6 +151,12 @@ pub const ROUTES: &[Route] = &[
         .gives(&[Answer::json(200, "ResourceList")]),
     route("GET", "/v1/worlds/{w}/systems", Role::Viewer, "The nodes of the plan with their times", || get(systems::list))
         .gives(&[Answer::json(200, "SystemList")]),
+    route("PATCH", "/v1/worlds/{w}/systems/{s}", Role::Operator, "Let a system run or not, or in every n-th tick only: {\"enabled\": false}, {\"every\": 4, \"offset\": 1}; an input, since results depend on it", || axum::routing::patch(systems::patch))
+        .query(WRITE).takes("SystemSetting").gives(ACCEPTED),
+    route("POST", "/v1/worlds/{w}/capture", Role::Operator, "A trace of the next ticks for Perfetto or chrome://tracing: {\"ticks\": 10}; spans of systems by thread, what they waited for, what was left out and why, the critical path", || post(traces::capture))
+        .may_take("Capture").gives(&[Answer::json(200, "Trace")]),
+    route("GET", "/v1/worlds/{w}/map", Role::Viewer, "Where entities are: ?layer=density counts them by cell of w x h, points tells the places of some; ?bbox=&with=&without=&where=&color_by=needs.hunger; with Accept: application/octet-stream as little-endian numbers", || get(map::show))
+        .query(MAP).gives(&[Answer::json(200, "Map"), Answer::bytes("application/octet-stream")]),
     route("GET", "/v1/worlds/{w}/systems/graph", Role::Viewer, "The plan: order, edges, reasons", || get(systems::graph))
         .gives(&[Answer::json(200, "Plan")]),
     route("GET", "/v1/worlds/{w}/ticks", Role::Viewer, "The last ticks and how long each part took: ?last=20", || get(ticks::list))
@@ -150,14 +167,14 @@ pub const ROUTES: &[Route] = &[
         .gives(TICKED),
     route("POST", "/v1/worlds/{w}/resume", Role::Operator, "Go on ticking", || post(ticks::resume))
         .gives(TICKED),
-    route("POST", "/v1/worlds/{w}/step", Role::Operator, "So many ticks of a paused world: {\"ticks\": n}", || post(ticks::step))
+    route("POST", "/v1/worlds/{w}/step", Role::Operator, "So many ticks of a paused world: {\"ticks\": n}, or {\"until\": tick}", || post(ticks::step))
         .may_take("Step").gives(TICKED),
-    route("PUT", "/v1/worlds/{w}/rate", Role::Operator, "Another rate: {\"rate_hz\": x}, 0 as fast as possible", || axum::routing::put(ticks::rate))
+    route("PUT", "/v1/worlds/{w}/rate", Role::Operator, "Another rate: {\"rate_hz\": x}, 0 as fast as possible; or {\"mode\": \"fast\"}, manual (paused), realtime with its rate_hz", || axum::routing::put(ticks::rate))
         .takes("Rate").gives(TICKED),
-    route("GET", "/v1/worlds/{w}/entities", Role::Viewer, "Entities of a tick, a page at a time: ?with=&without=&where=needs.hunger>0.8&select=&sort=&near=x,y,r&bbox=&limit=&cursor=&at_tick=&min_tick=&count_only=; all rows with Accept: application/x-ndjson", || get(query::list))
-        .query(QUESTION).gives(&[Answer::json(200, "EntityList"), Answer::text("application/x-ndjson")]),
+    route("GET", "/v1/worlds/{w}/entities", Role::Viewer, "Entities of a tick, a page at a time: ?with=&without=&where=needs.hunger>0.8&select=&sort=&near=x,y,r&bbox=&limit=&cursor=&at_tick=&min_tick=&count_only=; all rows, in no order, with Accept: application/x-ndjson, text/csv or application/vnd.apache.arrow.stream", || get(query::list))
+        .query(QUESTION).gives(&[Answer::json(200, "EntityList"), Answer::text("application/x-ndjson"), Answer::text("text/csv"), Answer::bytes("application/vnd.apache.arrow.stream")]),
     route("POST", "/v1/worlds/{w}/query", Role::Viewer, "The same as a body, and sums: {\"aggregate\": [\"avg(needs.hunger)\"], \"group_by\": ...}", || post(query::post))
-        .takes("Question").gives(&[Answer::json(200, "EntityList"), Answer::text("application/x-ndjson")]),
+        .takes("Question").gives(&[Answer::json(200, "EntityList"), Answer::text("application/x-ndjson"), Answer::text("text/csv"), Answer::bytes("application/vnd.apache.arrow.stream")]),
     route("POST", "/v1/worlds/{w}/entities", Role::Operator, "Create one entity, or {\"entities\": [...]} as one batch", || post(entities::create))
         .query(WRITE).takes("NewEntities").gives(ACCEPTED),
     route("POST", "/v1/worlds/{w}/inputs", Role::Operator, "Any input: {\"kind\": ..., \"payload\": ...}; with Content-Type: application/x-ndjson up to 10,000 of them, one on each line, each may have an idempotency_key", || post(inputs::post))
@@ -175,6 +192,8 @@ pub const ROUTES: &[Route] = &[
         .gives(&[Answer::json(200, "EventList"), Answer::text("text/event-stream"), Answer::text("application/x-ndjson")]),
     route("GET", "/v1/worlds/{w}/changes", Role::Viewer, "Follow entities: one cut, then what changes, as server-sent events or NDJSON: ?with=&without=&where=&select=&near=x,y,r&bbox=&around=uid,r&after_tick=", || get(changes::follow))
         .query(FOLLOWED).gives(&[Answer::text("text/event-stream"), Answer::text("application/x-ndjson")]),
+    route("POST", "/v1/worlds/{w}/import", Role::Admin, "A population, with Content-Type: application/x-ndjson, an entity on each line, or text/csv with a header of fields by their paths, as they are exported; ?prototype= of rows that name none. All is looked at before the first row is taken; with an Idempotency-Key it can be tried again", || post(imports::post))
+        .query(&[Param::text("prototype", "townsman"), Param::whole("at_tick", 0, u64::MAX)]).takes("Population").gives(&[Answer::json(202, "Taken")]),
     route("PATCH", "/v1/worlds/{w}/entities/{uid}", Role::Operator, "Merge components into an entity (RFC 7396): {\"needs\": {\"hunger\": 0.5}}, null removes one; If-Match: its ETag", || axum::routing::patch(entities::patch))
         .query(WRITE).takes("Components").gives(ACCEPTED),
     route("DELETE", "/v1/worlds/{w}/entities/{uid}", Role::Operator, "Remove an entity; If-Match: its ETag", || axum::routing::delete(entities::delete))

@@ -2,7 +2,14 @@
 //!
 //! hyper-util instead of `axum::serve`: that one installs no timer, so that a slow sender would hold a socket for ever.
 
-use super::{App, bulk::Bulk, problem::Problem, query::NDJSON, routes};
+use super::{
+    App,
+    bulk::{self, Bulk},
+    problem::Problem,
+    routes,
+    rows::{ARROW, CSV, NDJSON},
+    tls::{Stream, Tls},
+};
 use crate::{cli::Failed, config::Config, hosting::Hosting, metrics::Metrics, tokens::Tokens};
 use anyhow::Context as _;
 use axum::{
@@ -19,6 +26,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use std::{
+    cell::Cell,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -86,6 +94,7 @@ impl Server {
         served: Served,
         mut signals: Signals,
     ) -> Result<(), Failed> {
+        let tls = Tls::load(&config.http)?;
         let app = Arc::new(App {
             config: config.clone(),
             metrics: hosting.shared.metrics.clone(),
@@ -96,6 +105,7 @@ impl Server {
             views: super::views::Views::default(),
             founds: Arc::default(),
             firsts: super::views::FirstViews::default(),
+            answers: super::views::Answers::default(),
             streams: Arc::new(Semaphore::new(config.http.streams_max)),
             tokens: served.tokens,
             effective: served.effective,
@@ -104,7 +114,7 @@ impl Server {
             requests: AtomicU64::new(1),
         });
         let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(accept(self.listener, app.clone(), stopped));
+        let serving = tokio::spawn(accept(self.listener, tls, app.clone(), stopped));
         let all_failed = tokio::select! {
             () = hosting.all_failed() => true,
             () = signals.any() => false,
@@ -179,7 +189,9 @@ fn service(app: &Arc<App>) -> Router {
             CompressionLayer::new().gzip(true).compress_when(
                 SizeAbove::new(1_024)
                     .and(NotForContentType::new("text/event-stream"))
-                    .and(NotForContentType::new(super::query::NDJSON)),
+                    .and(NotForContentType::new(NDJSON))
+                    .and(NotForContentType::new(CSV))
+                    .and(NotForContentType::new(ARROW)),
             ),
         )
         // Bodies are bounded where they are read, in `admit`.
@@ -196,7 +208,7 @@ fn service(app: &Arc<App>) -> Router {
         .with_state(app.clone())
 }
 
-async fn accept(listener: TcpListener, app: Arc<App>, mut stopped: oneshot::Receiver<()>) {
+async fn accept(listener: TcpListener, tls: Option<Tls>, app: Arc<App>, mut stopped: oneshot::Receiver<()>) {
     let http = app.config.http.clone();
     let permits = Arc::new(Semaphore::new(http.connections_max));
     let graceful = GracefulShutdown::new();
@@ -229,14 +241,22 @@ async fn accept(listener: TcpListener, app: Arc<App>, mut stopped: oneshot::Rece
         };
         // Small answers go out at once; failing to say so costs time, not correctness.
         let _ = stream.set_nodelay(true);
-        let connection =
-            builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()));
-        let connection = graceful.watch(connection.into_owned());
-        let app = app.clone();
+        let (app, tls, builder) = (app.clone(), tls.clone(), builder.clone());
+        let (service, watcher) = (TowerToHyperService::new(service.clone()), graceful.watcher());
         tokio::spawn(async move {
             app.metrics.http_connections.inc();
+            let patience = Duration::from_millis(app.config.http.header_timeout_millis);
+            let stream: Option<Box<dyn Stream>> = match tls {
+                None => Some(Box::new(stream)),
+                Some(tls) => {
+                    tokio::time::timeout(patience, tls.accept(stream)).await.ok().and_then(Result::ok)
+                }
+            };
             // A client that went away, or sent no HTTP, is no event.
-            let _ = connection.await;
+            if let Some(stream) = stream {
+                let connection = builder.serve_connection(TokioIo::new(stream), service);
+                let _ = watcher.watch(connection.into_owned()).await;
+            }
             app.metrics.http_connections.dec();
             drop(permit);
         });
@@ -273,7 +293,9 @@ async fn admit(
     next: Next,
 ) -> Response {
     let http = &app.config.http;
-    let is_batch = request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == NDJSON);
+    let kind =
+        request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_batch = [NDJSON, CSV].contains(&kind.split(';').next().unwrap_or_default().trim());
     let most = if is_batch { http.batch_bytes_max } else { http.body_bytes_max };
     let Ok(_batch) = is_batch.then(|| places.batches.try_acquire()).transpose() else {
         reject(&app.metrics, "batches");
@@ -380,7 +402,14 @@ async fn measure(State(app): State<Arc<App>>, request: Request<Body>, next: Next
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
     let method = request.method().as_str().to_owned();
     let start = Instant::now();
-    let response = next.run(request).await;
+    let (mut response, queued) = bulk::QUEUED
+        .scope(Cell::new(Duration::ZERO), async { (next.run(request).await, bulk::QUEUED.with(Cell::get)) })
+        .await;
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    let (queue, work) = (millis(queued), millis(start.elapsed().saturating_sub(queued)));
+    if let Ok(timing) = HeaderValue::from_str(&format!("queue;dur={queue:.3}, work;dur={work:.3}")) {
+        response.headers_mut().insert("server-timing", timing);
+    }
     let (metrics, code) = (&app.metrics, response.status().as_u16());
     let labels = crate::metrics::RouteLabels { route: route.clone(), method: method.clone() };
     metrics.http_duration.get_or_create(&labels).observe(start.elapsed().as_secs_f64());

@@ -1,6 +1,10 @@
 //! What a route takes and gives, as data: the OpenAPI document comes from it, and so does the check of the query.
 
-use super::{App, ROUTES, Route, problem::Problem};
+use super::{
+    App, ROUTES, Route,
+    problem::Problem,
+    rows::{CSV, NDJSON},
+};
 use axum::{
     body::Body,
     extract::{MatchedPath, Request, State},
@@ -179,6 +183,7 @@ fn path_schema(path: &str, name: &str) -> Value {
         "w" => "^[a-z0-9_-]{1,64}$",
         "uid" => "^[0-9]{1,19}$",
         "id" if path.contains("/snapshots/") => "^[0-9]{1,6}-[0-9]{1,18}$",
+        "s" => "^[a-z][a-z0-9_:]{0,63}$",
         "n" | "id" => "^[0-9]{1,18}$",
         _ => "^[a-z][a-z0-9_]{0,63}$",
     };
@@ -251,8 +256,10 @@ fn operation(route: &Route) -> Value {
         operation["security"] = json!([{"token": []}]);
     }
     if let Some((schema, is_required)) = route.body {
-        operation["requestBody"] =
-            json!({"required": is_required, "content": {"application/json": {"schema": reference(schema)}}});
+        let media: &[&str] = if schema == "Population" { &[NDJSON, CSV] } else { &["application/json"] };
+        let content: Map<String, Value> =
+            media.iter().map(|media| ((*media).to_owned(), json!({"schema": reference(schema)}))).collect();
+        operation["requestBody"] = json!({"required": is_required, "content": content});
     }
     operation
 }

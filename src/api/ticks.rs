@@ -16,7 +16,7 @@ use axum::{
     extract::{Path, State},
     http::{HeaderMap, StatusCode},
 };
-use everworld_engine::Tick;
+use everworld_engine::{Tick, column::Fault};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -37,12 +37,9 @@ pub(super) async fn resume(state: State<Arc<App>>, world: Path<String>, headers:
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Step {
-    #[serde(default = "one_tick")]
-    ticks: u64,
-}
-
-fn one_tick() -> u64 {
-    1
+    ticks: Option<u64>,
+    /// Up to this tick instead.
+    until: Option<u64>,
 }
 
 pub(super) async fn step(
@@ -52,20 +49,39 @@ pub(super) async fn step(
     body: Bytes,
 ) -> Answer {
     let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
-    let Step { ticks } = read_json(&body)?;
-    if !(1..=STEP_MAX).contains(&ticks) {
-        return Err(Problem::invalid(vec![everworld_engine::column::Fault::new(
-            "/ticks",
-            format!("expected 1 to {STEP_MAX}, found {ticks}"),
-        )]));
+    let Step { ticks, until } = read_json(&body)?;
+    let invalid = |place: &str, detail: String| Err(Problem::invalid(vec![Fault::new(place, detail)]));
+    let now = state.0.world(&world)?.status.tick().0;
+    match (ticks, until) {
+        (Some(_), Some(_)) => invalid("", "expected one of ticks and until".into()),
+        (None, Some(until)) if until <= now || until - now > STEP_MAX => {
+            invalid("/until", format!("expected {} to {}, found {until}", now + 1, now + STEP_MAX))
+        }
+        (None, Some(until)) => ask(state, world, headers, Wish::StepUntil(Tick(until))).await,
+        (Some(ticks), _) if !(1..=STEP_MAX).contains(&ticks) => {
+            invalid("/ticks", format!("expected 1 to {STEP_MAX}, found {ticks}"))
+        }
+        (ticks, None) => ask(state, world, headers, Wish::Step(ticks.unwrap_or(1))).await,
     }
-    ask(state, world, headers, Wish::Step(ticks)).await
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rate {
-    rate_hz: f64,
+    rate_hz: Option<f64>,
+    mode: Option<Mode>,
+}
+
+/// How ticks are paced.
+#[derive(Deserialize, Clone, Copy, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    /// At a rate.
+    Realtime,
+    /// One after the other.
+    Fast,
+    /// When somebody asks for them: paused, and stepped.
+    Manual,
 }
 
 pub(super) async fn rate(
@@ -74,14 +90,31 @@ pub(super) async fn rate(
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
-    let Rate { rate_hz } = read_json(&body)?;
+    let Rate { rate_hz, mode } = read_json(&body)?;
+    let invalid = |place: &str, detail: String| Err(Problem::invalid(vec![Fault::new(place, detail)]));
+    let rate_hz = match (mode, rate_hz) {
+        (None, None) => return invalid("/rate_hz", "expected a rate, or a mode".into()),
+        (Some(Mode::Realtime), None | Some(0.0)) => {
+            return invalid("/rate_hz", "realtime needs one: expected 0.001 to 1000".into());
+        }
+        (Some(Mode::Fast | Mode::Manual), Some(rate_hz)) if rate_hz != 0.0 => {
+            return invalid("/rate_hz", format!("this mode has none, found {rate_hz}"));
+        }
+        (Some(Mode::Manual), _) => return ask(state, world, headers, Wish::Pause).await,
+        (Some(Mode::Fast), _) => 0.0,
+        (_, Some(rate_hz)) => rate_hz,
+    };
     if !(rate_hz == 0.0 || (0.001..=1_000.0).contains(&rate_hz)) {
-        return Err(Problem::invalid(vec![everworld_engine::column::Fault::new(
-            "/rate_hz",
-            format!("expected 0, or 0.001 to 1000, found {rate_hz}"),
-        )]));
+        return invalid("/rate_hz", format!("expected 0, or 0.001 to 1000, found {rate_hz}"));
     }
-    ask(state, world, headers, Wish::Rate((rate_hz * 1e3).round() as u64)).await
+    let wish = Wish::Rate((rate_hz * 1e3).round() as u64);
+    if mode.is_none() {
+        return ask(state, world, headers, wish).await;
+    }
+    // Whoever names a mode wants ticks, also of a world that was paused.
+    let Path(name) = world;
+    let _ = ask(state.clone(), Path(name.clone()), headers.clone(), wish).await?;
+    ask(state, Path(name), headers, Wish::Resume).await
 }
 
 #[derive(Deserialize)]
@@ -135,6 +168,7 @@ fn shown(times: &TickTimes) -> Value {
             "inputs_us": micros(times.inputs_nanos), "systems_us": micros(times.systems_nanos),
             "capture_us": micros(times.capture_nanos),
         },
+        "state_hash": times.hash.map(|hash| hash.to_string()),
     })
 }
 

@@ -5,6 +5,7 @@
 //! since, at the most the whole world: few are kept, and not for long (L1).
 
 use super::problem::Problem;
+use axum::body::Bytes;
 use everworld_engine::{
     Image, Tick,
     query::{After, FoundRow},
@@ -88,6 +89,50 @@ impl FirstViews {
 
     pub(super) fn set(&self, world: &str, branch: u32, image: &Arc<Image>) {
         self.0.lock().insert(world.to_owned(), (branch, Arc::downgrade(image), Instant::now()));
+    }
+}
+
+/// What was answered of a view, for who asks the same of it.
+#[derive(Default)]
+pub(crate) struct Answers(Mutex<VecDeque<Answered>>);
+
+struct Answered {
+    image: Weak<Image>,
+    question: u64,
+    page: Page,
+}
+
+/// A page as it is sent.
+#[derive(Clone)]
+pub(super) struct Page {
+    pub(super) bytes: Bytes,
+    /// Whether a cursor goes on from it.
+    pub(super) has_next: bool,
+}
+
+/// So many answers are kept, none longer than that (L1).
+const ANSWERS_MAX: usize = 64;
+const ANSWER_BYTES_MAX: usize = 256 << 10;
+
+impl Answers {
+    /// What was answered to that question of that very view.
+    pub(super) fn get(&self, image: &Arc<Image>, question: u64) -> Option<Page> {
+        let is_it = |known: &&Answered| {
+            known.question == question && std::ptr::eq(known.image.as_ptr(), Arc::as_ptr(image))
+        };
+        self.0.lock().iter().find(is_it).map(|known| known.page.clone())
+    }
+
+    pub(super) fn keep(&self, image: &Arc<Image>, question: u64, page: &Page) {
+        let mut known = self.0.lock();
+        // A view that nobody has any more is not asked again.
+        known.retain(|known| known.image.strong_count() > 0);
+        if page.bytes.len() <= ANSWER_BYTES_MAX {
+            while known.len() >= ANSWERS_MAX {
+                known.pop_front();
+            }
+            known.push_back(Answered { image: Arc::downgrade(image), question, page: page.clone() });
+        }
     }
 }
 

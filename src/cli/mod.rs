@@ -16,6 +16,7 @@ mod snapshot;
 mod source;
 mod timeline;
 mod token;
+mod top;
 pub mod upgrade;
 mod verify;
 mod why;
@@ -41,6 +42,7 @@ enum Command {
     Run(run::RunArgs),
     Plan(plan::PlanArgs),
     Inspect(inspect::InspectArgs),
+    Top(top::TopArgs),
     Entity(entity::EntityArgs),
     Input(entity::InputArgs),
     Why(why::WhyArgs),
@@ -104,6 +106,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, plugins: &'static [Plugin]
         Command::Worlds(args) => worlds::run(args, plugins),
         Command::Upgrade(args) => upgrade::run(args, plugins),
         Command::Inspect(args) => inspect::run(args, plugins),
+        Command::Top(args) => top::run(args),
         Command::Entity(args) => entity::entity(args),
         Command::Input(args) => entity::input(args),
         Command::Why(args) => why::run(args, plugins),

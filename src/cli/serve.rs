@@ -138,7 +138,7 @@ pub(super) fn may_listen(config: &Config) -> Result<Tokens, Failed> {
              create, or bind a loopback address"
         )));
     }
-    if !bind.ip().is_loopback() && !config.http.allow_plaintext {
+    if !bind.ip().is_loopback() && !config.http.allow_plaintext && config.http.tls_certificate.is_none() {
         return Err(exit::config(anyhow::anyhow!(
             "http.bind: {bind} is reachable from other machines, and without TLS tokens can be read on the way: put a proxy \
              with TLS before a loopback address, or set http.allow_plaintext"

@@ -166,6 +166,10 @@ keys! {
         /// Listen where other machines can reach it without TLS: what is sent, tokens too, can be read on the way. Needs
         /// tokens all the same.
         allow_plaintext: bool = false, Host;
+        /// The certificate chain of this server in PEM, for TLS; needs a build with the feature `tls`; "" = no TLS.
+        tls_certificate: Option<String> = "", Host;
+        /// Its private key in PEM.
+        tls_key: Option<String> = "", Host;
         /// Requests per second of each token, or of all together where there are none; 0 = any number.
         rate_per_sec: f64 where 0.0..=1_000_000.0 = 0.0, Host;
         /// Open connections; more of them are closed at once.

@@ -121,6 +121,8 @@ mod tests {
             http.bind = "127.0.0.1:7170"          # default
             http.token_file = ""                  # default
             http.allow_plaintext = false          # default
+            http.tls_certificate = ""             # default
+            http.tls_key = ""                     # default
             http.rate_per_sec = 0.0               # default
             http.connections_max = 1024           # default
             http.in_flight_max = 512              # default

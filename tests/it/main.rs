@@ -22,9 +22,10 @@ mod own_world_runs;
 mod past;
 mod plan;
 mod recovery;
+mod rows;
 mod scrub;
 mod serve;
-
+mod steer;
 mod stop;
 mod support;
 mod tidy;

@@ -66,9 +66,15 @@ fn every_route_of_the_list_answers() {
             continue;
         }
         let uid = if method == "DELETE" { "2" } else { "1" };
-        let path =
-            path.replace("{w}", "town").replace("{uid}", uid).replace("{c}", "purse").replace("{n}", "0");
-        let (code, _) = server.client().request(method, &path, "").unwrap();
+        let path = path
+            .replace("{w}", "town")
+            .replace("{uid}", uid)
+            .replace("{c}", "purse")
+            .replace("{n}", "0")
+            .replace("{s}", "walk::step");
+        let is_import = path.ends_with("/import");
+        let kind = if is_import { "content-type: application/x-ndjson\r\n" } else { "" };
+        let (code, _) = server.client().request_with(method, &path, kind, "").unwrap();
         // A write without a body, a step of a running world, an unknown id is refused by its handler.
         let refused = code == 404 && ["{id}", "{n}"].iter().any(|id| route["path"].to_string().contains(id));
         assert!(refused || matches!(code, 200 | 202 | 400 | 409), "{method} {path}: {code}");

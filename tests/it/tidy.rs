@@ -40,7 +40,7 @@ const HOMES: [(&[&str], &[&str]); 5] = [
         &["tokio", "hyper", "hyper-util", "axum", "tower", "tower-http", "http-body-util"],
         &["everworld", "everworld-bench"],
     ),
-    (&["prometheus-client", "sysinfo", "thread-priority"], &["everworld"]),
+    (&["prometheus-client", "sysinfo", "thread-priority", "ratatui", "arrow-ipc", "csv"], &["everworld"]),
     (&["redb", "zstd"], &["everworld-persistence"]),
     (&["rayon"], &["everworld-engine", "everworld-persistence", "everworld-bench"]),
     (&["bevy_ecs"], &["everworld-engine", "everworld-components", "everworld-systems", "everworld-bench"]),

@@ -169,7 +169,7 @@ fn the_same_build_finds_nothing() {
         snapshots  30, 50, 60
 
         schema
-          taken as they are: needs, uid, wool, inputs, time, timers, uids
+          taken as they are: needs, uid, wool, inputs, systems, time, timers, uids
 
         replay of ticks 31 to 60 under this build
           2 snapshots and 0 hash checkpoints compared
@@ -195,7 +195,7 @@ fn a_build_that_declares_its_migrations_goes_on() {
                            + hunger f32
                            + thirst f32
           column    wool   version 1, retired: left behind (5 rows)
-          taken as they are: uid, inputs, time, timers, uids
+          taken as they are: uid, inputs, systems, time, timers, uids
 
         replay of ticks 31 to 60 under this build
           2 snapshots and 0 hash checkpoints compared, 1 checkpoints of the former schema passed over

@@ -77,15 +77,13 @@ impl Filter {
 impl BoundFilter {
     /// Those in a region, too: of the entities that have a `position` with fields `x` and `y`.
     pub fn within(self, region: Region) -> Result<Self, QueryError> {
-        let at = |field: &str| {
-            let path = Path { column: "position".into(), parts: vec![field.into()] };
-            let number = number_field(&path, &self.registry)?.filter(|number| number.places.len() == 1);
-            number.ok_or_else(|| QueryError("this world's entities have no position in the plane".into()))
-        };
-        let (x, y) = (at("x")?, at("y")?);
-        let fields = [(x.places[0], x.scalar), (y.places[0], y.scalar)];
-        let near = Condition::Near { column: x.column, fields, region };
+        let (column, fields) = super::map::plane(&self.registry)?;
+        let near = Condition::Near { column, fields, region };
         Ok(Self { condition: Condition::All(vec![near, self.condition]), registry: self.registry })
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// A bit for each row of a chunk for which it holds.

@@ -5,15 +5,17 @@
 //! are joined in their order, and sums do not depend on theirs.
 
 mod bind;
+mod map;
 mod parse;
 
 pub use bind::{BoundFilter, Region};
+pub use map::{Cells, Density, Picture, Point};
 pub use parse::{Filter, Path, QueryError};
 
 use crate::{
     capture::{Bits, rows_of},
     changes::Place,
-    column::Scalar,
+    column::{Layout, Scalar, Shape},
     fold::FixedSum,
     ids::Uid,
     image::{CHUNK_ROWS, Chunk, Image, TableImage},
@@ -246,10 +248,7 @@ pub fn chunks_of(image: &Image) -> Vec<(usize, usize)> {
 }
 
 /// In the order of the places. rayon would start its global pool for a thread that is on none.
-fn in_parallel<T: Send>(
-    places: Vec<(usize, usize)>,
-    look: impl Fn((usize, usize)) -> T + Sync + Send,
-) -> Vec<T> {
+fn in_parallel<P: Send, T: Send>(places: Vec<P>, look: impl Fn(P) -> T + Sync + Send) -> Vec<T> {
     if rayon::current_thread_index().is_some() && places.len() > 1 {
         places.into_par_iter().map(look).collect()
     } else {
@@ -499,6 +498,30 @@ impl Select {
         texts.iter().map(one).collect::<Result<_, _>>().map(Some).map(Self)
     }
 
+    /// The single values that are told of an entity, by their paths: what a table has as its columns. A slow component is
+    /// one.
+    pub fn leaves(&self, registry: &Registry) -> Vec<Leaf> {
+        let all = || registry.components().map(|(column, _)| (column, Vec::new())).collect();
+        let wanted: Vec<(usize, Vec<String>)> = self.0.clone().unwrap_or_else(all);
+        let mut leaves = Vec::new();
+        for (column, parts) in wanted {
+            let info = &registry.columns()[column];
+            let path = vec![info.name.to_owned()];
+            match (info.layout, parts.first()) {
+                (Layout::Slow, part) => {
+                    let path = path.into_iter().chain(part.cloned()).collect();
+                    leaves.push(Leaf { path, kind: LeafKind::Json });
+                }
+                (Layout::Plain { fields, .. }, part) => {
+                    for field in fields.iter().filter(|field| part.is_none_or(|part| field.name == part)) {
+                        leaves_of(&field.shape, [&path[..], &[field.name.to_owned()]].concat(), &mut leaves);
+                    }
+                }
+            }
+        }
+        leaves
+    }
+
     /// The components of a row, as JSON.
     pub fn components(&self, image: &Image, registry: &Registry, place: Place) -> Map<String, Value> {
         let (table, row) = (&image.tables[place.table as usize], place.row as usize);
@@ -524,6 +547,38 @@ impl Select {
     /// An entity as an answer has it.
     pub fn entity(&self, image: &Image, registry: &Registry, found: &FoundRow) -> Value {
         json!({"uid": found.uid.get().to_string(), "components": self.components(image, registry, found.place)})
+    }
+}
+
+/// A single value of an entity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leaf {
+    /// The component, then the fields; a number is a place in an array.
+    pub path: Vec<String>,
+    /// What it is.
+    pub kind: LeafKind,
+}
+
+/// What a single value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeafKind {
+    /// A number; Uids are text in JSON.
+    Number(Scalar),
+    /// The name of a value.
+    Label,
+    /// Of a slow component, whatever it is.
+    Json,
+}
+
+fn leaves_of(shape: &Shape, path: Vec<String>, leaves: &mut Vec<Leaf>) {
+    let below = |part: String| [&path[..], &[part]].concat();
+    match shape {
+        Shape::Scalar(scalar) => leaves.push(Leaf { path, kind: LeafKind::Number(*scalar) }),
+        Shape::Label(..) => leaves.push(Leaf { path, kind: LeafKind::Label }),
+        Shape::Array(of, count) => (0..*count).for_each(|i| leaves_of(of, below(i.to_string()), leaves)),
+        Shape::Row(fields) => {
+            fields.iter().for_each(|field| leaves_of(&field.shape, below(field.name.to_owned()), leaves));
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod explain;
 mod migrate;
 mod mirror;
 mod query;
+mod settings;
 mod watch;
 mod world;
 

@@ -1,0 +1,64 @@
+//! `POST /capture`: a trace of the next ticks.
+
+use super::{App, entities::read_json, problem::Problem};
+use crate::trace::{self, TICKS_MAX};
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Path, State},
+};
+use everworld_engine::column::Fault;
+use serde::Deserialize;
+use serde_json::Value;
+use std::{sync::Arc, time::Duration};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wanted {
+    ticks: u64,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self { ticks: 10 }
+    }
+}
+
+/// Ticks are waited for so long; then there is a trace of those that there are.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks whether the last of them may be seen.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
+
+pub(super) async fn capture(
+    State(app): State<Arc<App>>,
+    Path(world): Path<String>,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
+    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
+    let Wanted { ticks } = read_json(&body)?;
+    if !(1..=TICKS_MAX).contains(&ticks) {
+        let detail = format!("expected 1 to {TICKS_MAX}, found {ticks}");
+        return Err(Problem::invalid(vec![Fault::new("/ticks", detail)]));
+    }
+    let (handle, running) = app.running(&world)?;
+    let tracer = &handle.status.tracer;
+    let busy = || Problem::wrong_state(format!("a trace of world \"{world}\" is being taken already"));
+    let mut traced = tracer.start(ticks).ok_or_else(busy)?;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let in_time = tokio::time::timeout_at(deadline, &mut traced).await;
+    let ticks = if let Ok(ticks) = in_time {
+        ticks
+    } else {
+        tracer.finish();
+        traced.await
+    };
+    let ticks = ticks.map_err(|_| Problem::unavailable("the world has stopped"))?;
+    let Some(last) = ticks.last() else {
+        return Err(Problem::wrong_state(format!("world \"{world}\" does not tick: it may be paused")));
+    };
+    // D2.
+    while handle.status.tick() < last.tick && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+    Ok(Json(trace::document(&world, &running.plan, &ticks)))
+}
