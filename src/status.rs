@@ -91,6 +91,8 @@ pub struct Recovery {
 pub struct SystemStats {
     /// How often it ran.
     pub runs: u64,
+    /// How often its rate left it out, or it was disabled.
+    pub skipped: u64,
     /// The last run.
     pub last_us: f64,
     /// The median run.
@@ -463,6 +465,7 @@ pub struct Timings(Vec<Timing>);
 
 struct Timing {
     runs: u64,
+    skipped: u64,
     nanos: Histogram<u64>,
     last: u64,
     cpu: Option<u64>,
@@ -474,6 +477,7 @@ impl Timings {
         // Two significant digits are what a summary shows; a histogram stays below some 10 kB.
         let one = || Timing {
             runs: 0,
+            skipped: 0,
             nanos: Histogram::new(2).expect("2 is a legal number of digits"),
             last: 0,
             cpu: None,
@@ -483,7 +487,11 @@ impl Timings {
 
     /// Adds a tick.
     pub fn record(&mut self, report: &TickReport) {
-        for (timing, system) in self.0.iter_mut().zip(&report.systems).filter(|(_, system)| system.ran) {
+        for (timing, system) in self.0.iter_mut().zip(&report.systems) {
+            if !system.ran {
+                timing.skipped += 1;
+                continue;
+            }
             timing.runs += 1;
             timing.cpu = system.cpu_nanos.or(timing.cpu);
             if let Some(nanos) = system.wall_nanos {
@@ -503,6 +511,7 @@ impl Timings {
         let micros = |nanos: u64| nanos as f64 / 1e3;
         let one = |timing: &Timing| SystemStats {
             runs: timing.runs,
+            skipped: timing.skipped,
             last_us: micros(timing.last),
             p50_us: micros(timing.nanos.value_at_quantile(0.5)),
             p99_us: micros(timing.nanos.value_at_quantile(0.99)),

@@ -44,7 +44,7 @@ pub(super) async fn check(State(app): State<Arc<App>>, mut request: Request<Body
         Ok(principal) => principal,
         Err(problem) => return *problem,
     };
-    if !app.buckets.take(&principal, app.config.http.rate_per_sec, Instant::now()) {
+    if !app.buckets.take(&principal, app.live.config().http.rate_per_sec, Instant::now()) {
         super::server::reject(&app.metrics, "rate");
         return Problem::too_many(format!("\"{principal}\" asks more than http.rate_per_sec allows"))
             .into_response();

@@ -12,7 +12,7 @@ use crate::logs::{self, Line};
 use axum::{Json, body::Bytes, extract::State, http::HeaderMap, response::Response};
 use everworld_engine::column::Fault;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 #[derive(Deserialize)]
@@ -50,7 +50,11 @@ pub(super) async fn set_filter(
     body: Bytes,
 ) -> Result<Json<Value>, Problem> {
     let NewFilter { filter } = read_json(&body)?;
-    logs::set_filter(&filter).map_err(|why| Problem::invalid(vec![Fault::new("/filter", why)]))?;
+    let mut values = Map::new();
+    values.insert("logging.filter".into(), filter.as_str().into());
+    let at_filter = |fault: Fault| Fault::new("/filter", fault.detail);
+    let changed = app.live.change(&values);
+    changed.map_err(|faults| Problem::invalid(faults.into_iter().map(at_filter).collect()))?;
     let origin = app.origin(&headers);
     tracing::info!(
         filter,

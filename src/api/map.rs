@@ -89,7 +89,7 @@ pub(super) async fn show(
         };
         (cells, drawn)
     };
-    let (cells, drawn) = if image.entities() > app.config.http.bulk_rows {
+    let (cells, drawn) = if image.entities() > app.live.config().http.bulk_rows {
         let pool = app.bulk.options.pool.clone();
         app.bulk.wait_for("map", move || pool.install(draw)).await?
     } else {

@@ -12,6 +12,7 @@ mod events;
 mod follow;
 mod imports;
 mod inputs;
+mod live;
 mod logs;
 mod map;
 mod past;
@@ -64,8 +65,8 @@ pub(crate) struct App {
     /// A permit for each open stream.
     pub(crate) streams: Arc<tokio::sync::Semaphore>,
     pub(crate) tokens: Tokens,
-    /// The configuration in force, key by key.
-    pub(crate) effective: serde_json::Value,
+    /// The configuration in force; `config` is what the process was started with.
+    pub(crate) live: live::Live,
     pub(crate) buckets: auth::Buckets,
     /// Somebody asks the process to end.
     pub(crate) shutdown: tokio::sync::Notify,

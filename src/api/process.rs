@@ -64,11 +64,6 @@ pub(super) async fn version() -> Json<Value> {
     Json(json!({"version": env!("CARGO_PKG_VERSION"), "build_id": crate::spine::BUILD_ID_HEX}))
 }
 
-/// The values in force, and where each came from. None of them is a secret: tokens are in a file of their own.
-pub(super) async fn config(State(app): State<Arc<App>>) -> Json<Value> {
-    Json(json!({"items": app.effective, "next": null}))
-}
-
 /// Ends the process in order, as SIGTERM does.
 pub(super) async fn shutdown(State(app): State<Arc<App>>, headers: HeaderMap) -> (StatusCode, Json<Value>) {
     let origin = app.origin(&headers);

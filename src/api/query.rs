@@ -291,7 +291,7 @@ async fn answer(
             None => {
                 let seen = image.clone();
                 let work = move || page(&asking, &seen, (branch, limit), cursor, sums.as_ref(), counts);
-                let answer = if image.entities() > app.config.http.bulk_rows {
+                let answer = if image.entities() > app.live.config().http.bulk_rows {
                     let pool = app.bulk.options.pool.clone();
                     app.bulk.wait("query", move || pool.install(work)).await?
                 } else {

@@ -1,7 +1,7 @@
 //! The one list of routes: dispatch, and what each of them is for.
 
 use super::{
-    App, bulk, changes, entities, events, imports, inputs, logs, map, past, process, query,
+    App, bulk, changes, entities, events, imports, inputs, live, logs, map, past, process, query,
     spec::{self, Answer, LIMIT_MAX, Param},
     systems, ticks, traces, worlds,
 };
@@ -122,8 +122,10 @@ pub const ROUTES: &[Route] = &[
         .gives(&[Answer::json(200, "Status")]),
     route("GET", "/v1/version", Role::Open, "The version and build id", || get(process::version))
         .gives(&[Answer::json(200, "Version")]),
-    route("GET", "/v1/config", Role::Admin, "The values in force and where each came from", || get(process::config))
+    route("GET", "/v1/config", Role::Admin, "The values in force and where each came from", || get(live::show))
         .gives(&[Answer::json(200, "ConfigList")]),
+    route("PATCH", "/v1/config", Role::Admin, "Other values of keys of the scope live, until the process ends: {\"http.rate_per_sec\": 100}", || axum::routing::patch(live::change))
+        .takes("ConfigChange").gives(&[Answer::json(200, "ConfigList")]),
     route("POST", "/v1/shutdown", Role::Admin, "End the process in order, as SIGTERM does", || post(process::shutdown))
         .gives(&[Answer::json(202, "Stopping")]),
     route("GET", "/v1/openapi.json", Role::Open, "All of this as an OpenAPI 3.1 document", || get(spec::show))
@@ -147,6 +149,8 @@ pub const ROUTES: &[Route] = &[
         .gives(&[Answer::json(200, "World")]),
     route("GET", "/v1/worlds/{w}/components", Role::Viewer, "The JSON Schema of every component", || get(worlds::components))
         .gives(&[Answer::json(200, "ComponentList")]),
+    route("GET", "/v1/worlds/{w}/components/{c}", Role::Viewer, "One of them, as JSON Schema 2020-12", || get(worlds::component))
+        .gives(&[Answer::json(200, "ComponentSchema")]),
     route("GET", "/v1/worlds/{w}/resources", Role::Viewer, "Every registered resource with its value", || get(worlds::resources))
         .gives(&[Answer::json(200, "ResourceList")]),
     route("GET", "/v1/worlds/{w}/systems", Role::Viewer, "The nodes of the plan with their times", || get(systems::list))

@@ -108,7 +108,7 @@ impl Server {
             answers: super::views::Answers::default(),
             streams: Arc::new(Semaphore::new(config.http.streams_max)),
             tokens: served.tokens,
-            effective: served.effective,
+            live: super::live::Live::new(&config, served.effective),
             buckets: super::auth::Buckets::default(),
             shutdown: tokio::sync::Notify::new(),
             requests: AtomicU64::new(1),
@@ -292,7 +292,8 @@ async fn admit(
     request: Request<Body>,
     next: Next,
 ) -> Response {
-    let http = &app.config.http;
+    let live = app.live.config();
+    let http = &live.http;
     let kind =
         request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let is_batch = [NDJSON, CSV].contains(&kind.split(';').next().unwrap_or_default().trim());

@@ -229,6 +229,21 @@ pub(super) async fn components(
     ))
 }
 
+/// The JSON Schema of a component.
+pub(super) async fn component(
+    State(app): State<Arc<App>>,
+    Path((world, component)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    let (_, running) = app.running(&world)?;
+    let known = running.registry.component(&component).map_err(Problem::not_found)?;
+    let column = &running.registry.columns()[known];
+    let mut schema = column.json_schema();
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["title"] = column.name.into();
+    schema["x-version"] = column.version.into();
+    Ok(Json(schema))
+}
+
 pub(super) async fn resources(
     State(app): State<Arc<App>>,
     Path(world): Path<String>,

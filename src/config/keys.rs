@@ -16,15 +16,18 @@ use crate::history::OnPanic;
 pub enum Scope {
     /// A property of this process: may change between any two starts.
     Host,
+    /// As [`Scope::Host`], and may change while it runs.
+    Live,
     /// Part of the world record: used only when a world is created.
     World,
 }
 
 impl Scope {
-    /// `host` or `world`.
+    /// `host`, `live` or `world`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Host => "host",
+            Self::Live => "live",
             Self::World => "world",
         }
     }
@@ -171,7 +174,7 @@ keys! {
         /// Its private key in PEM.
         tls_key: Option<String> = "", Host;
         /// Requests per second of each token, or of all together where there are none; 0 = any number.
-        rate_per_sec: f64 where 0.0..=1_000_000.0 = 0.0, Host;
+        rate_per_sec: f64 where 0.0..=1_000_000.0 = 0.0, Live;
         /// Open connections; more of them are closed at once.
         connections_max: usize where 1..=65_536 = 1024, Host;
         /// Requests being answered at the same time.
@@ -179,17 +182,17 @@ keys! {
         /// Streams at the same time, of changes, events, lines and rows.
         streams_max: usize where 1..=65_536 = 256, Host;
         /// Questions that look at more rows are answered by the threads for bulk work.
-        bulk_rows: usize where 0..=1_000_000_000 = 20_000, Host;
+        bulk_rows: usize where 0..=1_000_000_000 = 20_000, Live;
         /// Time for a request's head to arrive.
         header_timeout_millis: u64 where 1..=3_600_000 = 3000, Host;
         /// Time for a request's body to arrive.
-        body_timeout_millis: u64 where 1..=3_600_000 = 10_000, Host;
+        body_timeout_millis: u64 where 1..=3_600_000 = 10_000, Live;
         /// Time for a request to be answered; streams are exempt.
         request_timeout_millis: u64 where 1..=3_600_000 = 30_000, Host;
         /// The largest request body.
-        body_bytes_max: usize where 1024..=16_777_216 = 65_536, Host;
+        body_bytes_max: usize where 1024..=16_777_216 = 65_536, Live;
         /// The largest batch of inputs as NDJSON.
-        batch_bytes_max: usize where 1024..=268_435_456 = 4_194_304, Host;
+        batch_bytes_max: usize where 1024..=268_435_456 = 4_194_304, Live;
         /// Headers in one request.
         headers_max: usize where 1..=1024 = 64, Host;
         /// Time that open requests have to end when the server stops.
@@ -318,7 +321,7 @@ keys! {
     /// What the server says about itself, on standard error.
     logging: LoggingConfig {
         /// A level (error, warn, info, debug, trace), or directives such as "info,everworld::api=debug".
-        filter: LogFilter = "info", Host;
+        filter: LogFilter = "info", Live;
         /// pretty for people, json for machines, auto = pretty on a terminal and json elsewhere.
         format: LogFormat = "auto", Host;
         /// One summary line each so many ticks; 0 = none.

@@ -8,7 +8,7 @@ use std::{
 use toml::de::{DeTable, DeValue, Error};
 
 use super::{
-    keys::{Config, KEYS, Key, SECTIONS},
+    keys::{Config, KEYS, Key, SECTIONS, Scope},
     value::describe,
 };
 
@@ -252,6 +252,42 @@ impl Layers {
         let sources = KEYS.iter().zip(self.sources);
         let sources = sources.map(|(key, source)| Sourced { key, value: (key.get)(&self.config), source });
         Ok(Loaded { sources: sources.collect(), config: self.config })
+    }
+}
+
+impl Config {
+    /// With other values of keys that may change while a server runs, by their paths.
+    ///
+    /// # Errors
+    /// Each key with what is wrong with it.
+    pub fn changed(
+        &self,
+        values: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<(Self, Vec<&'static Key>), Vec<(String, String)>> {
+        let (mut config, mut keys, mut faults) = (self.clone(), Vec::new(), Vec::new());
+        for (path, value) in values {
+            let mut fault = |message: String| faults.push((path.clone(), message));
+            let Some(key) = KEYS.iter().find(|key| key.path == path) else {
+                fault(unknown("key", nearest_key(path)));
+                continue;
+            };
+            if key.scope != Scope::Live {
+                fault(format!("\"{path}\" takes effect at the next start only: set it in the configuration"));
+                continue;
+            }
+            // JSON's numbers, texts and truths are written as TOML's are.
+            let text = value.to_string();
+            let is_set = match DeValue::parse(&text) {
+                Ok(value) => (key.set)(&mut config, value.get_ref()),
+                Err(_) => false,
+            };
+            if is_set {
+                keys.push(key);
+            } else {
+                fault(format!("expected {}, found {text}", (key.expected)()));
+            }
+        }
+        if faults.is_empty() { Ok((config, keys)) } else { Err(faults) }
     }
 }
 

@@ -85,6 +85,15 @@ fn a_trace_tells_when_and_where_each_system_ran() {
         spans.sort_by(|a, b| a.0.total_cmp(&b.0));
         assert!(spans.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0 + 0.001), "{spans:?}");
     }
+    // What it waited for last ended when it could begin.
+    for span in spans.iter().filter(|span| span["args"]["after"].is_string()) {
+        let before = spans.iter().find(|other| {
+            other["name"] == span["args"]["after"] && other["args"]["tick"] == span["args"]["tick"]
+        });
+        let before = before.unwrap_or_else(|| panic!("{span}"));
+        let ready = number(span, "ts") - span["args"]["waited_us"].as_f64().unwrap();
+        assert!((number(before, "ts") + number(before, "dur") - ready).abs() < 0.01, "{before} {span}");
+    }
     let runs = |name: &str| spans.iter().filter(|span| span["name"] == name).count();
     assert_eq!((runs("walk::step"), runs("walk::steer"), runs("market::count")), (4, 2, 0));
     let reasons = |name: &str| -> Vec<&str> {
@@ -197,4 +206,38 @@ fn top_shows_a_world_at_a_glance() {
     let output = everworld(&["top", &url]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--once"), "{}", stderr(&output));
+}
+
+#[test]
+fn some_of_the_configuration_changes_while_the_server_runs() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]);
+    let change = |body: &Value| server.client().request("PATCH", "/v1/config", &body.to_string()).unwrap();
+    let row = |list: &Value, key: &str| {
+        let rows = list["items"].as_array().unwrap();
+        rows.iter().find(|row| row["key"] == key).unwrap().clone()
+    };
+    let (status, list) = change(&json!({"http.body_bytes_max": 1024, "http.rate_per_sec": 1000}));
+    assert_eq!(status, 200, "{list}");
+    let shown = row(&server.get("/v1/config").1, "http.body_bytes_max");
+    assert_eq!((&shown["value"], &shown["source"]), (&json!(1024), &json!("request")));
+    let long = json!({"prototype": "x".repeat(2_000)}).to_string();
+    assert_eq!(server.post("/v1/worlds/town/entities", &long).0, 413);
+    assert_eq!(change(&json!({"http.body_bytes_max": 4096})).0, 200);
+    assert_eq!(server.post("/v1/worlds/town/entities", &long).0, 422);
+    // All of it, or nothing.
+    let check = |body: Value, place: &str, what: &str| {
+        let (status, answer) = change(&body);
+        assert_eq!((status, &answer["errors"][0]["pointer"]), (422, &json!(place)), "{answer}");
+        assert!(answer.to_string().contains(what), "{answer}");
+    };
+    check(json!({"http.body_bytes_max": 2048, "http.bulk_rows": "many"}), "/http.bulk_rows", "whole number");
+    check(json!({"http.body_bytes_max": 1}), "/http.body_bytes_max", "1024");
+    check(json!({"http.bind": "0.0.0.0:80"}), "/http.bind", "next start");
+    check(json!({"http.bulk_row": 1}), "/http.bulk_row", "http.bulk_rows");
+    check(json!({"logging.filter": "everworld=nonsense"}), "/logging.filter", "nonsense");
+    assert_eq!(row(&server.get("/v1/config").1, "http.body_bytes_max")["value"], 4096);
+    assert_eq!(change(&json!({"http.rate_per_sec": 2})).0, 200);
+    let refused = (0..20).any(|_| server.get("/v1/status").0 == 429);
+    assert!(refused);
 }
