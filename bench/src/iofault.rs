@@ -110,7 +110,8 @@ fn run_kind(args: &IofaultArgs, kind: &Kind) -> anyhow::Result<Vec<Row>> {
         (true, true) => args.reads,
         (false, _) => args.faults,
     };
-    let count = count.min(operations);
+    // Short writes fall on writes alone, few of them on the log: a sample of them has more places.
+    let count = if kind.for_good || args.all { count } else { 3 * count }.min(operations);
     let runs = count * if kind.for_good { 2 } else { 1 };
     let total = in_parallel(runs, |number, total| {
         let at = number % count * operations / count;
