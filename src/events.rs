@@ -2,7 +2,7 @@
 //! left out, and what somebody should look at.
 
 use crate::{ring::Ring, status::WorldState};
-use everworld_engine::{InputError, Outcome, Tick, Uid};
+use everworld_engine::{InputError, Lives, Outcome, Tick, Uid};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -20,6 +20,10 @@ pub enum Topic {
     Tick,
     /// An input was applied or rejected.
     Input,
+    /// Entities came or went.
+    Entity,
+    /// Work beside the ticks takes long, or has come to its end.
+    Job,
     /// A snapshot was written.
     Snapshot,
     /// A system is left out.
@@ -47,6 +51,8 @@ pub struct Event {
 pub enum What {
     Tick { entities: usize },
     Input { seq: u64, outcome: Result<Outcome, InputError> },
+    Entity { lives: Box<Lives> },
+    Job { id: u64, kind: &'static str, state: &'static str },
     Snapshot { branch: u32, tick: Tick },
     System { fix: String },
     State { state: WorldState, reason: Option<String> },
@@ -59,6 +65,8 @@ impl Event {
         match self.what {
             What::Tick { .. } => Topic::Tick,
             What::Input { .. } => Topic::Input,
+            What::Entity { .. } => Topic::Entity,
+            What::Job { .. } => Topic::Job,
             What::Snapshot { .. } => Topic::Snapshot,
             What::System { .. } => Topic::System,
             What::State { .. } => Topic::State,
@@ -68,7 +76,11 @@ impl Event {
 
     /// Whether it is about that entity.
     pub fn is_about(&self, uid: Uid) -> bool {
-        matches!(&self.what, What::Input { outcome: Ok(outcome), .. } if outcome.created.contains(&uid))
+        match &self.what {
+            What::Input { outcome: Ok(outcome), .. } => outcome.created.contains(&uid),
+            What::Entity { lives } => lives.born.contains(&uid) || lives.gone.contains(&uid),
+            _ => false,
+        }
     }
 
     /// As answers have it.
@@ -84,6 +96,18 @@ impl Event {
                     Ok(outcome) => event["created"] = json!(outcome.created),
                     Err(error) => event["rejected"] = error.to_string().into(),
                 }
+            }
+            What::Entity { lives } => {
+                event["born"] = json!(lives.born);
+                event["born_count"] = lives.born_count.into();
+                event["gone"] = json!(lives.gone);
+                event["gone_count"] = lives.gone_count.into();
+            }
+            What::Job { id, kind, state } => {
+                event["job"] = id.to_string().into();
+                event["kind"] = (*kind).into();
+                event["state"] = (*state).into();
+                event["location"] = format!("/v1/history/{id}").into();
             }
             What::Snapshot { branch, tick } => event["snapshot"] = format!("{branch}-{tick}").into(),
             What::System { fix } => event["detail"] = fix.as_str().into(),

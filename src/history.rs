@@ -17,7 +17,8 @@ use crate::{
 };
 use everworld_engine::{Image, ImageError, LiveWorld, Options, Tick, TickError, migrate_image};
 use everworld_persistence::{
-    Control, DurablePoint, LogHandle, LogOptions, LogReader, Record, Records, Retention, SnapshotMeta, Store,
+    Control, DurablePoint, InputRecord, LogHandle, LogOptions, LogReader, Record, Records, Retention,
+    SnapshotMeta, Store,
 };
 use everworld_systems::{Plugin, WorldRecord};
 use parking_lot::{Mutex, RwLock};
@@ -980,14 +981,14 @@ pub fn import(
     }
     let begun = Event::begun(name, Some(&record.scenario.name), Origin::Imported { tick: live.now() });
     catalogue::making(&spine_options.disk, data, begun, || {
-        spine::write_fork(data, &record, &mut live, spine_options)
+        spine::write_fork(data, &record, &mut live, &[], spine_options)
     })?;
     Ok(live.now())
 }
 
 /// Makes a new world beside its parent, in the same data directory, from the parent's state at a tick that is still kept:
 /// with a record, a log and a first snapshot of its own. Nothing of it is there before all of it is durable. The world is
-/// not opened.
+/// not opened; its first tick will take the inputs.
 ///
 /// # Errors
 /// When the tick is not kept, there is such a world already, or it cannot be written.
@@ -995,7 +996,7 @@ pub fn fork(
     parent: &History,
     data: &Path,
     (branch, tick): (u32, Tick),
-    name: &str,
+    (name, inputs): (&str, &[InputRecord]),
     options: &Options,
     spine_options: &SpineOptions,
 ) -> Result<(), SpineError> {
@@ -1006,7 +1007,7 @@ pub fn fork(
     let origin = Origin::Forked { parent: parent.world.clone(), branch, tick };
     let begun = Event::begun(name, Some(&record.scenario.name), origin);
     catalogue::making(&spine_options.disk, data, begun, || {
-        spine::write_fork(data, &record, &mut live, spine_options)
+        spine::write_fork(data, &record, &mut live, inputs, spine_options)
     })
 }
 

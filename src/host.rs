@@ -801,7 +801,13 @@ impl Host {
         self.timings.record(report);
         self.ticks_since_stats += 1;
         self.sequencer.set_pending(self.live.pending_inputs());
-        self.publisher.computed(tick, seal, report.entities, report.outcomes.clone(), &self.mirror);
+        self.publisher.computed(
+            tick,
+            seal,
+            report.entities,
+            (report.outcomes.clone(), report.lives.clone()),
+            &self.mirror,
+        );
         times.capture_nanos = self.capture(tick)?;
         self.show_stats();
         let now = clock::now_nanos();

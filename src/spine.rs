@@ -15,8 +15,9 @@ use crate::{
 };
 use everworld_engine::{BuildErrors, Image, ImageError, LiveWorld, Options, StateHash, Tick, TickError};
 use everworld_persistence::{
-    Control, Disk, DurablePoint, Log, LogDone, LogError, LogHandle, LogOptions, LogWriter, OpenReport,
-    RealDisk, Record, Retention, Snapshot, SnapshotMeta, Store, StoreError, StoreOptions, WriteStats,
+    Control, Disk, DurablePoint, InputRecord, Log, LogDone, LogError, LogHandle, LogOptions, LogWriter,
+    OpenReport, RealDisk, Record, Retention, Snapshot, SnapshotMeta, Store, StoreError, StoreOptions,
+    WriteStats,
 };
 use everworld_systems::{Plugin, ScenarioError, WorldRecord};
 use parking_lot::Mutex;
@@ -624,6 +625,7 @@ pub(crate) fn write_fork(
     data: &Path,
     record: &WorldRecord,
     live: &mut LiveWorld,
+    inputs: &[InputRecord],
     options: &SpineOptions,
 ) -> Result<(), SpineError> {
     let (world, disk) = (record.world.as_str(), &options.disk);
@@ -664,6 +666,11 @@ pub(crate) fn write_fork(
     let in_store = |source| SpineError::Store { world: world.to_owned(), source };
     let (store, _) = Store::open(disk.clone(), &making, options.store.clone()).map_err(in_store)?;
     write_image(&store, Arc::new(image), &host, &[], options.build_id).map_err(in_store)?;
+    // Behind the snapshot and without a Seal: its first tick takes them.
+    for (input, seq) in inputs.iter().zip(host.next_seq..) {
+        log.append(&Record::Input(InputRecord { seq, ..input.clone() })).map_err(in_log)?;
+    }
+    log.commit().map_err(in_log)?;
     drop((store, log));
     disk.sync_dir(&making).map_err(io_error("sync", &making))?;
     finish_directory(&**disk, &making, &dir)

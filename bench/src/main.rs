@@ -101,6 +101,7 @@ enum Name {
 }
 
 fn main() -> ExitCode {
+    report::begin();
     let cli = Cli::parse();
     let result = match &cli.name {
         Name::Server { args } => {

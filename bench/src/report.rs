@@ -1,7 +1,7 @@
 //! What a benchmark prints: rows with their baseline and ratio, and whether the run counts.
 
 use serde::Serialize;
-use std::process::Command;
+use std::{process::Command, sync::OnceLock};
 
 /// A benchmark's result.
 #[derive(Serialize)]
@@ -20,6 +20,24 @@ struct Machine {
     cores: usize,
     rustc: String,
     load: f64,
+    /// The share of this program's time that the host took from the machine's processors.
+    stolen: f64,
+}
+
+/// The machine's times when this program began: what was stolen, and all, in ticks of the system.
+static BEGAN: OnceLock<(u64, u64)> = OnceLock::new();
+
+/// Notes the machine's times. Called once, first of all.
+pub(crate) fn begin() {
+    BEGAN.get_or_init(times);
+}
+
+fn times() -> (u64, u64) {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().next().unwrap_or_default();
+    let times: Vec<u64> = line.split_whitespace().skip(1).filter_map(|time| time.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal, see proc_stat(5); guests are in user already.
+    (times.get(7).copied().unwrap_or(0), times.iter().take(8).sum())
 }
 
 /// A figure.
@@ -116,8 +134,7 @@ impl Report {
         if json {
             println!("{}", serde_json::to_string_pretty(self)?);
         } else {
-            let Machine { cpu, cores, rustc, load } = &self.machine;
-            println!("{}: {cpu}, {cores} cores, load {load}, {rustc}", self.bench);
+            println!("{}: {}", self.bench, self.machine_line());
             println!(
                 "{:<34} {:<22} {:>12} {:<10} {:>12} {:>8}",
                 "case", "mode", "value", "unit", "baseline", "ratio"
@@ -151,8 +168,8 @@ impl Report {
 
     /// What it ran on.
     pub(crate) fn machine_line(&self) -> String {
-        let Machine { cpu, cores, rustc, load } = &self.machine;
-        format!("{cpu}, {cores} cores, load {load}, {rustc}")
+        let Machine { cpu, cores, rustc, load, stolen } = &self.machine;
+        format!("{cpu}, {cores} cores, load {load}, {:.1} % stolen, {rustc}", 100.0 * stolen)
     }
 }
 
@@ -162,7 +179,9 @@ impl Machine {
         let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
         let rustc = Command::new("rustc").arg("-V").output();
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let (now, began) = (times(), BEGAN.get().copied().unwrap_or_default());
         Self {
+            stolen: (now.0 - began.0) as f64 / (now.1 - began.1).max(1) as f64,
             cpu: cpu.trim_start_matches([' ', '\t', ':']).to_owned(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             rustc: rustc

@@ -160,6 +160,42 @@ impl UidIndex {
     }
 }
 
+/// Who was born and who is gone in a tick, for whoever looks on: no system reads it, and it is no state.
+#[derive(Resource, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lives {
+    /// The first of those who were born, in order.
+    pub born: Vec<Uid>,
+    /// How many were born.
+    pub born_count: u64,
+    /// The first of those who are gone, in order.
+    pub gone: Vec<Uid>,
+    /// How many are gone.
+    pub gone_count: u64,
+}
+
+/// So many of each are told by name.
+pub const LIVES_MAX: usize = 100;
+
+impl Lives {
+    /// True when nobody came or went.
+    pub fn is_empty(&self) -> bool {
+        self.born_count + self.gone_count == 0
+    }
+
+    pub(crate) fn are_born(&mut self, first: Uid, count: u64) {
+        let told = (LIVES_MAX - self.born.len().min(LIVES_MAX)) as u64;
+        self.born.extend((first.get()..first.get() + count.min(told)).map(Uid::new));
+        self.born_count += count;
+    }
+
+    fn is_gone(&mut self, uid: Uid) {
+        if self.gone.len() < LIVES_MAX {
+            self.gone.push(uid);
+        }
+        self.gone_count += 1;
+    }
+}
+
 /// Gives the next Uid.
 pub(crate) fn next_uid(world: &mut World) -> Uid {
     let mut counter = world.resource_mut::<UidCounter>();
@@ -176,13 +212,18 @@ pub(crate) fn spawn(world: &mut World, columns: impl FnOnce(&mut EntityWorldMut<
     assert!(entity.get() == Some(&uid), "an entity was spawned with a Uid of its own: the engine gives them");
     let id = entity.id();
     world.resource_mut::<UidIndex>().insert(uid, id);
+    world.resource_mut::<Lives>().are_born(uid, 1);
     uid
 }
 
 /// Removes an entity; false when it is not there.
 pub(crate) fn despawn(world: &mut World, uid: Uid) -> bool {
     let entity = world.resource_mut::<UidIndex>().remove(uid);
-    entity.is_some_and(|entity| restructure(world, entity, |world| world.despawn(entity)))
+    let is_gone = entity.is_some_and(|entity| restructure(world, entity, |world| world.despawn(entity)));
+    if is_gone {
+        world.resource_mut::<Lives>().is_gone(uid);
+    }
+    is_gone
 }
 
 /// Does something to an entity that may move it, and touches it and whoever takes the row that it leaves: marks belong

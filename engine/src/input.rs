@@ -167,6 +167,7 @@ impl InputWorld<'_> {
         self.world.resource_mut::<effects::UidCounter>().next = next;
         let mut index = self.world.resource_mut::<UidIndex>();
         entities.into_iter().zip(first..).for_each(|(entity, uid)| index.insert(Uid::new(uid), entity));
+        self.world.resource_mut::<effects::Lives>().are_born(Uid::new(first), next - first);
         Uid::new(first)
     }
 

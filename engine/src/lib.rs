@@ -55,7 +55,7 @@ pub use bevy_ecs as ecs;
 pub use capture::{Buffers, Capture};
 pub use changes::{Change, Changes, Place};
 pub use column::{Column, Layout, SlowColumn};
-pub use effects::{Effects, UidIndex};
+pub use effects::{Effects, LIVES_MAX, Lives, UidIndex};
 pub use hash::StateHash;
 pub use ids::{Tick, Uid};
 pub use image::{CHUNK_ROWS, Chunk, ColumnImage, ColumnSchema, Image, ImageError, ResourceImage, TableImage};

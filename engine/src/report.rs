@@ -1,6 +1,7 @@
 //! What a tick did and how long it took. Measured for people and the governor; never an input of a system.
 
 use crate::{
+    effects::Lives,
     ids::Tick,
     input::{InputError, Outcome},
 };
@@ -39,6 +40,8 @@ pub struct TickReport {
     pub began_nanos: u64,
     /// How many entities there are.
     pub entities: usize,
+    /// Who came and who went.
+    pub lives: Lives,
     /// What became of each input, by its number.
     pub outcomes: Vec<(u64, Result<Outcome, InputError>)>,
     /// The whole tick.

@@ -5,7 +5,9 @@ use crate::{
     changes::COLUMNS_MAX,
     column::{Column, SlowColumn},
     edits::{DespawnEntities, UpdateEntities},
-    effects::{self, BuiltArchetypes, Effect, SharedRegistry, Slot, StructureSlots, UidCounter, UidIndex},
+    effects::{
+        self, BuiltArchetypes, Effect, Lives, SharedRegistry, Slot, StructureSlots, UidCounter, UidIndex,
+    },
     explain,
     hash::{StateHash, hash_plain_rows, hash_resource, hash_row, hash_state},
     ids::{Tick, Uid},
@@ -200,6 +202,7 @@ impl WorldBuilder {
         builder.world.init_resource::<CurrentSystem>();
         builder.world.init_resource::<StructureSlots>();
         builder.world.init_resource::<TimerSlots>();
+        builder.world.init_resource::<Lives>();
         builder.world.init_resource::<Marks>();
         builder.world.init_resource::<RowsWrites>();
         builder.world.init_resource::<BuiltArchetypes>();
@@ -949,6 +952,8 @@ impl LiveWorld {
         self.watch.begin(tick, start);
         self.world.resource_mut::<TickTime>().tick = tick;
         self.report.outcomes.clear();
+        // Also what a restore or the set-up has brought.
+        *self.world.resource_mut::<Lives>() = Lives::default();
         if self.cut {
             // What a disabled system rebuilt is empty, also when it was not before: a restore makes it so (W4).
             self.rebuild_own.iter().for_each(|rebuild| rebuild(&mut self.world));
@@ -982,6 +987,7 @@ impl LiveWorld {
         }
         self.report.tick = tick;
         self.report.began_nanos = start;
+        self.report.lives = std::mem::take(&mut *self.world.resource_mut::<Lives>());
         self.report.entities = self.entities();
         self.watch.end();
         let end = wall();

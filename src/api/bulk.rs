@@ -3,7 +3,7 @@
 //! Who asks waits two seconds; what takes longer is answered 202 with the place to look again.
 
 use super::{App, problem::Problem};
-use crate::{clock, config::Config, metrics::Metrics, pool};
+use crate::{clock, config::Config, events::What, metrics::Metrics, pool, status::WorldStatus};
 use axum::{
     Json,
     extract::{Path, State},
@@ -116,9 +116,12 @@ impl Bulk {
     pub(super) async fn answer(
         &self,
         kind: &'static str,
+        // Whose events tell of it when it takes long.
+        about: Option<Arc<WorldStatus>>,
         work: impl FnOnce() -> Outcome + Send + 'static,
     ) -> Result<Response, Problem> {
         let (id, mut outcome) = self.submit(kind, Box::new(work))?;
+        let mut later = outcome.clone();
         let done = async { outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone()) };
         match tokio::time::timeout(WAIT, done).await {
             Ok(Some(outcome)) => {
@@ -127,6 +130,15 @@ impl Bulk {
             }
             Ok(None) => Err(Problem::unavailable("the server is stopping")),
             Err(_) => {
+                if let Some(status) = about {
+                    status.tell(What::Job { id, kind, state: "running" });
+                    tokio::spawn(async move {
+                        // Stopped, nobody is told.
+                        let Ok(outcome) = later.wait_for(Option::is_some).await else { return };
+                        let state = if matches!(&*outcome, Some(Ok(_))) { "done" } else { "failed" };
+                        status.tell(What::Job { id, kind, state });
+                    });
+                }
                 let location = format!("/v1/history/{id}");
                 let body =
                     json!({"id": id.to_string(), "kind": kind, "state": "running", "location": location});

@@ -56,7 +56,8 @@ is left.
 
 **Events** (`/events`, and lines of `/v1/logs` in the same way): a page of what is kept, oldest first, or a stream of what is
 new. An event has `id` (`tick.number`), `tick`, `branch` and `topic`: `tick` (ticks that are shown together are one), `input` (what
-became of it), `snapshot`, `system` (one is left out), `state`, `alert` (somebody should look). `Last-Event-ID` or `after` goes on
+became of it), `entity` (who came and who went in a tick: how many, and the first 100 by name), `job` (work that takes long, and its
+end), `snapshot`, `system` (one is left out), `state`, `alert` (somebody should look). `Last-Event-ID` or `after` goes on
 behind an event. The last 4096 events and 2048 lines are kept, and no id is used again, also after a restart of the server; who
 misses some is told `lagged` with their numbers.
 

@@ -47,7 +47,7 @@ pub(super) async fn list(
     let topics = topic.0.iter().map(|name| {
         serde_json::from_value::<Topic>(json!(name)).map_err(|_| {
             Problem::malformed(format!(
-                "topic: there is none \"{name}\"; topics: tick, input, snapshot, system, state, alert"
+                "topic: there is none \"{name}\"; topics: tick, input, entity, job, snapshot, system, state, alert"
             ))
         })
     });

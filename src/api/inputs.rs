@@ -365,7 +365,7 @@ pub(super) async fn list(
             return Ok(json!({"items": items, "next": null}));
         }
     };
-    app.bulk.answer("inputs", work).await
+    app.bulk.answer("inputs", app.about(&world), work).await
 }
 
 fn shown(input: &InputRecord) -> Value {

@@ -96,6 +96,11 @@ impl App {
         Ok((world, running))
     }
 
+    /// Whose events tell of work about a world.
+    fn about(&self, world: &str) -> Option<Arc<crate::status::WorldStatus>> {
+        self.hosting.world(world).map(|handle| handle.status)
+    }
+
     /// The sender's idempotency key, if it gives one.
     pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         let Some(key) = headers.get("idempotency-key") else { return Ok(None) };

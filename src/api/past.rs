@@ -6,6 +6,7 @@ use crate::{
     history::{self, History},
     host::{Running, Wish, WorldHandle},
     questions::{self, At, Questions, VerifyOptions, snapshot_document, snapshot_id},
+    sequencer::{AdmitError, Origin},
     spine::SpineError,
     status::Shown,
     worlds,
@@ -18,7 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use everworld_engine::{Tick, Uid, column::Fault, query::Filter};
-use everworld_persistence::{Retention, backup};
+use everworld_persistence::{InputRecord, Retention, backup};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -137,6 +138,7 @@ pub(super) async fn inspect(
     let view = if place == At::default() { running.view().await } else { None };
     let (shown, view) = handle.shown_with(|| view.as_ref().and_then(|_| running.mirror.view()));
     let registry = running.registry.clone();
+    let about = app.about(&world);
     let work = move || match view {
         Some(view) => {
             let place = (shown.branch, view.tick);
@@ -144,7 +146,7 @@ pub(super) async fn inspect(
         }
         None => Ok(questions.inspect(place, uid, wanted.as_ref(), limit)?),
     };
-    app.bulk.answer("inspect", work).await
+    app.bulk.answer("inspect", about, work).await
 }
 
 /// An entity at a former tick.
@@ -157,7 +159,7 @@ pub(super) async fn entity_at(app: &App, world: &str, of: Uid, place: &str) -> R
         entity["branch"] = answer["branch"].take();
         Ok(entity)
     };
-    app.bulk.answer("entity", work).await
+    app.bulk.answer("entity", app.about(&world), work).await
 }
 
 #[derive(Deserialize)]
@@ -177,7 +179,9 @@ pub(super) async fn entity_history(
     let EntityHistory { from, to, exact } = parameters(query)?;
     let (questions, of) = (app.questions(&world)?, uid(&of)?);
     let (from, to) = (at(Some(from.as_deref().unwrap_or("0")))?, at(to.as_deref())?);
-    app.bulk.answer("history", move || Ok(questions.entity_history(of, from, to, exact)?)).await
+    app.bulk
+        .answer("history", app.about(&world), move || Ok(questions.entity_history(of, from, to, exact)?))
+        .await
 }
 
 #[derive(Deserialize)]
@@ -194,7 +198,7 @@ pub(super) async fn why(
     let place = at(Some(&parameters(query)?.tick))?;
     let (questions, of) = (app.questions(&world)?, uid(&of)?);
     let work = move || Ok(serde_json::to_value(questions.why(of, place)?).unwrap_or_default());
-    app.bulk.answer("why", work).await
+    app.bulk.answer("why", app.about(&world), work).await
 }
 
 #[derive(Deserialize)]
@@ -233,7 +237,7 @@ pub(super) async fn diff(
         };
         Ok(questions.diff(first, second, other.as_ref(), limit.unwrap_or(20))?)
     };
-    app.bulk.answer("diff", work).await
+    app.bulk.answer("diff", app.about(&world), work).await
 }
 
 #[derive(Deserialize, Default)]
@@ -261,7 +265,7 @@ pub(super) async fn verify(
     let questions = app.questions(&world)?;
     let options = VerifyOptions { branch, from: from.map(Tick), to: to.map(Tick), threads, deep, idle: true };
     let work = move || Ok(serde_json::to_value(questions.verify(&options)?).unwrap_or_default());
-    app.bulk.answer("verify", work).await
+    app.bulk.answer("verify", app.about(&world), work).await
 }
 
 pub(super) async fn branches(
@@ -432,14 +436,66 @@ struct Fork {
     at_tick: Option<u64>,
     branch: Option<u32>,
     name: String,
+    /// What the new world is told before its first tick.
+    #[serde(default)]
+    inputs: Vec<ForkInput>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ForkInput {
+    kind: String,
+    #[serde(default)]
+    payload: Value,
+    at_tick: Option<u64>,
+}
+
+/// The most inputs of a fork (L1).
+const FORK_INPUTS_MAX: usize = 1_000;
+
+/// The inputs of a fork, as they are logged: its numbers are given there.
+fn fork_inputs(
+    app: &App,
+    world: &str,
+    headers: &HeaderMap,
+    inputs: &[ForkInput],
+) -> Result<Vec<InputRecord>, Problem> {
+    let (_, running) = app.running(world)?;
+    let Origin { principal, request_id } = app.origin(headers);
+    if inputs.len() > FORK_INPUTS_MAX {
+        let detail = format!("expected at most {FORK_INPUTS_MAX}, found {}", inputs.len());
+        return Err(Problem::invalid(vec![Fault::new("/inputs", detail)]));
+    }
+    let (mut records, mut faults) = (Vec::new(), Vec::new());
+    for (i, ForkInput { kind, payload, at_tick }) in inputs.iter().enumerate() {
+        match running.sequencer.check(kind, payload) {
+            Ok(payload) => records.push(InputRecord {
+                seq: 0,
+                kind: kind.clone(),
+                at_tick: at_tick.map(Tick),
+                principal: principal.clone(),
+                request_id: request_id.clone(),
+                payload,
+                idempotency: None,
+            }),
+            Err(AdmitError::Invalid(found)) => {
+                let within =
+                    |fault: Fault| Fault::new(format!("/inputs/{i}/payload{}", fault.pointer), fault.detail);
+                faults.extend(found.into_iter().map(within));
+            }
+            Err(error) => faults.push(Fault::new(format!("/inputs/{i}/kind"), error.to_string())),
+        }
+    }
+    if faults.is_empty() { Ok(records) } else { Err(Problem::invalid(faults)) }
 }
 
 pub(super) async fn fork(
     State(app): State<Arc<App>>,
     Path(world): Path<String>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let Fork { at_tick, branch, name } = read_json(&body)?;
+    let Fork { at_tick, branch, name, inputs } = read_json(&body)?;
     if !worlds::is_legal_name(&name) {
         let detail = "expected 1 to 64 of a-z, 0-9, - and _";
         return Err(Problem::invalid(vec![Fault::new("/name", detail)]));
@@ -450,12 +506,14 @@ pub(super) async fn fork(
     if app.world(&name).is_ok() || worlds::on_disk(&data).contains(&name) {
         return Err(Problem::wrong_state(format!("there is a world \"{name}\" already")));
     }
+    let inputs = fork_inputs(&app, &world, &headers, &inputs)?;
+    let about = app.about(&world);
     let work = move || -> Outcome {
         drop(questions.world_at(place)?);
-        history::fork(&questions.history, &data, place, &name, &questions.options, &options)?;
+        history::fork(&questions.history, &data, place, (&name, &inputs), &questions.options, &options)?;
         Ok(json!({"world": name, "parent": world, "branch": place.0, "tick": place.1}))
     };
-    app.bulk.answer("fork", work).await
+    app.bulk.answer("fork", about, work).await
 }
 
 #[derive(Deserialize)]
@@ -520,7 +578,7 @@ pub(super) async fn back_up(State(app): State<Arc<App>>, body: Bytes) -> Result<
         worlds::sync(&to.join(".."))?;
         Ok(json!({"to": to, "worlds": told}))
     };
-    app.bulk.answer("backup", work).await
+    app.bulk.answer("backup", None, work).await
 }
 
 /// The tick of the newest snapshot; the log goes on from there.

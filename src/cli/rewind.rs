@@ -112,7 +112,7 @@ pub(super) fn fork(args: &ForkArgs, plugins: &'static [Plugin]) -> Result<(), Fa
             // A tick that is not kept is told with those that are.
             drop(questions.world_at(place)?);
             let spine_options = SpineOptions::default();
-            history::fork(&past.history, &data, place, &args.name, &past.options, &spine_options)?;
+            history::fork(&past.history, &data, place, (&args.name, &[]), &past.options, &spine_options)?;
             let answer = json!({
                 "world": args.name, "parent": past.world, "branch": place.0, "tick": place.1,
             });

@@ -1,7 +1,7 @@
 //! Decides when a computed tick may be seen outside (D2): once its Seal and a Horizon that reaches it are durable.
 
 use crate::{events::What, sequencer::Sequencer, status::WorldStatus};
-use everworld_engine::{InputError, Mirror, Outcome, Tick};
+use everworld_engine::{InputError, Lives, Mirror, Outcome, Tick};
 use parking_lot::Mutex;
 use std::{collections::VecDeque, sync::Arc};
 
@@ -34,6 +34,7 @@ struct Computed {
     seal: u64,
     entities: usize,
     outcomes: Vec<(u64, Result<Outcome, InputError>)>,
+    lives: Lives,
 }
 
 impl Publisher {
@@ -74,11 +75,11 @@ impl Publisher {
         tick: Tick,
         seal: u64,
         entities: usize,
-        outcomes: Vec<(u64, Result<Outcome, InputError>)>,
+        (outcomes, lives): (Vec<(u64, Result<Outcome, InputError>)>, Lives),
         mirror: &Mirror,
     ) {
         let mut inner = self.inner.lock();
-        inner.add(Computed { tick, seal, entities, outcomes });
+        inner.add(Computed { tick, seal, entities, outcomes, lives });
         self.advance(&mut inner, mirror);
     }
 
@@ -122,7 +123,9 @@ impl Publisher {
             if !is_sealed || next.tick > inner.durable_horizon {
                 return;
             }
-            let Some(Computed { tick, entities, outcomes, .. }) = inner.waiting.pop_front() else { return };
+            let Some(Computed { tick, entities, outcomes, lives, .. }) = inner.waiting.pop_front() else {
+                return;
+            };
             if outcomes.is_empty() {
                 self.show(inner, tick, entities, mirror);
             } else {
@@ -132,6 +135,9 @@ impl Publisher {
                     .collect();
                 self.sequencer.resolve(tick, outcomes, || self.show(inner, tick, entities, mirror));
                 told.into_iter().for_each(|what| self.status.tell(what));
+            }
+            if !lives.is_empty() {
+                self.status.tell(What::Entity { lives: Box::new(lives) });
             }
         }
     }
@@ -209,7 +215,7 @@ mod tests {
     }
 
     fn computed(tick: u64, seal: u64) -> Computed {
-        Computed { tick: Tick(tick), seal, entities: 0, outcomes: Vec::new() }
+        Computed { tick: Tick(tick), seal, entities: 0, outcomes: Vec::new(), lives: Lives::default() }
     }
 
     #[test]
@@ -291,7 +297,7 @@ mod tests {
         mirror.offer(live.capture());
         mirror.handle().settled();
         let publisher = Publisher::new(status.clone(), sequencer, (0, Tick(1)), false);
-        publisher.computed(Tick(1), 0, 1, outcomes, &mirror);
+        publisher.computed(Tick(1), 0, 1, (outcomes, Lives::default()), &mirror);
 
         assert_eq!(mirror.handle().peek().unwrap().tick, Tick(1));
         let stored = early.lock().take();

@@ -47,8 +47,17 @@ fn events_are_told_in_order_and_a_reader_goes_on_where_he_was() {
     assert_eq!(seen.last().unwrap()["state"], "paused");
 
     // A page tells the same, of one entity, or behind an event.
-    let (_, page) = server.get(&format!("{EVENTS}?entity={uid}"));
+    let (_, page) = server.get(&format!("{EVENTS}?topic=input&entity={uid}"));
     assert_eq!(page["items"], json!([seen[born]]));
+    // Who came is told also by the tick.
+    let (_, lives) = server.get(&format!("{EVENTS}?topic=entity&entity={uid}"));
+    let came = &lives["items"][0];
+    assert_eq!(
+        (&came["born"], &came["born_count"], &came["tick"]),
+        (&json!([uid]), &json!(1), &made["tick"]),
+        "{lives}"
+    );
+    assert_eq!(came["gone_count"], 0);
     let id = seen[born]["id"].as_str().unwrap();
     let (_, page) = server.get(&format!("{EVENTS}?topic=input,state&after={id}"));
     assert_eq!(page["items"], json!([seen[refused], seen.last().unwrap()]));

@@ -114,6 +114,57 @@ fn a_world_is_made_to_its_end_also_when_the_client_goes_away() {
 }
 
 #[test]
+fn a_fork_begins_with_what_it_is_told() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]);
+    let (_, paused) = server.post("/v1/worlds/town/pause", "");
+    let at = paused["tick"].as_u64().unwrap();
+    let fork = |name: &str, inputs: Value| {
+        let body = json!({"name": name, "at_tick": at, "inputs": inputs});
+        server.post("/v1/worlds/town/fork", &body.to_string())
+    };
+    let spawn = |at_tick: Option<u64>| {
+        let payload = json!({"entities": [{"prototype": "townsman"}, {"prototype": "townsman"}]});
+        match at_tick {
+            Some(tick) => json!({"kind": "spawn_entities", "payload": payload, "at_tick": tick}),
+            None => json!({"kind": "spawn_entities", "payload": payload}),
+        }
+    };
+    for (name, inputs) in [
+        ("as-it-was", json!([])),
+        ("crowded", json!([spawn(None), spawn(Some(at + 4))])),
+        ("again", json!([spawn(None), spawn(Some(at + 4))])),
+    ] {
+        let (status, answer) = fork(name, inputs);
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(change(&server, name, "running").0, 202);
+        server.until(|server| (tick(server, name) > at + 8).then_some(()));
+    }
+    let entities = |world: &str, tick: u64| {
+        let (status, answer) = server.get(&format!("/v1/worlds/{world}/inspect?at={tick}"));
+        assert_eq!(status, 200, "{answer}");
+        (answer["entities"].clone(), answer["state_hash"].clone())
+    };
+    assert_eq!(entities("as-it-was", at + 6).0, 300);
+    assert_eq!(entities("crowded", at).0, 300);
+    assert_eq!(entities("crowded", at + 1).0, 302);
+    assert_eq!(entities("crowded", at + 3).0, 302);
+    assert_eq!(entities("crowded", at + 4).0, 304);
+    assert_eq!(entities("crowded", at + 8), entities("again", at + 8));
+    let (status, answer) = fork(
+        "wrong",
+        json!([spawn(None), {"kind": "spawn_entities", "payload": {"entities": [{"prototype": "dragon"}]}}]),
+    );
+    assert_eq!(
+        (status, &answer["errors"][0]["pointer"]),
+        (422, &json!("/inputs/1/payload/entities/0/prototype")),
+        "{answer}"
+    );
+    assert_eq!(fork("wrong", json!([{"kind": "fly"}])).0, 422);
+    assert_eq!(server.get("/v1/worlds/wrong").0, 404);
+}
+
+#[test]
 fn a_world_that_fails_leaves_the_others_alone() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path(), &["--set", "data.worlds_max=2"]);

@@ -326,8 +326,9 @@ fn a_fork_is_a_world_of_its_own_from_the_parents_state() {
     let history = world.hosted.handle.running().unwrap().history.clone();
     let at = Tick(born + 20);
     let options_of_fork = SpineOptions::default();
-    let fork =
-        |name: &str| history::fork(&history, data.path(), (0, at), name, &options(1), &options_of_fork);
+    let fork = |name: &str| {
+        history::fork(&history, data.path(), (0, at), (name, &[]), &options(1), &options_of_fork)
+    };
     fork("other").unwrap();
     assert!(fork("other").unwrap_err().to_string().contains("there is a world"));
     let parent = history.world_at(0, at, &options(1)).unwrap().state_hash();

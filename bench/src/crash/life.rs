@@ -402,7 +402,7 @@ impl Life<'_> {
         let name = format!("fork-{}", self.next_mark);
         let (history, options) = (self.running()?.history.clone(), harness::options(1)?);
         // As the API does it: refused where it is not kept, and while the disk fails.
-        let forked = history::fork(&history, &self.data, place, &name, &options, &self.fork_options);
+        let forked = history::fork(&history, &self.data, place, (&name, &[]), &options, &self.fork_options);
         if forked.is_ok() {
             self.teller.tell(Fact::Forked { name });
         }

@@ -90,6 +90,35 @@ fn w3_births_are_numbered_in_the_order_of_who_asked() {
 }
 
 #[test]
+fn a_tick_tells_who_came_and_who_went() {
+    fn live(time: Res<TickTime>, effects: Effects) {
+        match time.tick.0 {
+            2 => (0..150).for_each(|_| effects.spawn(Uid::new(1), Age { ticks: 0 })),
+            3 => effects.despawn(Uid::new(1), Uid::new(2)),
+            4 => effects.despawn(Uid::new(1), Uid::new(2)),
+            _ => {}
+        }
+    }
+    let mut world = builder();
+    world.system(system(live));
+    world.setup(|world| _ = world.spawn(Age { ticks: 0 }));
+    let mut live = created(world, 1, Parallel::Never);
+    let mut lives = || {
+        let lives = live.tick(&[]).unwrap().lives.clone();
+        (
+            lives.born.iter().map(|uid| uid.get()).collect::<Vec<_>>(),
+            lives.born_count,
+            lives.gone,
+            lives.gone_count,
+        )
+    };
+    assert_eq!(lives(), (vec![], 0, vec![], 0), "the set-up is no tick");
+    assert_eq!(lives(), ((2..102).collect(), 150, vec![], 0));
+    assert_eq!(lives(), (vec![], 0, vec![Uid::new(2)], 1));
+    assert_eq!(lives(), (vec![], 0, vec![], 0), "nobody goes twice");
+}
+
+#[test]
 fn effects_are_seen_after_their_phase_and_gone_uids_are_forgotten() {
     fn end(effects: Effects, index: Res<UidIndex>) {
         for uid in 1..=3 {
