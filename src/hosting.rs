@@ -11,8 +11,14 @@ use crate::{
 use everworld_persistence::{Disk, RealDisk};
 use everworld_systems::{Scenario, WorldRecord};
 use parking_lot::{Mutex, RwLock};
-use std::{collections::BTreeMap, sync::Arc};
-use tokio::sync::{Notify, watch};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// The worlds of a process.
 pub struct Hosting {
@@ -28,7 +34,13 @@ pub struct Hosting {
     ended: Notify,
     /// One at a time makes, loads, unloads or removes a world.
     turn: tokio::sync::Mutex<()>,
+    /// So many may wait for their turn.
+    waiting: Arc<Semaphore>,
+    stopping: AtomicBool,
 }
+
+/// So many requests wait for their turn (L1).
+const WAITING_MAX: usize = 32;
 
 /// A world that is hosted, or has failed.
 struct One {
@@ -44,6 +56,9 @@ pub enum HostingError {
     /// It is so already, or cannot be now.
     #[error("{0}")]
     WrongState(String),
+    /// Not now.
+    #[error("{0}")]
+    Busy(String),
     /// There is none of that name.
     #[error("there is no world \"{0}\"")]
     Unknown(String),
@@ -78,6 +93,8 @@ impl Hosting {
             worlds: RwLock::default(),
             ended: Notify::new(),
             turn: tokio::sync::Mutex::default(),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            stopping: AtomicBool::new(false),
         });
         hosting.host(record)?;
         for (name, entry) in Catalogue::read(&hosting.disk, &hosting.shared.config.data.dir)? {
@@ -164,6 +181,16 @@ impl Hosting {
     /// # Errors
     /// The first failure of any world.
     pub async fn stop(&self) -> Result<(), SpineError> {
+        // What waits for its turn finds no server any more; what has it comes to its end first.
+        self.stopping.store(true, Relaxed);
+        self.stop_all().await;
+        let _turn = self.turn.lock().await;
+        self.stop_all().await;
+        let failure = self.worlds.read().values().find_map(|one| one.failure.lock().take());
+        failure.map_or(Ok(()), Err)
+    }
+
+    async fn stop_all(&self) {
         let ending: Vec<(Arc<Hosted>, watch::Receiver<Option<bool>>)> =
             self.worlds.read().values().map(|one| (one.hosted.clone(), one.ended.clone())).collect();
         tokio::task::block_in_place(|| ending.iter().for_each(|(hosted, _)| hosted.stop()));
@@ -171,8 +198,6 @@ impl Hosting {
             // Its sender lives until it has told.
             let _ = ended.wait_for(Option::is_some).await;
         }
-        let failure = self.worlds.read().values().find_map(|one| one.failure.lock().take());
-        failure.map_or(Ok(()), Err)
     }
 
     /// Makes a world from its scenario and hosts it, from now on at each start.
@@ -264,9 +289,15 @@ impl Hosting {
         T: Send + 'static,
         W: Future<Output = Result<T, HostingError>> + Send + 'static,
     {
+        let busy = || HostingError::Busy("too many worlds wait to be made, loaded or removed".into());
+        let place = self.waiting.clone().try_acquire_owned().map_err(|_| busy())?;
         let this = self.clone();
         let working = tokio::spawn(async move {
+            let _place = place;
             let _turn = this.turn.lock().await;
+            if this.stopping.load(Relaxed) {
+                return Err(HostingError::Busy("the server is stopping".into()));
+            }
             work(this.clone()).await
         });
         working.await.unwrap_or_else(|_| Err(HostingError::WrongState("the work panicked".into())))

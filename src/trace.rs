@@ -57,11 +57,8 @@ impl Tracer {
 
     /// Ends the trace that is being taken, with the ticks that it has.
     pub fn finish(&self) {
-        self.is_on.store(false, Relaxed);
-        if let Some(Job { ticks, done, .. }) = self.job.lock().take() {
-            // Who asked may have gone.
-            let _ = done.send(ticks);
-        }
+        let mut slot = self.job.lock();
+        self.end(slot.take());
     }
 
     /// Whether the next tick is to be traced.
@@ -76,7 +73,12 @@ impl Tracer {
         (total_nanos, capture_nanos): (u64, u64),
         quarantined: Vec<String>,
     ) {
-        let is_done = self.job.lock().as_mut().is_none_or(|job| {
+        // A tick that was tried again by another world was not traced there.
+        if report.systems.iter().any(|system| system.ran && system.began.is_none()) {
+            return;
+        }
+        let mut slot = self.job.lock();
+        let is_done = slot.as_mut().is_none_or(|job| {
             job.ticks.push(TracedTick {
                 tick: report.tick,
                 began_nanos: report.began_nanos,
@@ -92,7 +94,15 @@ impl Tracer {
             job.ticks.len() >= job.wanted || job.done.is_closed()
         });
         if is_done {
-            self.finish();
+            self.end(slot.take());
+        }
+    }
+
+    fn end(&self, job: Option<Job>) {
+        self.is_on.store(false, Relaxed);
+        if let Some(Job { ticks, done, .. }) = job {
+            // Who asked may have gone.
+            let _ = done.send(ticks);
         }
     }
 }

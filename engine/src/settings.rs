@@ -51,6 +51,16 @@ pub(crate) fn settable(plan: &Plan, derived: &[&str]) -> Vec<Settable> {
     nodes.map(one).collect()
 }
 
+impl Registry {
+    /// Whether a system of this build may run at such a rate.
+    pub(crate) fn may_run_at(&self, system: &str, (every, offset): (u64, u64)) -> bool {
+        let known = self.settable.iter().find(|known| known.name == system);
+        (1..=EVERY_MAX).contains(&every)
+            && offset < every
+            && known.is_some_and(|known| every == 1 || !known.every_tick)
+    }
+}
+
 /// The most ticks between two runs of a system.
 pub const EVERY_MAX: u64 = 1_000_000;
 

@@ -115,6 +115,8 @@ pub struct LiveWorld {
     skipped: BTreeSet<u64>,
     careful: bool,
     traced: bool,
+    /// What systems were told, as it was applied.
+    settings: SystemSettings,
     /// What the systems of a tick take, smoothed.
     estimate_nanos: u64,
     /// When systems were measured for the last time.
@@ -417,6 +419,7 @@ impl WorldBuilder {
             skipped: BTreeSet::new(),
             careful: false,
             traced: false,
+            settings: SystemSettings::default(),
             estimate_nanos: u64::MAX,
             measured_nanos: 0,
             cpu_sampled: (0, 0),
@@ -473,7 +476,10 @@ impl Planner {
         let rebuilt: Vec<&str> =
             builder.derived.values().copied().filter(|name| !ENGINE_DERIVED.contains(name)).collect();
         for node in planner.nodes.iter().map(|planned| &planned.node).filter(|node| node.every > 1) {
-            if let Some(name) = node.writes.iter().find(|name| rebuilt.contains(&name.as_str())) {
+            // What an exclusive system writes nobody knows.
+            let any = rebuilt.first().filter(|_| node.kind == NodeKind::Exclusive).copied();
+            let written = node.writes.iter().map(String::as_str).find(|name| rebuilt.contains(name));
+            if let Some(name) = written.or(any) {
                 let reason = format!(
                     "it runs in every {}th tick, but \"{name}\" is derived: rebuilt in each tick before it is read",
                     node.every
@@ -528,6 +534,7 @@ impl Planner {
                     params: config.params.into(),
                 })?;
                 let own = match name.as_str() {
+                    SystemSettings::NAME => Some("it writes what systems are told, which inputs alone do"),
                     TickTime::NAME => Some("it writes the time, which ticking alone does"),
                     Uid::NAME => Some("it writes Uids, which the engine alone gives"),
                     _ => None,
@@ -898,12 +905,14 @@ impl LiveWorld {
         nodes.filter(|(i, _)| self.executor.is_quarantined(*i)).map(|(_, node)| node.name.as_str())
     }
 
-    /// Has systems run as [`SystemSettings`] say.
+    /// Has systems run as [`SystemSettings`] say, whoever wrote them: a rate that makes no sense, or not in this build, is
+    /// none.
     fn apply_settings(&mut self) {
-        let settings = self.world.resource::<SystemSettings>();
+        self.settings = self.world.resource::<SystemSettings>().clone();
         for (i, node) in self.plan.nodes.iter().enumerate() {
-            let set = settings.systems.get(&node.name).copied().unwrap_or_default();
-            self.executor.set(i, set.disabled, set.rate.unwrap_or((node.every, node.offset)));
+            let set = self.settings.systems.get(&node.name).copied().unwrap_or_default();
+            let rate = set.rate.filter(|rate| self.registry.may_run_at(&node.name, *rate));
+            self.executor.set(i, set.disabled, rate.unwrap_or((node.every, node.offset)));
         }
         self.cut = !self.executor.all_enabled();
     }
@@ -954,10 +963,6 @@ impl LiveWorld {
         self.report.outcomes.clear();
         // Also what a restore or the set-up has brought.
         *self.world.resource_mut::<Lives>() = Lives::default();
-        if self.cut {
-            // What a disabled system rebuilt is empty, also when it was not before: a restore makes it so (W4).
-            self.rebuild_own.iter().for_each(|rebuild| rebuild(&mut self.world));
-        }
         if self.has_pending || !inputs.is_empty() {
             let how = HowToApply { watch: &self.watch, skipped: &self.skipped, settle_each: self.careful };
             let world = &mut self.world;
@@ -965,7 +970,6 @@ impl LiveWorld {
             self.report.outcomes = applied
                 .map_err(|panic| self.poison_inputs(tick, self.watch.last_input(), panic_message(&*panic)))?;
             self.watch.input(0);
-            self.apply_settings();
             if !self.skipped.is_empty() {
                 // Their numbers do not come again.
                 for (seq, _) in &self.report.outcomes {
@@ -973,6 +977,15 @@ impl LiveWorld {
                 }
             }
             self.has_pending = !self.world.resource::<TakenInputs>().pending.is_empty();
+        }
+        let was_cut = self.cut;
+        if *self.world.resource::<SystemSettings>() != self.settings {
+            self.apply_settings();
+        }
+        if was_cut || self.cut {
+            // What a disabled system rebuilt is empty, also when it was not before, and from the tick that disables it
+            // on: a restore makes it so (W4). Inputs do not see it.
+            self.rebuild_own.iter().for_each(|rebuild| rebuild(&mut self.world));
         }
         if !self.timers.is_empty() {
             timers::take_due(&mut self.world, tick);

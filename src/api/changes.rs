@@ -6,11 +6,11 @@
 
 use super::{
     App,
-    follow::accepts,
+    media::{self, NDJSON},
     past::{Parameters, parameters},
     problem::Problem,
     query::{Asking, Names, Question, READER_PATIENCE, numbers},
-    rows::{BrokenOff, NDJSON, Pieces, ROWS_AT_ONCE},
+    rows::{BrokenOff, Pieces, ROWS_AT_ONCE},
     views::{FoundKey, question_id},
 };
 use crate::host::{Running, WorldHandle};
@@ -83,7 +83,7 @@ pub(super) async fn follow(
     let Ok(permit) = app.streams.clone().try_acquire_owned() else {
         return Err(Problem::unavailable("too many streams are open (http.streams_max)"));
     };
-    let is_lines = accepts(&headers, NDJSON);
+    let is_lines = media::wanted(&headers, &[NDJSON]).is_some();
     let last_id = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.split_once('.'));
     let resumed = last_id.and_then(|(tick, branch)| Some((branch.parse().ok()?, tick.parse().ok()?)));
     let resumed = resumed.or_else(|| Some((handle.status.shown().branch, after_tick?)));
@@ -94,7 +94,7 @@ pub(super) async fn follow(
     tokio::spawn(following.run(known, permit));
     let kind = if is_lines { NDJSON } else { "text/event-stream" };
     let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::new(Pieces(receive))).into_response())
+    Ok((headers, Body::new(Pieces::endless(receive))).into_response())
 }
 
 struct Following {

@@ -5,9 +5,10 @@
 
 use super::{
     App,
+    media::{self, EVENT_STREAM, NDJSON},
     problem::Problem,
     query::READER_PATIENCE,
-    rows::{BrokenOff, NDJSON, Pieces},
+    rows::{BrokenOff, Pieces},
 };
 use crate::ring::Ring;
 use axum::{
@@ -41,24 +42,12 @@ pub(super) enum Form {
 impl Form {
     /// A stream only for who asks for one.
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        if accepts(headers, NDJSON) {
-            Self::Lines
-        } else if accepts(headers, EVENT_STREAM) {
-            Self::Events
-        } else {
-            Self::Page
+        match media::wanted(headers, &[NDJSON, EVENT_STREAM]) {
+            Some(NDJSON) => Self::Lines,
+            Some(_) => Self::Events,
+            None => Self::Page,
         }
     }
-}
-
-/// Whether a client names a media type as one that it takes.
-pub(super) fn accepts(headers: &HeaderMap, media: &str) -> bool {
-    let named = |accept: &str| {
-        accept
-            .split(',')
-            .any(|one| one.split(';').next().is_some_and(|one| one.trim().eq_ignore_ascii_case(media)))
-    };
-    headers.get_all(header::ACCEPT).iter().any(|accept| accept.to_str().is_ok_and(named))
 }
 
 /// What is followed, and what of it is told, and how.
@@ -71,8 +60,6 @@ pub(super) struct Followed<T> {
     pub(super) after: u64,
     pub(super) limit: usize,
 }
-
-pub(super) const EVENT_STREAM: &str = "text/event-stream";
 
 impl<T: Send + Sync + 'static> Followed<T> {
     pub(super) fn answer(self, app: &Arc<App>, form: Form) -> Result<Response, Problem> {
@@ -91,7 +78,7 @@ impl<T: Send + Sync + 'static> Followed<T> {
         });
         let kind = if is_lines { NDJSON } else { EVENT_STREAM };
         let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-store")];
-        Ok((headers, Body::new(Pieces(receive))).into_response())
+        Ok((headers, Body::new(Pieces::endless(receive))).into_response())
     }
 
     fn page(&self) -> Value {

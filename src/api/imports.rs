@@ -7,16 +7,16 @@ use super::{
     App,
     entities::read_json,
     inputs::WriteQuery,
+    media::{self, CSV, NDJSON},
     past::{Parameters, parameters},
     problem::Problem,
-    rows::{CSV, NDJSON},
 };
 use crate::sequencer::{AdmitError, Asked, Sequencer};
 use axum::{
     Json,
     body::Bytes,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use everworld_engine::{
@@ -27,11 +27,13 @@ use everworld_engine::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-/// Rows of one input, and about how many bytes of them.
-const ROWS_MAX: usize = 1_000;
-const BYTES_MAX: usize = 256 << 10;
+/// The most rows of a request (L1).
+const ROWS_MAX: usize = 50_000;
+/// The most rows of one input, and the most bytes of them if it is more than one row.
+const BATCH_ROWS_MAX: usize = 1_000;
+const BATCH_BYTES_MAX: usize = 256 << 10;
 /// So many faults are told (L1).
 const FAULTS_MAX: usize = 100;
 
@@ -65,29 +67,34 @@ pub(super) async fn post(
     let ImportQuery { prototype, at_tick } = parameters(query)?;
     let (handle, running) = app.running(&world)?;
     let at_tick = WriteQuery { at_tick, ..WriteQuery::default() }.at_tick(&app, &handle)?;
-    let media = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let media = media.split(';').next().unwrap_or_default().trim();
-    let is_csv = match media {
+    let is_csv = match media::sent(&headers) {
         CSV => true,
         NDJSON => false,
-        _ => {
+        media => {
             let detail = format!("Content-Type: expected {CSV} or {NDJSON}, found \"{media}\"");
             return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
     };
+    // A record of the log has to fit into a segment of it, with what is around it.
+    let record_bytes_max = (app.config.log.segment_bytes as usize).saturating_sub(4 << 10);
     // Megabytes of text: other requests are not to wait for this thread.
     let batches = tokio::task::block_in_place(|| {
-        let rows = if is_csv { from_csv(&body, &running.registry)? } else { from_lines(&body)? };
-        batches(rows, prototype.as_deref(), &running.sequencer)
+        let mut batches = Batches::new(prototype, &running.sequencer, record_bytes_max);
+        if is_csv {
+            from_csv(&body, &running.registry, &mut batches)?;
+        } else {
+            from_lines(&body, &mut batches)?;
+        }
+        batches.finish()
     })?;
     let origin = app.origin(&headers);
     let key = App::idempotency_key(&headers)?;
     let (mut taken, mut accepted, mut refused) = (Vec::new(), 0, None);
-    for (i, Batch { rows, value, payload }) in batches.into_iter().enumerate() {
+    for (i, Batch { rows, payload }) in batches.into_iter().enumerate() {
         let key = key.map(|key| format!("{key}/{i}"));
         let asked = Asked {
             kind: SpawnEntities::KIND,
-            payload: &value,
+            payload: &Value::Null,
             at_tick,
             wants_outcome: false,
             idempotency_key: key.as_deref(),
@@ -119,47 +126,89 @@ pub(super) async fn post(
 /// Some rows, as one input.
 struct Batch {
     rows: usize,
-    value: Value,
     payload: Vec<u8>,
 }
 
-/// Rows by the line that they begin on.
-type Rows = Vec<(usize, Row)>;
+/// Looks at rows as they come, some at a time: of those behind it only what will be logged is kept.
+struct Batches<'s> {
+    prototype: Option<String>,
+    sequencer: &'s Sequencer,
+    record_bytes_max: usize,
+    done: Vec<Batch>,
+    faults: Vec<Fault>,
+    rows: usize,
+    /// Of the batch that is being filled: entities, the lines that they are from, about how many bytes.
+    entities: Vec<Value>,
+    lines: Vec<usize>,
+    bytes: usize,
+}
 
-/// Looks at all of them.
-fn batches(rows: Rows, prototype: Option<&str>, sequencer: &Sequencer) -> Result<Vec<Batch>, Problem> {
-    if rows.is_empty() {
-        return Err(Problem::malformed("there are no rows"));
+impl<'s> Batches<'s> {
+    fn new(prototype: Option<String>, sequencer: &'s Sequencer, record_bytes_max: usize) -> Self {
+        let (done, faults, entities, lines) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { prototype, sequencer, record_bytes_max, done, faults, rows: 0, entities, lines, bytes: 0 }
     }
-    let (mut batches, mut faults) = (Vec::new(), Vec::new());
-    let (mut lines, mut entities, mut bytes) = (Vec::new(), Vec::new(), 0);
-    let mut rows = rows.into_iter().peekable();
-    while let Some((line, row)) = rows.next() {
+
+    /// There are so many faults that no more are looked for.
+    fn is_hopeless(&self) -> bool {
+        self.faults.len() >= FAULTS_MAX
+    }
+
+    fn add(&mut self, line: usize, row: Row) -> Result<(), Problem> {
+        self.rows += 1;
+        if self.rows > ROWS_MAX {
+            return Err(Problem::malformed(format!(
+                "a request has at most {ROWS_MAX} rows: send some at a time"
+            )));
+        }
         let mut entity = json!({"components": row.components});
-        if let Some(prototype) = row.prototype.as_deref().or(prototype) {
+        if let Some(prototype) = row.prototype.as_deref().or(self.prototype.as_deref()) {
             entity["prototype"] = prototype.into();
         }
-        bytes += entity.to_string().len();
-        lines.push(line);
-        entities.push(entity);
-        if rows.peek().is_some() && lines.len() < ROWS_MAX && bytes < BYTES_MAX {
-            continue;
+        let bytes = entity.to_string().len();
+        if bytes > self.record_bytes_max {
+            let detail = format!("the row has {bytes} bytes, {} fit into the log", self.record_bytes_max);
+            self.faults.push(Fault::new(format!("/{line}"), detail));
+            return Ok(());
         }
-        let (of, value) = (std::mem::take(&mut lines), json!({"entities": std::mem::take(&mut entities)}));
-        bytes = 0;
-        match sequencer.check(SpawnEntities::KIND, &value) {
-            Ok(payload) => batches.push(Batch { rows: of.len(), value, payload }),
+        let most = BATCH_BYTES_MAX.min(self.record_bytes_max);
+        if self.lines.len() >= BATCH_ROWS_MAX || (!self.lines.is_empty() && self.bytes + bytes > most) {
+            self.close()?;
+        }
+        self.lines.push(line);
+        self.entities.push(entity);
+        self.bytes += bytes + 1;
+        Ok(())
+    }
+
+    /// Looks at the batch that was filled.
+    fn close(&mut self) -> Result<(), Problem> {
+        self.bytes = 0;
+        let (lines, entities) = (std::mem::take(&mut self.lines), std::mem::take(&mut self.entities));
+        if lines.is_empty() {
+            return Ok(());
+        }
+        match self.sequencer.check(SpawnEntities::KIND, &json!({"entities": entities})) {
+            Ok(payload) => self.done.push(Batch { rows: lines.len(), payload }),
             Err(AdmitError::Invalid(found)) => {
-                faults.extend(found.into_iter().map(|fault| by_line(fault, &of)));
+                let left = FAULTS_MAX.saturating_sub(self.faults.len());
+                self.faults.extend(found.into_iter().take(left).map(|fault| by_line(fault, &lines)));
             }
             Err(error) => return Err(error.into()),
         }
+        Ok(())
     }
-    if faults.is_empty() {
-        return Ok(batches);
+
+    fn finish(mut self) -> Result<Vec<Batch>, Problem> {
+        self.close()?;
+        if !self.faults.is_empty() {
+            return Err(Problem::invalid(self.faults));
+        }
+        if self.done.is_empty() {
+            return Err(Problem::malformed("there are no rows"));
+        }
+        Ok(self.done)
     }
-    faults.truncate(FAULTS_MAX);
-    Err(Problem::invalid(faults))
 }
 
 /// `/entities/3/components/x` as `/17/components/x`, where 17 is the line.
@@ -171,15 +220,16 @@ fn by_line(fault: Fault, lines: &[usize]) -> Fault {
     Fault::new(pointer, fault.detail)
 }
 
-fn from_lines(body: &[u8]) -> Result<Rows, Problem> {
+fn from_lines(body: &[u8], batches: &mut Batches<'_>) -> Result<(), Problem> {
     let lines = body.split(|byte| *byte == b'\n').enumerate();
-    let lines = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
-    lines
-        .map(|(number, line)| {
-            let row = read_json(line).map_err(|problem| problem.at_line(number + 1))?;
-            Ok((number + 1, row))
-        })
-        .collect()
+    for (number, line) in lines.filter(|(_, line)| !line.trim_ascii().is_empty()) {
+        let row = read_json(line).map_err(|problem| problem.at_line(number + 1))?;
+        batches.add(number + 1, row)?;
+        if batches.is_hopeless() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// What a column of a CSV file is.
@@ -189,14 +239,16 @@ enum Head {
     Field(Leaf),
 }
 
-fn from_csv(body: &[u8], registry: &Arc<Registry>) -> Result<Rows, Problem> {
-    let mut reader = csv::Reader::from_reader(body);
-    let malformed = |error: csv::Error| Problem::malformed(format!("the body is no CSV: {error}"));
-    let known = Select::default().leaves(registry);
+fn heads(names: &csv::StringRecord, registry: &Arc<Registry>) -> Result<Vec<Head>, Problem> {
+    let leaves = Select::default().leaves(registry);
+    let known: BTreeMap<String, Leaf> = leaves.into_iter().map(|leaf| (leaf.path.join("."), leaf)).collect();
     let (mut heads, mut faults) = (Vec::new(), Vec::new());
-    for name in reader.headers().map_err(malformed)? {
-        let leaf = known.iter().find(|leaf| leaf.path.join(".") == name);
-        match (name, leaf) {
+    let most = known.len() + 2;
+    if names.len() > most {
+        return Err(Problem::malformed(format!("the header has {} columns, there are {most}", names.len())));
+    }
+    for name in names {
+        match (name, known.get(name)) {
             ("uid", _) => heads.push(Head::Uid),
             ("prototype", _) => heads.push(Head::Prototype),
             (_, Some(leaf)) => heads.push(Head::Field(leaf.clone())),
@@ -207,31 +259,36 @@ fn from_csv(body: &[u8], registry: &Arc<Registry>) -> Result<Rows, Problem> {
             }
         }
     }
-    if !faults.is_empty() {
-        return Err(Problem::invalid(faults));
-    }
-    let mut rows = Vec::new();
+    faults.truncate(FAULTS_MAX);
+    if faults.is_empty() { Ok(heads) } else { Err(Problem::invalid(faults)) }
+}
+
+fn from_csv(body: &[u8], registry: &Arc<Registry>, batches: &mut Batches<'_>) -> Result<(), Problem> {
+    let mut reader = csv::Reader::from_reader(body);
+    let malformed = |error: csv::Error| Problem::malformed(format!("the body is no CSV: {error}"));
+    let heads = heads(reader.headers().map_err(malformed)?, registry)?;
     for record in reader.records() {
         let record = record.map_err(malformed)?;
         let line = record.position().map_or(0, |position| position.line() as usize);
         let mut row = Row { prototype: None, components: Map::new(), _uid: None };
-        for (head, text) in heads.iter().zip(&record) {
+        for (head, text) in heads.iter().zip(&record).filter(|(_, text)| !text.is_empty()) {
             match head {
-                _ if text.is_empty() => {}
                 Head::Uid => {}
                 Head::Prototype => row.prototype = Some(text.to_owned()),
                 Head::Field(leaf) => match value_of(leaf, text) {
                     Ok(value) => put(&mut row.components, &leaf.path, value),
-                    Err(detail) if faults.len() < FAULTS_MAX => {
-                        faults.push(Fault::new(format!("/{line}/{}", leaf.path.join(".")), detail));
+                    Err(detail) => {
+                        batches.faults.push(Fault::new(format!("/{line}/{}", leaf.path.join(".")), detail));
                     }
-                    Err(_) => {}
                 },
             }
         }
-        rows.push((line, row));
+        batches.add(line, row)?;
+        if batches.is_hopeless() {
+            break;
+        }
     }
-    if faults.is_empty() { Ok(rows) } else { Err(Problem::invalid(faults)) }
+    Ok(())
 }
 
 fn value_of(leaf: &Leaf, text: &str) -> Result<Value, String> {

@@ -3,9 +3,9 @@
 use super::{
     App,
     entities::read_json,
+    media::{self, NDJSON},
     past::{Parameters, parameters},
     problem::Problem,
-    rows::NDJSON,
 };
 use crate::{
     host::WorldHandle,
@@ -15,7 +15,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::{Path, Query, State, rejection::QueryRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };
 use everworld_engine::{InputError, Tick, column::Fault};
@@ -79,7 +79,7 @@ pub(super) async fn post(
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
     let (handle, running) = app.running(&world)?;
-    let is_batch = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == NDJSON);
+    let is_batch = media::sent(&headers) == NDJSON;
     if is_batch {
         return post_batch(&app, &running.sequencer, &query, query.at_tick(&app, &handle)?, &headers, &body)
             .await;

@@ -2,15 +2,14 @@
 
 use super::{
     App,
-    follow::accepts,
+    media::{self, BINARY},
     past::{Parameters, parameters},
     problem::Problem,
     query::{Names, Question, numbers},
 };
 use axum::{
-    Json,
     extract::{Path, State},
-    http::{HeaderMap, header},
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use everworld_engine::{
@@ -21,11 +20,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-const BINARY: &str = "application/octet-stream";
 /// Cells beside and above each other, where nothing is said.
 const SIDE: usize = 128;
 /// The most of them (L1).
-pub(super) const SIDE_MAX: usize = 1_024;
+pub(super) const SIDE_MAX: usize = 512;
+/// Pictures with more numbers are drawn and written by the threads for bulk work.
+const BULK_NUMBERS: usize = 20_000;
 /// The most points (L1).
 pub(super) const POINTS_MAX: usize = 100_000;
 const POINTS: usize = 10_000;
@@ -78,6 +78,7 @@ pub(super) async fn show(
     let (shown, image) = handle.shown_with(|| running.mirror.view().unwrap_or_else(|| view.clone()));
     let (width, height) = (w.unwrap_or(SIDE), h.unwrap_or(SIDE));
     let (seen, limit) = (image.clone(), limit.unwrap_or(POINTS));
+    let is_binary = media::wanted(&headers, &[BINARY]).is_some();
     let draw = move || {
         let cells = cells(bbox, &picture, &filter, &seen, (width, height));
         let drawn = match layer {
@@ -87,38 +88,49 @@ pub(super) async fn show(
                 Drawn::Points(points, total)
             }
         };
-        (cells, drawn)
+        let corners = [cells.low.0, cells.low.1, cells.high.0, cells.high.1].map(shortest);
+        let bytes = if is_binary {
+            binary(&drawn)
+        } else {
+            let mut answer = json!({"tick": seen.tick, "branch": shown.branch, "bbox": corners});
+            if let (Value::Object(answer), Value::Object(members)) = (&mut answer, document(drawn, &cells)) {
+                answer.extend(members);
+            }
+            answer.to_string().into_bytes()
+        };
+        (corners, bytes)
     };
-    let (cells, drawn) = if image.entities() > app.live.config().http.bulk_rows {
+    let numbers = match layer {
+        Layer::Density => width * height,
+        Layer::Points => limit,
+    };
+    let is_bulk = image.entities() > app.live.config().http.bulk_rows || numbers > BULK_NUMBERS;
+    let (corners, bytes) = if is_bulk {
         let pool = app.bulk.options.pool.clone();
         app.bulk.wait_for("map", move || pool.install(draw)).await?
     } else {
         draw()
     };
-    let corners = [cells.low.0, cells.low.1, cells.high.0, cells.high.1];
     let about = [
         ("x-world-tick", image.tick.to_string()),
-        ("x-map-bbox", corners.map(|corner| shortest(corner).to_string()).join(",")),
+        ("x-map-bbox", corners.map(|corner| corner.to_string()).join(",")),
         ("x-map-size", format!("{width},{height}")),
+        ("content-type", if is_binary { BINARY } else { "application/json" }.to_owned()),
     ];
-    if accepts(&headers, BINARY) {
-        return Ok((about, [(header::CONTENT_TYPE, BINARY)], binary(&drawn)).into_response());
-    }
-    let mut answer = json!({"tick": image.tick, "branch": shown.branch, "bbox": corners.map(shortest)});
-    let members = match drawn {
-        Drawn::Density(Density { counts, means }) => {
-            json!({"layer": "density", "w": width, "h": height, "counts": counts, "means": means})
-        }
+    Ok((about, bytes).into_response())
+}
+
+fn document(drawn: Drawn, cells: &Cells) -> Value {
+    match drawn {
+        Drawn::Density(Density { counts, means }) => json!({
+            "layer": "density", "w": cells.width, "h": cells.height, "counts": counts, "means": means,
+        }),
         Drawn::Points(points, total) => {
             let point =
                 |point: &Point| json!([shortest(point.x), shortest(point.y), point.value.map(shortest)]);
             json!({"layer": "points", "points": points.iter().map(point).collect::<Vec<_>>(), "total": total})
         }
-    };
-    if let (Value::Object(answer), Value::Object(members)) = (&mut answer, members) {
-        answer.extend(members);
     }
-    Ok((about, Json(answer)).into_response())
 }
 
 /// The box that is asked for, or the smallest that holds all.

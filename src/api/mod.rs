@@ -15,6 +15,7 @@ mod inputs;
 mod live;
 mod logs;
 mod map;
+mod media;
 mod past;
 mod problem;
 mod process;
@@ -34,6 +35,7 @@ pub use document::document;
 pub use routes::{ROUTES, Role, Route};
 pub use server::{Served, Server, Signals};
 pub use spec::openapi;
+pub use tls::Tls;
 
 use crate::{
     config::Config,

@@ -159,7 +159,7 @@ pub(super) async fn entity_at(app: &App, world: &str, of: Uid, place: &str) -> R
         entity["branch"] = answer["branch"].take();
         Ok(entity)
     };
-    app.bulk.answer("entity", app.about(&world), work).await
+    app.bulk.answer("entity", app.about(world), work).await
 }
 
 #[derive(Deserialize)]

@@ -175,6 +175,7 @@ impl From<HostingError> for Problem {
     fn from(error: HostingError) -> Self {
         match error {
             HostingError::WrongState(detail) => Self::wrong_state(detail),
+            HostingError::Busy(detail) => Self::unavailable(detail),
             HostingError::Unknown(_) => Self::not_found(error.to_string()),
             HostingError::World(error) => error.into(),
         }

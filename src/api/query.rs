@@ -277,39 +277,39 @@ async fn answer(
     } else {
         let counts = question.count_only;
         let id = question_id(&(
-            asking.id,
+            (branch, asking.id),
             (&question.aggregate.0, &question.group_by, counts),
             (limit, &question.cursor),
         ));
         // The hash tells a world from a former one of its name.
         let tag = format!("\"{branch}.{tick}.{}.{id:x}\"", image.hash);
-        let is_known = known_tag.is_some_and(|known| known == tag.as_str());
-        let known = app.answers.get(&image, id).filter(|_| !is_known);
-        let answer = match known {
-            _ if is_known => None,
-            Some(known) => Some(known),
-            None => {
-                let seen = image.clone();
-                let work = move || page(&asking, &seen, (branch, limit), cursor, sums.as_ref(), counts);
-                let answer = if image.entities() > app.live.config().http.bulk_rows {
-                    let pool = app.bulk.options.pool.clone();
-                    app.bulk.wait("query", move || pool.install(work)).await?
-                } else {
-                    work()?
-                };
-                let answer = Page { has_next: answer["next"].is_string(), bytes: answer.to_string().into() };
-                app.answers.keep(&image, id, &answer);
-                Some(answer)
-            }
+        let has_it = known_tag.is_some_and(|known| known == tag.as_str());
+        // Whether a cursor goes on from what the client has is known as long as the answer is.
+        let (answer, is_known) = if let Some(known) = app.answers.get(&image, id) {
+            (known, has_it)
+        } else {
+            let seen = image.clone();
+            let work = move || page(&asking, &seen, (branch, limit), cursor, sums.as_ref(), counts);
+            let answer = if image.entities() > app.live.config().http.bulk_rows {
+                let pool = app.bulk.options.pool.clone();
+                app.bulk.wait("query", move || pool.install(work)).await?
+            } else {
+                work()?
+            };
+            let answer = Page { has_next: answer["next"].is_string(), bytes: answer.to_string().into() };
+            app.answers.keep(&image, id, &answer);
+            (answer, false)
         };
-        if answer.as_ref().is_some_and(|answer| answer.has_next) {
+        if answer.has_next {
             app.views.keep(world, branch, &image);
         }
         app.views.forget_old();
         let json = (header::CONTENT_TYPE, "application/json");
-        match answer {
-            Some(answer) => ([(header::ETAG, tag)], [json], answer.bytes).into_response(),
-            None => (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response(),
+        let tag = [(header::ETAG, tag)];
+        if is_known {
+            (StatusCode::NOT_MODIFIED, tag).into_response()
+        } else {
+            (tag, [json], answer.bytes).into_response()
         }
     };
     response.headers_mut().insert("x-world-tick", tick.0.into());

@@ -5,7 +5,7 @@
 
 use super::{
     App,
-    follow::accepts,
+    media::{self, ARROW, CSV, NDJSON},
     problem::Problem,
     query::{Asking, READER_PATIENCE, piece},
 };
@@ -32,10 +32,6 @@ use std::{
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-pub(super) const NDJSON: &str = "application/x-ndjson";
-pub(super) const CSV: &str = "text/csv";
-pub(super) const ARROW: &str = "application/vnd.apache.arrow.stream";
-
 /// Rows of a stream that are encoded at once.
 pub(super) const ROWS_AT_ONCE: usize = 128;
 /// In columns they are worth more together.
@@ -52,8 +48,11 @@ pub(super) enum Format {
 impl Format {
     /// The one that a client asks for, if it asks for all rows.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        let formats = [(NDJSON, Self::Lines), (CSV, Self::Csv), (ARROW, Self::Arrow)];
-        formats.into_iter().find(|(media, _)| accepts(headers, media)).map(|(_, format)| format)
+        media::wanted(headers, &[NDJSON, CSV, ARROW]).map(|media| match media {
+            CSV => Self::Csv,
+            ARROW => Self::Arrow,
+            _ => Self::Lines,
+        })
     }
 
     fn media(self) -> &'static str {
@@ -103,12 +102,12 @@ pub(super) fn stream(
     let encoder = format.encoder(&asking)?;
     tokio::spawn(async move {
         let _permit = permit;
-        if tell(&app, &asking, &image, (format, encoder), &send).await.is_none() {
-            // A client that is gone hears nothing more.
-            let _ = send.try_send(Err(BrokenOff));
+        if tell(&app, &asking, &image, (format, encoder), &send).await.is_some() {
+            // All of it. Without this, whatever the reason, the body breaks off.
+            let _ = tokio::time::timeout(READER_PATIENCE, send.send(Ok(Bytes::new()))).await;
         }
     });
-    Ok(([(header::CONTENT_TYPE, format.media())], Body::new(Pieces(receive))).into_response())
+    Ok(([(header::CONTENT_TYPE, format.media())], Body::new(Pieces::whole(receive))).into_response())
 }
 
 /// None when the stream cannot go on.
@@ -294,7 +293,22 @@ impl Encoder for Arrow {
 }
 
 /// A body of what comes through a channel.
-pub(super) struct Pieces(pub(super) mpsc::Receiver<Result<Bytes, BrokenOff>>);
+pub(super) struct Pieces {
+    pieces: mpsc::Receiver<Result<Bytes, BrokenOff>>,
+    /// It must say when it is whole, by a piece without bytes.
+    must_end: bool,
+}
+
+impl Pieces {
+    /// Of a stream that ends when there is no more.
+    pub(super) fn endless(pieces: mpsc::Receiver<Result<Bytes, BrokenOff>>) -> Self {
+        Self { pieces, must_end: false }
+    }
+
+    fn whole(pieces: mpsc::Receiver<Result<Bytes, BrokenOff>>) -> Self {
+        Self { pieces, must_end: true }
+    }
+}
 
 impl HttpBody for Pieces {
     type Data = Bytes;
@@ -304,6 +318,31 @@ impl HttpBody for Pieces {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        self.0.poll_recv(context).map(|bytes| bytes.map(|bytes| bytes.map(Frame::data)))
+        self.pieces.poll_recv(context).map(|piece| match piece {
+            Some(Ok(bytes)) if bytes.is_empty() => None,
+            Some(piece) => Some(piece.map(Frame::data)),
+            None if self.must_end => Some(Err(BrokenOff)),
+            None => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+
+    #[tokio::test]
+    async fn what_is_not_said_to_be_whole_breaks_off() {
+        let body = |pieces: &[&'static str], must_end| {
+            let (send, receive) = mpsc::channel(4);
+            for piece in pieces {
+                send.try_send(Ok(Bytes::from_static(piece.as_bytes()))).unwrap();
+            }
+            Pieces { pieces: receive, must_end }.collect()
+        };
+        assert_eq!(body(&["a", "b", ""], true).await.unwrap().to_bytes(), "ab");
+        assert!(body(&["a", "b"], true).await.is_err());
+        assert_eq!(body(&["a", "b"], false).await.unwrap().to_bytes(), "ab");
     }
 }

@@ -5,9 +5,9 @@
 use super::{
     App,
     bulk::{self, Bulk},
+    media::{self, ARROW, BINARY, CSV, EVENT_STREAM, NDJSON},
     problem::Problem,
     routes,
-    rows::{ARROW, CSV, NDJSON},
     tls::{Stream, Tls},
 };
 use crate::{cli::Failed, config::Config, hosting::Hosting, metrics::Metrics, tokens::Tokens};
@@ -94,7 +94,7 @@ impl Server {
         served: Served,
         mut signals: Signals,
     ) -> Result<(), Failed> {
-        let tls = Tls::load(&config.http)?;
+        let tls = served.tls;
         let app = Arc::new(App {
             config: config.clone(),
             metrics: hosting.shared.metrics.clone(),
@@ -145,6 +145,8 @@ pub struct Served {
     pub tokens: Tokens,
     /// The configuration in force, key by key, as it is shown.
     pub effective: serde_json::Value,
+    /// How connections are encrypted, if they are.
+    pub tls: Option<Tls>,
 }
 
 /// The signals that end the process in order. One that comes is kept until somebody waits for it.
@@ -188,10 +190,11 @@ fn service(app: &Arc<App>) -> Router {
         .layer(
             CompressionLayer::new().gzip(true).compress_when(
                 SizeAbove::new(1_024)
-                    .and(NotForContentType::new("text/event-stream"))
+                    .and(NotForContentType::new(EVENT_STREAM))
                     .and(NotForContentType::new(NDJSON))
                     .and(NotForContentType::new(CSV))
-                    .and(NotForContentType::new(ARROW)),
+                    .and(NotForContentType::new(ARROW))
+                    .and(NotForContentType::new(BINARY)),
             ),
         )
         // Bodies are bounded where they are read, in `admit`.
@@ -294,9 +297,7 @@ async fn admit(
 ) -> Response {
     let live = app.live.config();
     let http = &live.http;
-    let kind =
-        request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let is_batch = [NDJSON, CSV].contains(&kind.split(';').next().unwrap_or_default().trim());
+    let is_batch = [NDJSON, CSV].contains(&media::sent(request.headers()));
     let most = if is_batch { http.batch_bytes_max } else { http.body_bytes_max };
     let Ok(_batch) = is_batch.then(|| places.batches.try_acquire()).transpose() else {
         reject(&app.metrics, "batches");

@@ -2,8 +2,8 @@
 
 use super::{
     App, ROUTES, Route,
+    media::{CSV, NDJSON},
     problem::Problem,
-    rows::{CSV, NDJSON},
 };
 use axum::{
     body::Body,

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 /// A connection, whatever it is made of.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// The files of a configuration that wants TLS.
@@ -38,11 +38,14 @@ mod with {
 
     /// How connections are encrypted.
     #[derive(Clone)]
-    pub(crate) struct Tls(TlsAcceptor);
+    pub struct Tls(TlsAcceptor);
 
     impl Tls {
         /// As configured; none where it is not.
-        pub(crate) fn load(http: &HttpConfig) -> anyhow::Result<Option<Self>> {
+        ///
+        /// # Errors
+        /// When the files cannot be read, or do not fit each other.
+        pub fn load(http: &HttpConfig) -> anyhow::Result<Option<Self>> {
             let Some((certificate, key)) = files(http)? else { return Ok(None) };
             let unreadable = |what: &str, path: &std::path::Path| {
                 format!("could not read the {what} of http.tls_{what}, \"{}\"", path.display())
@@ -74,10 +77,14 @@ mod without {
 
     /// Never made by this build.
     #[derive(Clone)]
-    pub(crate) enum Tls {}
+    pub enum Tls {}
 
     impl Tls {
-        pub(crate) fn load(http: &HttpConfig) -> anyhow::Result<Option<Self>> {
+        /// As configured; never with TLS.
+        ///
+        /// # Errors
+        /// When it is configured.
+        pub fn load(http: &HttpConfig) -> anyhow::Result<Option<Self>> {
             match files(http)? {
                 None => Ok(None),
                 Some(_) => anyhow::bail!(
@@ -94,6 +101,6 @@ mod without {
 }
 
 #[cfg(feature = "tls")]
-pub(crate) use with::Tls;
+pub use with::Tls;
 #[cfg(not(feature = "tls"))]
-pub(crate) use without::Tls;
+pub use without::Tls;

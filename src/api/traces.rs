@@ -24,6 +24,8 @@ impl Default for Wanted {
     }
 }
 
+/// The most runs of systems in one trace (L1).
+const SPANS_MAX: usize = 50_000;
 /// Ticks are waited for so long; then there is a trace of those that there are.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks whether the last of them may be seen.
@@ -41,6 +43,11 @@ pub(super) async fn capture(
         return Err(Problem::invalid(vec![Fault::new("/ticks", detail)]));
     }
     let (handle, running) = app.running(&world)?;
+    let most = TICKS_MAX.min((SPANS_MAX / running.plan.nodes.len().max(1)) as u64).max(1);
+    if ticks > most {
+        let detail = format!("expected at most {most}, with so many systems, found {ticks}");
+        return Err(Problem::invalid(vec![Fault::new("/ticks", detail)]));
+    }
     let tracer = &handle.status.tracer;
     let busy = || Problem::wrong_state(format!("a trace of world \"{world}\" is being taken already"));
     let mut traced = tracer.start(ticks).ok_or_else(busy)?;
@@ -52,13 +59,19 @@ pub(super) async fn capture(
         tracer.finish();
         traced.await
     };
-    let ticks = ticks.map_err(|_| Problem::unavailable("the world has stopped"))?;
-    let Some(last) = ticks.last() else {
-        return Err(Problem::wrong_state(format!("world \"{world}\" does not tick: it may be paused")));
-    };
+    let mut ticks = ticks.map_err(|_| Problem::unavailable("the world has stopped"))?;
     // D2.
-    while handle.status.tick() < last.tick && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(LOOK_PAUSE).await;
+    if let Some(last) = ticks.last().map(|last| last.tick) {
+        while handle.status.tick() < last && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
     }
-    Ok(Json(trace::document(&world, &running.plan, &ticks)))
+    let shown = handle.status.tick();
+    ticks.retain(|tick| tick.tick <= shown);
+    if ticks.is_empty() {
+        return Err(Problem::wrong_state(format!("world \"{world}\" does not tick: it may be paused")));
+    }
+    let plan = running.plan.clone();
+    let document = app.bulk.wait_for("trace", move || trace::document(&world, &plan, &ticks)).await?;
+    Ok(Json(document))
 }

@@ -44,6 +44,7 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
     let effective = loaded.show_json();
     let config = Arc::new(loaded.config);
     let tokens = may_listen(&config)?;
+    let tls = api::Tls::load(&config.http).map_err(exit::config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("http")
@@ -99,7 +100,7 @@ pub(super) fn run(args: &ServeArgs, plugins: &'static [Plugin]) -> Result<(), Fa
         if let Some(world) = hosting.world(&name) {
             show_recovery(&world.status);
         }
-        server.run(config, hosting, Served { tokens, effective }, signals).await
+        server.run(config, hosting, Served { tokens, effective, tls }, signals).await
     })
 }
 

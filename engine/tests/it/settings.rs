@@ -77,11 +77,25 @@ fn a_system_runs_as_it_is_told_from_that_tick_on() {
 fn w4_a_restore_keeps_what_systems_were_told() {
     let mut live = created(builder(), 1, Parallel::Never);
     let rate = json!({"system": "settings::add", "every": 4, "offset": 3});
-    live.tick(&[set(1, &rate), set(2, &json!({"system": "settings::rebuild", "enabled": false}))]).unwrap();
+    live.tick(&[set(1, &rate)]).unwrap();
+    live.tick(&[]).unwrap();
+    let disable = [
+        set(2, &json!({"system": "settings::rebuild", "enabled": false, "every": 1})),
+        set(3, &json!({"system": "settings::add", "every": 1})),
+    ];
+    let mut told = true;
     for _ in 0..9 {
         let image = live.image();
         let mut other = builder().build(options(1, Parallel::Never)).unwrap();
         other.restore(&image).unwrap();
+        if told {
+            // From the tick that disables it on, what nobody rebuilds is empty, also for who was restored before it.
+            told = false;
+            other.tick(&disable).unwrap();
+            live.tick(&disable).unwrap();
+            assert_eq!(live.state_hash(), other.state_hash());
+            continue;
+        }
         // A world that was told something else before it was made to be this one.
         let mut used = created(builder(), 1, Parallel::Never);
         used.tick(&[set(1, &json!({"system": "settings::add", "enabled": false}))]).unwrap();
@@ -127,4 +141,35 @@ fn what_is_rebuilt_in_every_tick_is_not_declared_at_a_lower_rate() {
         if system == "settings::rebuild" && reason.contains("\"Board\" is derived")),
         "{errors}"
     );
+}
+
+/// What was set past the input is applied in the next tick, and what makes no sense is none.
+#[test]
+fn w4_what_is_set_past_the_input_is_applied_all_the_same() {
+    let build = || {
+        let mut world = builder();
+        world.setup(|world| {
+            let mut settings = world.resource_mut::<SystemSettings>();
+            let off = everworld_engine::SystemSetting { disabled: true, rate: Some((0, 0)) };
+            settings.systems.insert("settings::add".into(), off);
+            let slow = everworld_engine::SystemSetting { disabled: false, rate: Some((2, 0)) };
+            settings.systems.insert("settings::rebuild".into(), slow);
+        });
+        world
+    };
+    let mut live = created(build(), 1, Parallel::Never);
+    let image = live.image();
+    let mut other = build().build(options(1, Parallel::Never)).unwrap();
+    other.restore(&image).unwrap();
+    assert_eq!(ran(&mut live, &[]), [true, false]);
+    assert_eq!(ran(&mut other, &[]), [true, false]);
+    assert_eq!(live.state_hash(), other.state_hash());
+
+    fn meddle(mut settings: ResMut<SystemSettings>) {
+        settings.systems.clear();
+    }
+    let mut world = builder();
+    world.system(system(meddle));
+    let Err(errors) = world.build(options(1, Parallel::Never)) else { panic!("it was built") };
+    assert!(errors.to_string().contains("inputs alone"), "{errors}");
 }

@@ -94,8 +94,7 @@ fn a_tick_tells_who_came_and_who_went() {
     fn live(time: Res<TickTime>, effects: Effects) {
         match time.tick.0 {
             2 => (0..150).for_each(|_| effects.spawn(Uid::new(1), Age { ticks: 0 })),
-            3 => effects.despawn(Uid::new(1), Uid::new(2)),
-            4 => effects.despawn(Uid::new(1), Uid::new(2)),
+            3 | 4 => effects.despawn(Uid::new(1), Uid::new(2)),
             _ => {}
         }
     }
