@@ -241,3 +241,34 @@ fn some_of_the_configuration_changes_while_the_server_runs() {
     let refused = (0..20).any(|_| server.get("/v1/status").0 == 429);
     assert!(refused);
 }
+
+#[test]
+fn a_page_that_is_known_is_not_sent_again() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &[]);
+    assert_eq!(server.post("/v1/worlds/town/pause", "").0, 202);
+    let tick = &server.get("/v1/worlds/town").1["tick"];
+    let first = format!("/v1/worlds/town/entities?limit=2&min_tick={tick}");
+    let tag_of = |head: &str| {
+        let line =
+            head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap_or_else(|| panic!("{head}"));
+        line.trim().to_owned()
+    };
+    let (status, head, body) = fetch(&server, "GET", &first, &[], b"");
+    assert_eq!(status, 200);
+    assert!(head.contains("server-timing: queue;dur="), "{head}");
+    let tag = tag_of(&head);
+    let ask = |path: &str| fetch(&server, "GET", path, &[("if-none-match", tag.as_str())], b"");
+    let (status, head, nothing) = ask(&first);
+    assert_eq!((status, nothing.len(), tag_of(&head)), (304, 0, tag.clone()), "{head}");
+    // Another question, or another tick, has another one.
+    assert_eq!(ask(&format!("{first}&where=needs.hunger%3E0")).0, 200);
+    assert_eq!(fetch(&server, "GET", &first, &[], b"").2, body);
+    // What the client has goes on.
+    let page: Value = serde_json::from_slice(&body).unwrap();
+    let next = format!("/v1/worlds/town/entities?limit=2&cursor={}", page["next"].as_str().unwrap());
+    assert_eq!(ask(&next).0, 200);
+    assert_eq!(server.post("/v1/worlds/town/step", "").0, 202);
+    server.until(|server| (server.get("/v1/worlds/town").1["tick"].as_u64() > tick.as_u64()).then_some(()));
+    server.until(|_| (ask("/v1/worlds/town/entities?limit=2").0 == 200).then_some(()));
+}
