@@ -264,6 +264,9 @@ fn a_page_that_is_known_is_not_sent_again() {
     // Another question, or another tick, has another one.
     assert_eq!(ask(&format!("{first}&where=needs.hunger%3E0")).0, 200);
     assert_eq!(fetch(&server, "GET", &first, &[], b"").2, body);
+    let sum =
+        |what: &str| server.get(&format!("/v1/worlds/town/entities?aggregate={what}")).1["items"].clone();
+    assert_ne!(sum("count"), sum("max(needs.hunger)"));
     // What the client has goes on.
     let page: Value = serde_json::from_slice(&body).unwrap();
     let next = format!("/v1/worlds/town/entities?limit=2&cursor={}", page["next"].as_str().unwrap());

