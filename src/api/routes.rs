@@ -157,7 +157,7 @@ pub const ROUTES: &[Route] = &[
         .gives(&[Answer::json(200, "SystemList")]),
     route("PATCH", "/v1/worlds/{w}/systems/{s}", Role::Operator, "Let a system run or not, or in every n-th tick only: {\"enabled\": false}, {\"every\": 4, \"offset\": 1}; an input, since results depend on it", || axum::routing::patch(systems::patch))
         .query(WRITE).takes("SystemSetting").gives(ACCEPTED),
-    route("POST", "/v1/worlds/{w}/capture", Role::Operator, "A trace of the next ticks for Perfetto or chrome://tracing: {\"ticks\": 10}; spans of systems by thread, what they waited for, what was left out and why, the critical path", || post(traces::capture))
+    route("POST", "/v1/worlds/{w}/capture", Role::Operator, "A trace of the next ticks for Perfetto or chrome://tracing: {\"ticks\": 10}; spans of systems by thread, what they waited for, what was left out and why, the critical path; of those ticks that come within 8 s", || post(traces::capture))
         .may_take("Capture").gives(&[Answer::json(200, "Trace")]),
     route("GET", "/v1/worlds/{w}/map", Role::Viewer, "Where entities are: ?layer=density counts them by cell of w x h, points tells the places of some; ?bbox=&with=&without=&where=&color_by=needs.hunger; with Accept: application/octet-stream as little-endian numbers", || get(map::show))
         .query(MAP).gives(&[Answer::json(200, "Map"), Answer::bytes("application/octet-stream")]),

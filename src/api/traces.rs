@@ -27,7 +27,7 @@ impl Default for Wanted {
 /// The most runs of systems in one trace (L1).
 const SPANS_MAX: usize = 50_000;
 /// Ticks are waited for so long; then there is a trace of those that there are.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(8);
 /// Between two looks whether the last of them may be seen.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
