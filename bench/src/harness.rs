@@ -89,7 +89,10 @@ impl Inputs {
         }
         let count = 1 + draws.below(3);
         let inputs = (0..count).map(|_| {
-            let (kind, payload) = churn_input(&mut draws, self.next_seq, 300);
+            let (kind, payload) = match draws.below(8) {
+                0 => told_system(&mut draws),
+                _ => churn_input(&mut draws, self.next_seq, 300),
+            };
             let at_tick = (draws.below(3) == 0).then(|| Tick(tick.0 + u64::from(draws.below(20))));
             let payload = serde_json::to_vec(&payload).unwrap_or_default();
             self.next_seq += 1;
@@ -97,6 +100,19 @@ impl Inputs {
         });
         inputs.collect()
     }
+}
+
+/// Systems of `churn` are told to run, not to, or seldom; mostly to run.
+fn told_system(draws: &mut Draws) -> (&'static str, Value) {
+    let systems = ["look", "heed", "rest", "wake", "add_up", "answer"];
+    let system = format!("churn::{}", systems[draws.below(systems.len() as u32) as usize]);
+    let payload = match draws.below(4) {
+        0 => json!({"system": system, "enabled": false}),
+        // What is rebuilt in each tick cannot be slow: refused, which is an outcome as any other.
+        1 => json!({"system": system, "every": 1 + draws.below(3)}),
+        _ => json!({"system": system, "enabled": true, "every": 1}),
+    };
+    ("set_system", payload)
 }
 
 /// An input for `churn` with that mark, with a text of up to so many bytes.

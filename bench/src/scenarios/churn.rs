@@ -1,6 +1,7 @@
 //! A small world in which everything happens that could depend on an order or be lost at a crash: births, deaths,
 //! columns that come and go, timers, chance, sums, slow columns, inputs of any size, and failures when asked for.
 
+use bevy_ecs::prelude::Resource;
 use everworld::{Plugin, Scenario, ScenarioError};
 use everworld_engine::{Column, Migration, fold::FixedSum, input::InputWorld, prelude::*, slow_component};
 use serde::{Deserialize, Serialize};
@@ -213,6 +214,18 @@ fn answer(time: Res<TickTime>, mut letters: Query<(&Uid, &mut Letter)>) {
     }
 }
 
+/// How many are weary. Derived: what nobody rebuilds is empty.
+#[derive(Resource, Default)]
+pub(crate) struct Weary(u64);
+
+fn look(mut weary: ResMut<Weary>, mut rows: Rows<&'static Energy>) {
+    weary.0 = rows.sum(|energies| energies.iter().filter(|energy| energy.value < 0.5).count() as u64);
+}
+
+fn heed(weary: Res<Weary>, mut total: ResMut<Total>) {
+    total.born += weary.0;
+}
+
 fn add_up(mut total: ResMut<Total>, index: Res<UidIndex>, mut rows: Rows<&'static Energy>) {
     total.sum =
         rows.sum(|energies| energies.iter().map(|energy| FixedSum::of(f64::from(energy.value))).sum());
@@ -330,6 +343,7 @@ fn settle_first<T: Column + Default>(world: &mut WorldBuilder, scenario: &Scenar
 fn ground(world: &mut WorldBuilder) {
     world.column::<Energy>().column::<Target>().column::<Tired>().column::<Wounded>().slow_column::<Letter>();
     world.resource(Total::default()).resource(Received::default()).resource(Cracks::default());
+    world.derived::<Weary>();
     world.input::<Deliver>().input::<Settle>().input::<Break>();
     world
         .system(system(spend))
@@ -341,5 +355,7 @@ fn ground(world: &mut WorldBuilder) {
         .system(system(breed).every(2))
         .system(system(answer))
         .system(system(crack))
+        .system(system(look))
+        .system(system(heed).after(look))
         .system(system(add_up).after(breed));
 }
