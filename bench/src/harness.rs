@@ -89,7 +89,7 @@ impl Inputs {
         }
         let count = 1 + draws.below(3);
         let inputs = (0..count).map(|_| {
-            let (kind, payload) = match draws.below(8) {
+            let (kind, payload) = match draws.below(4) {
                 0 => told_system(&mut draws),
                 _ => churn_input(&mut draws, self.next_seq, 300),
             };
@@ -102,11 +102,11 @@ impl Inputs {
     }
 }
 
-/// Systems of `churn` are told to run, not to, or seldom; mostly to run.
+/// Systems of `churn` are told to run, not to, or seldom.
 fn told_system(draws: &mut Draws) -> (&'static str, Value) {
-    let systems = ["look", "heed", "rest", "wake", "add_up", "answer"];
+    let systems = ["look", "look", "look", "heed", "rest", "wake"];
     let system = format!("churn::{}", systems[draws.below(systems.len() as u32) as usize]);
-    let payload = match draws.below(4) {
+    let payload = match draws.below(3) {
         0 => json!({"system": system, "enabled": false}),
         // What is rebuilt in each tick cannot be slow: refused, which is an outcome as any other.
         1 => json!({"system": system, "every": 1 + draws.below(3)}),
