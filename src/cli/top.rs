@@ -135,7 +135,7 @@ impl Top {
             }
             KeyCode::Char('s') => Some(("POST", "/step".to_owned(), json!({"ticks": 1}))),
             KeyCode::Char('e') => system.map(|system| {
-                let path = format!("/systems/{}?ack=applied", system["name"].as_str().unwrap_or_default());
+                let path = format!("/systems/{}", system["name"].as_str().unwrap_or_default());
                 ("PATCH", path, json!({"enabled": system["enabled"] == false}))
             }),
             KeyCode::Down | KeyCode::Char('j') => {
@@ -150,7 +150,7 @@ impl Top {
         };
         if let Some((method, path, body)) = asked {
             self.said = match self.remote.ask(method, &path, &body) {
-                Ok(answer) => format!("{method} {path}: tick {}", answer["tick"]),
+                Ok(_) => format!("{method} {path}: durable"),
                 Err(failed) => format!("{method} {path}: {:#}", failed.error),
             };
         }
@@ -190,9 +190,7 @@ impl Top {
             .row_highlight_style(Style::default().add_modifier(Modifier::REVERSED));
         frame.render_stateful_widget(table_of, table, &mut self.selected);
         let keys = "q quit  p pause or resume  s step  up/down choose  e switch the system off or on";
-        let foot_text =
-            if self.said.is_empty() { keys.to_owned() } else { format!("{keys}  |  {}", self.said) };
-        frame.render_widget(Paragraph::new(foot_text), foot);
+        frame.render_widget(Paragraph::new(keys), foot);
     }
 
     fn header(&self) -> Vec<Line<'_>> {
@@ -228,9 +226,7 @@ impl Top {
                 world["state_hash_tick"]
             )),
         ];
-        if let Some(reason) = world["reason"].as_str() {
-            lines.push(Line::from(reason));
-        }
+        lines.push(Line::from(if self.said.is_empty() { text("reason") } else { self.said.clone() }));
         lines
     }
 
