@@ -28,6 +28,8 @@ fn start(data: &Path, snapshot_millis: u64) -> Hosted {
     config.scrub.mb_per_sec = 1000.0;
     config.scrub.every_secs = 0.05;
     let record = WorldRecord { world: "town".into(), scenario };
+    // Snapshots come by their period alone, however slow the machine is.
+    config.recovery.target_secs = 3_600.0;
     let lock = spine::lock(data).unwrap();
     host::start_on(Arc::new(RealDisk), &Arc::new(config), lock, record, PLUGINS, false).unwrap()
 }
@@ -113,6 +115,9 @@ fn a_damaged_log_that_a_recovery_would_need_is_told() {
     assert!(hosted.handle.status.scrub().damaged.is_empty());
     // The one snapshot does not cover what comes now.
     let known = until(&hosted, "the log", |_| hosted.handle.running().map(|running| running.log.clone()));
+    // The first one may be of tick 0.
+    until(&hosted, "ticks", |_| (hosted.handle.status.tick() > Tick(3)).then_some(()));
+    ask(&hosted, Wish::Snapshot);
     let saved = until(&hosted, "a snapshot", |_| {
         (hosted.handle.status.last_snapshot() > Tick(0)).then(|| known.durable_lsn())
     });
