@@ -256,7 +256,10 @@ impl MirrorHandle {
     /// Asks for a view as new as the mirror. False when there is nothing newer to wait for: the view is the newest,
     /// or what is newer may not be shown yet.
     pub fn ask(&self) -> bool {
-        let mut state = self.shared.state.lock();
+        self.ask_of(&mut self.shared.state.lock())
+    }
+
+    fn ask_of(&self, state: &mut State) -> bool {
         state.wanted = true;
         let cut = state.hidden.as_ref().or(state.visible.as_ref()).map(|image| image.tick);
         if state.closed || state.applied.map(|applied| applied.tick) == cut {
@@ -271,7 +274,6 @@ impl MirrorHandle {
 
     /// Waits until every capture that was handed over is applied, and returns the newest view, shown or not.
     pub fn settled(&self) -> Option<Arc<Image>> {
-        self.ask();
         let mut state = self.shared.state.lock();
         loop {
             let cut = state.hidden.as_ref().or(state.visible.as_ref());
@@ -279,7 +281,8 @@ impl MirrorHandle {
             if (state.in_flight == 0 && is_current) || state.closed {
                 return cut.cloned();
             }
-            state.wanted = true;
+            // Again each time: what was asked for before may have been answered by an older view.
+            self.ask_of(&mut state);
             self.shared.changed.wait(&mut state);
         }
     }
@@ -307,7 +310,8 @@ impl MirrorHandle {
         let Applied { tick, hash, .. } = applied;
         let cut = state.hidden.as_ref().or(state.visible.as_ref()).map(|image| image.tick);
         if state.wanted && cut != Some(tick) {
-            state.wanted = false;
+            // Who wants one while a capture waits behind this request gets that one's, too.
+            state.wanted = state.in_flight > 0;
             state.hidden = Some(Arc::new(working.cut(hash)));
         }
         let moved = state.settle();

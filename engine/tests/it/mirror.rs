@@ -14,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 component! {
@@ -444,4 +445,28 @@ fn views_are_cut_on_demand() {
     assert!(!handle.ask(), "nothing newer to wait for");
     let mut fresh = world(50, false).build(options(1, Parallel::Never)).unwrap();
     fresh.restore(&handle.peek().unwrap()).unwrap();
+}
+
+/// Who waits for a capture is not left alone by a request that was on its way before it.
+#[test]
+fn whoever_waits_for_a_capture_gets_its_view() {
+    let (send, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut live = created(world(5, false), 1, Parallel::Never);
+        let mirror = start(&live);
+        let handle = mirror.handle();
+        for _ in 0..2_000 {
+            // One that nobody looks at, so that there is something to ask for.
+            mirror.offer(live.capture());
+            wait(&mirror);
+            live.tick(&[]).unwrap();
+            let capture = live.capture();
+            handle.ask();
+            mirror.offer(capture);
+            assert_eq!(handle.settled().map(|view| view.tick), Some(live.now()));
+            live.tick(&[]).unwrap();
+        }
+        send.send(()).unwrap();
+    });
+    ended.recv_timeout(Duration::from_mins(2)).expect("nobody waits for ever");
 }
