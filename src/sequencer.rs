@@ -48,11 +48,11 @@ pub struct Submitted {
 
 /// An input that somebody asks for.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct Asked<'a, P = &'a Value> {
     /// What kind of input.
     pub kind: &'a str,
-    /// Its JSON.
-    pub payload: &'a Value,
+    /// Its JSON, or the bytes that a check has made of it.
+    pub payload: P,
     /// Not before that tick.
     pub at_tick: Option<Tick>,
     /// Whether the sender waits for the outcome.
@@ -201,8 +201,9 @@ impl Sequencer {
     /// # Errors
     /// See [`AdmitError`]; nothing is logged then.
     pub fn submit(&self, asked: Asked<'_>, origin: &Origin) -> Result<Submitted, AdmitError> {
-        let payload = self.check(asked.kind, asked.payload)?;
-        self.submit_checked(asked, payload, origin)
+        let Asked { kind, payload, at_tick, wants_outcome, idempotency_key } = asked;
+        let payload = self.check(kind, payload)?;
+        self.submit_checked(Asked { kind, payload, at_tick, wants_outcome, idempotency_key }, origin)
     }
 
     /// Looks at an input without taking it; the payload as it will be logged.
@@ -220,11 +221,10 @@ impl Sequencer {
     /// As there.
     pub fn submit_checked(
         &self,
-        asked: Asked<'_>,
-        payload: Vec<u8>,
+        asked: Asked<'_, Vec<u8>>,
         origin: &Origin,
     ) -> Result<Submitted, AdmitError> {
-        let Asked { kind, at_tick, wants_outcome, idempotency_key, .. } = asked;
+        let Asked { kind, payload, at_tick, wants_outcome, idempotency_key } = asked;
         let key = idempotency_key.map(|key| {
             let body_hash = body_hash(kind, at_tick, &payload);
             IdempotencyKey { key: key.to_owned(), body_hash }

@@ -2,11 +2,10 @@
 
 use super::{
     App,
-    inputs::{self, WriteQuery},
+    inputs::{Wait, Write, WriteQuery},
     past,
     problem::Problem,
 };
-use crate::sequencer::{AdmitError, Asked};
 use axum::{
     Json,
     body::Bytes,
@@ -64,51 +63,29 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
-    let (handle, running) = app.running(&world)?;
+    let write = Write::new(&app, &world, query, &headers)?;
     let body: Value = read_json(&body)?;
-    if !body.is_object() {
-        return Err(Problem::malformed("the body is not as expected: an entity, or {\"entities\": [...]}"));
-    }
     let single = body.get("entities").is_none();
     let payload = if single { json!({"entities": [body]}) } else { body };
-    let origin = app.origin(&headers);
-    let asked = Asked {
-        kind: SpawnEntities::KIND,
-        payload: &payload,
-        at_tick: query.at_tick(&app, &handle)?,
-        wants_outcome: query.wants_outcome(),
-        idempotency_key: App::idempotency_key(&headers)?,
-    };
-    let submitted = running.sequencer.submit(asked, &origin);
-    let submitted = submitted.map_err(|error| match error {
-        // The client sent the entity itself: its pointers do not begin with the batch that we made of it.
-        AdmitError::Invalid(mut faults) if single => {
-            for fault in &mut faults {
-                if let Some(rest) = fault.pointer.strip_prefix("/entities/0") {
-                    fault.pointer = rest.to_owned();
-                }
-            }
-            Problem::invalid(faults)
-        }
-        other => other.into(),
-    })?;
-    inputs::acknowledge(submitted, origin, false).await
+    // Who sent the entity itself has no batch: his places do not begin with the one that we made of it.
+    let within = if single { "/entities/0" } else { "" };
+    write.submit(SpawnEntities::KIND, &payload, |place| below(place, within), Wait::AsAsked).await
+}
+
+/// A place without its beginning, if it begins so.
+fn below(place: &str, within: &str) -> String {
+    place.strip_prefix(within).unwrap_or(place).to_owned()
 }
 
 /// A change of one entity, as an input. Who gives `If-Match` waits for the tick, which decides.
 struct Edit<'r> {
-    app: &'r App,
-    world: &'r str,
+    write: Write<'r>,
     uid: Uid,
-    query: Result<Query<WriteQuery>, QueryRejection>,
-    headers: &'r HeaderMap,
 }
 
 impl Edit<'_> {
     async fn submit(self, kind: &str, mut entity: Value, within: &str) -> Result<Response, Problem> {
-        let Query(query) = self.query.map_err(|error| Problem::malformed(error.body_text()))?;
-        let (handle, running) = self.app.running(self.world)?;
+        let Write { handle, running, query, headers, .. } = &self.write;
         // Whoever is not in the view may have come since: the tick knows. The view has the word where it is of the
         // newest tick and nothing waits.
         let view = running.view().await.ok_or_else(|| Problem::unavailable("there is no view yet"))?;
@@ -117,43 +94,18 @@ impl Edit<'_> {
         if !is_there && is_newest {
             return Err(nobody(self.uid, &view));
         }
-        let if_match = match self.headers.get(header::IF_MATCH) {
-            None => None,
-            Some(tag) => {
-                let tag = tag.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
-                let wrong = || Problem::malformed("If-Match: expected one entity tag in double quotes");
-                Some(tag.ok_or_else(wrong)?.to_owned())
-            }
-        };
         entity["uid"] = json!(self.uid);
-        if let Some(tag) = &if_match {
-            entity["if_match"] = tag.as_str().into();
+        let if_match = headers.get(header::IF_MATCH);
+        if let Some(tag) = if_match {
+            let tag = tag.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
+            let wrong = || Problem::malformed("If-Match: expected one entity tag in double quotes");
+            entity["if_match"] = tag.ok_or_else(wrong)?.into();
         }
+        let is_unsure = !is_there && query.at_tick.is_none();
+        let wait = if if_match.is_some() || is_unsure { Wait::OfOneForOutcome } else { Wait::OfOne };
+        // The client's places begin where its body does.
         let payload = json!({"entities": [entity]});
-        let origin = self.app.origin(self.headers);
-        let asked = Asked {
-            kind,
-            payload: &payload,
-            at_tick: query.at_tick(self.app, &handle)?,
-            wants_outcome: query.wants_outcome()
-                || if_match.is_some()
-                || (!is_there && query.at_tick.is_none()),
-            idempotency_key: App::idempotency_key(self.headers)?,
-        };
-        let submitted = running.sequencer.submit(asked, &origin);
-        // The client's pointers begin where its body does.
-        let submitted = submitted.map_err(|error| match error {
-            AdmitError::Invalid(mut faults) => {
-                for fault in &mut faults {
-                    if let Some(rest) = fault.pointer.strip_prefix(within) {
-                        fault.pointer = rest.to_owned();
-                    }
-                }
-                Problem::invalid(faults)
-            }
-            other => other.into(),
-        })?;
-        inputs::acknowledge(submitted, origin, true).await
+        self.write.submit(kind, &payload, |place| below(place, within), wait).await
     }
 }
 
@@ -170,7 +122,7 @@ pub(super) async fn patch(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let components: Map<String, Value> = read_json(&body)?;
-    let edit = Edit { app: &app, world: &world, uid: past::uid(&uid)?, query, headers: &headers };
+    let edit = Edit { uid: past::uid(&uid)?, write: Write::new(&app, &world, query, &headers)? };
     edit.submit(UpdateEntities::KIND, json!({"components": components}), "/entities/0/components").await
 }
 
@@ -181,7 +133,7 @@ pub(super) async fn delete(
     query: Result<Query<WriteQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let edit = Edit { app: &app, world: &world, uid: past::uid(&uid)?, query, headers: &headers };
+    let edit = Edit { uid: past::uid(&uid)?, write: Write::new(&app, &world, query, &headers)? };
     edit.submit(DespawnEntities::KIND, json!({}), "/entities/0").await
 }
 
@@ -194,7 +146,7 @@ pub(super) async fn put_component(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let value: Map<String, Value> = read_json(&body)?;
-    let edit = Edit { app: &app, world: &world, uid: past::uid(&uid)?, query, headers: &headers };
+    let edit = Edit { uid: past::uid(&uid)?, write: Write::new(&app, &world, query, &headers)? };
     let within = format!("/entities/0/components/{component}");
     let mut components = Map::new();
     components.insert(component, value.into());
@@ -208,7 +160,7 @@ pub(super) async fn delete_component(
     query: Result<Query<WriteQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let edit = Edit { app: &app, world: &world, uid: past::uid(&uid)?, query, headers: &headers };
+    let edit = Edit { uid: past::uid(&uid)?, write: Write::new(&app, &world, query, &headers)? };
     let mut components = Map::new();
     components.insert(component, Value::Null);
     edit.submit(UpdateEntities::KIND, json!({"components": components}), "/entities/0/components").await

@@ -6,18 +6,17 @@
 use super::{
     App,
     entities::read_json,
-    inputs::WriteQuery,
+    inputs::{WriteQuery, take_all},
     media::{self, CSV, NDJSON},
     past::{Parameters, parameters},
     problem::Problem,
 };
 use crate::sequencer::{AdmitError, Asked, Sequencer};
 use axum::{
-    Json,
     body::Bytes,
     extract::{Path, State},
     http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use everworld_engine::{
     Input as _, Registry,
@@ -87,40 +86,13 @@ pub(super) async fn post(
         }
         batches.finish()
     })?;
-    let origin = app.origin(&headers);
     let key = App::idempotency_key(&headers)?;
-    let (mut taken, mut accepted, mut refused) = (Vec::new(), 0, None);
-    for (i, Batch { rows, payload }) in batches.into_iter().enumerate() {
-        let key = key.map(|key| format!("{key}/{i}"));
-        let asked = Asked {
-            kind: SpawnEntities::KIND,
-            payload: &Value::Null,
-            at_tick,
-            wants_outcome: false,
-            idempotency_key: key.as_deref(),
-        };
-        match running.sequencer.submit_checked(asked, payload, &origin) {
-            Ok(submitted) => {
-                taken.push(submitted);
-                accepted += rows;
-            }
-            Err(error) if taken.is_empty() => return Err(error.into()),
-            Err(error) => {
-                refused = Some(error.to_string());
-                break;
-            }
-        }
-    }
-    let mut answer = json!({
-        "accepted": accepted,
-        "seqs": taken.iter().map(|submitted| submitted.seq).collect::<Vec<_>>(),
-        "earliest_tick": taken.iter().map(|submitted| submitted.earliest_tick).max(),
+    let keys: Vec<Option<String>> = (0..batches.len()).map(|i| key.map(|key| format!("{key}/{i}"))).collect();
+    let inputs = batches.into_iter().zip(&keys).map(|(Batch { rows, payload }, key)| {
+        let (kind, idempotency_key) = (SpawnEntities::KIND, key.as_deref());
+        (rows, Asked { kind, payload, at_tick, wants_outcome: false, idempotency_key })
     });
-    if let Some(refused) = refused {
-        answer["refused"] = refused.into();
-    }
-    super::inputs::all_durable(taken).await?;
-    Ok((StatusCode::ACCEPTED, [("x-request-id", origin.request_id)], Json(answer)).into_response())
+    take_all(&running.sequencer, app.origin(&headers), inputs).await
 }
 
 /// Some rows, as one input.

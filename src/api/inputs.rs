@@ -8,7 +8,7 @@ use super::{
     problem::Problem,
 };
 use crate::{
-    host::WorldHandle,
+    host::{Running, WorldHandle},
     sequencer::{AdmitError, Applied, Asked, Fate, Known, Origin, Sequencer, Submitted},
 };
 use axum::{
@@ -77,54 +77,75 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
-    let (handle, running) = app.running(&world)?;
-    let is_batch = media::sent(&headers) == NDJSON;
-    if is_batch {
-        return post_batch(&app, &running.sequencer, &query, query.at_tick(&app, &handle)?, &headers, &body)
-            .await;
+    let write = Write::new(&app, &world, query, &headers)?;
+    if media::sent(&headers) == NDJSON {
+        return post_batch(&write, &body).await;
     }
     let NewInput { kind, payload } = read_json(&body)?;
-    let origin = app.origin(&headers);
-    let asked = Asked {
-        kind: &kind,
-        payload: &payload,
-        at_tick: query.at_tick(&app, &handle)?,
-        wants_outcome: query.wants_outcome(),
-        idempotency_key: App::idempotency_key(&headers)?,
-    };
-    let submitted = running.sequencer.submit(asked, &origin);
-    let submitted = submitted.map_err(|error| match error {
-        AdmitError::Invalid(faults) => {
-            let within = |fault: Fault| Fault::new(format!("/payload{}", fault.pointer), fault.detail);
-            Problem::invalid(faults.into_iter().map(within).collect())
-        }
-        other => other.into(),
-    })?;
-    acknowledge(submitted, origin, false).await
+    write.submit(&kind, &payload, |place| format!("/payload{place}"), Wait::AsAsked).await
 }
 
-/// Submits an input whose body is the payload itself.
-pub(super) async fn submit(
-    app: &App,
-    world: &str,
-    kind: &str,
-    payload: &Value,
-    query: Result<Query<WriteQuery>, QueryRejection>,
-    headers: &HeaderMap,
-) -> Result<Response, Problem> {
-    let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
-    let (handle, running) = app.running(world)?;
-    let origin = app.origin(headers);
-    let asked = Asked {
-        kind,
-        payload,
-        at_tick: query.at_tick(app, &handle)?,
-        wants_outcome: query.wants_outcome(),
-        idempotency_key: App::idempotency_key(headers)?,
-    };
-    let submitted = running.sequencer.submit(asked, &origin)?;
-    acknowledge(submitted, origin, false).await
+/// What a client says of an input beside the input itself.
+pub(super) struct Write<'r> {
+    pub(super) app: &'r App,
+    pub(super) handle: WorldHandle,
+    pub(super) running: Arc<Running>,
+    pub(super) query: WriteQuery,
+    pub(super) headers: &'r HeaderMap,
+}
+
+/// How long an answer waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// As the query says.
+    AsAsked,
+    /// The same, for a change of one entity: its absence, or that it has changed, is told as HTTP does.
+    OfOne,
+    /// As that, and in any case for the outcome.
+    OfOneForOutcome,
+}
+
+impl<'r> Write<'r> {
+    pub(super) fn new(
+        app: &'r App,
+        world: &str,
+        query: Result<Query<WriteQuery>, QueryRejection>,
+        headers: &'r HeaderMap,
+    ) -> Result<Self, Problem> {
+        let Query(query) = query.map_err(|error| Problem::malformed(error.body_text()))?;
+        let (handle, running) = app.running(world)?;
+        Ok(Self { app, handle, running, query, headers })
+    }
+
+    fn at_tick(&self) -> Result<Option<Tick>, Problem> {
+        self.query.at_tick(self.app, &self.handle)
+    }
+
+    /// Submits it and answers. `place` makes a place in the body of the client of one in the payload.
+    pub(super) async fn submit(
+        self,
+        kind: &str,
+        payload: &Value,
+        place: impl Fn(&str) -> String,
+        wait: Wait,
+    ) -> Result<Response, Problem> {
+        let origin = self.app.origin(self.headers);
+        let asked = Asked {
+            kind,
+            payload,
+            at_tick: self.at_tick()?,
+            wants_outcome: self.query.wants_outcome() || wait == Wait::OfOneForOutcome,
+            idempotency_key: App::idempotency_key(self.headers)?,
+        };
+        let submitted = self.running.sequencer.submit(asked, &origin).map_err(|error| match error {
+            AdmitError::Invalid(faults) => {
+                let within = |fault: Fault| Fault::new(place(&fault.pointer), fault.detail);
+                Problem::invalid(faults.into_iter().map(within).collect())
+            }
+            other => other.into(),
+        })?;
+        acknowledge(submitted, origin, wait != Wait::AsAsked).await
+    }
 }
 
 /// The tick of an input is waited for so long: a world may be slow, or paused.
@@ -145,39 +166,41 @@ struct BatchedInput {
 
 /// Inputs one on each line, for speed: all are looked at before the first is logged, and one sync can acknowledge them
 /// all. Each is an input by itself; where the world takes no more of them the answer tells how many it has taken.
-async fn post_batch(
-    app: &App,
-    sequencer: &Sequencer,
-    query: &WriteQuery,
-    at_tick: Option<Tick>,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<Response, Problem> {
-    if query.wants_outcome() {
+async fn post_batch(write: &Write<'_>, body: &[u8]) -> Result<Response, Problem> {
+    let at_tick = write.at_tick()?;
+    if write.query.wants_outcome() {
         return Err(Problem::malformed(
             "ack: a batch is acknowledged once it is durable; GET inputs/{id} tells the rest",
         ));
     }
-    if App::idempotency_key(headers)?.is_some() {
+    if App::idempotency_key(write.headers)?.is_some() {
         return Err(Problem::malformed(
             "Idempotency-Key: in a batch each line has its own, as idempotency_key",
         ));
     }
+    let sequencer = &write.running.sequencer;
     // Megabytes of JSON: other requests are not to wait for this thread.
     let inputs = tokio::task::block_in_place(|| checked(sequencer, body))?;
-    let origin = app.origin(headers);
-    let (mut taken, mut refused) = (Vec::new(), None);
-    for (input, payload) in inputs {
-        let idempotency_key = input.idempotency_key.as_deref();
-        let asked = Asked {
-            kind: &input.kind,
-            payload: &input.payload,
-            at_tick,
-            wants_outcome: false,
-            idempotency_key,
-        };
-        match sequencer.submit_checked(asked, payload, &origin) {
-            Ok(submitted) => taken.push(submitted),
+    let inputs = inputs.iter().map(|(BatchedInput { kind, idempotency_key, .. }, payload)| {
+        let (payload, idempotency_key) = (payload.clone(), idempotency_key.as_deref());
+        (1, Asked { kind, payload, at_tick, wants_outcome: false, idempotency_key })
+    });
+    take_all(sequencer, write.app.origin(write.headers), inputs).await
+}
+
+/// Takes inputs that were looked at, each with how many things it stands for: as many as the world takes.
+pub(super) async fn take_all<'a>(
+    sequencer: &Sequencer,
+    origin: Origin,
+    inputs: impl Iterator<Item = (usize, Asked<'a, Vec<u8>>)>,
+) -> Result<Response, Problem> {
+    let (mut taken, mut accepted, mut refused) = (Vec::new(), 0, None);
+    for (count, asked) in inputs {
+        match sequencer.submit_checked(asked, &origin) {
+            Ok(submitted) => {
+                taken.push(submitted);
+                accepted += count;
+            }
             Err(error) if taken.is_empty() => return Err(error.into()),
             Err(error) => {
                 refused = Some(error.to_string());
@@ -186,24 +209,19 @@ async fn post_batch(
         }
     }
     let mut answer = json!({
-        "accepted": taken.len(),
+        "accepted": accepted,
         "seqs": taken.iter().map(|submitted| submitted.seq).collect::<Vec<_>>(),
         "earliest_tick": taken.iter().map(|submitted| submitted.earliest_tick).max(),
     });
     if let Some(refused) = refused {
         answer["refused"] = refused.into();
     }
-    all_durable(taken).await?;
-    Ok((StatusCode::ACCEPTED, [("x-request-id", origin.request_id)], Json(answer)).into_response())
-}
-
-/// D1: nothing is acknowledged before it is synced.
-pub(super) async fn all_durable(taken: Vec<Submitted>) -> Result<(), Problem> {
+    // D1: nothing is acknowledged before it is synced.
     for submitted in taken {
         let durable = submitted.durable.await.map_err(|_| Problem::unavailable("the log was closed"))?;
         durable.map_err(|error| Problem::unavailable(format!("the inputs are not durable: {error}")))?;
     }
-    Ok(())
+    Ok((StatusCode::ACCEPTED, [("x-request-id", origin.request_id)], Json(answer)).into_response())
 }
 
 /// The inputs of a batch, with their payloads as they are logged.
@@ -237,11 +255,7 @@ fn checked(sequencer: &Sequencer, body: &[u8]) -> Result<Vec<(BatchedInput, Vec<
 
 /// Waits as far as the client wants, and answers. Who asked about one entity hears of its absence, or that it has
 /// changed, as HTTP says it.
-pub(super) async fn acknowledge(
-    submitted: Submitted,
-    origin: Origin,
-    of_one: bool,
-) -> Result<Response, Problem> {
+async fn acknowledge(submitted: Submitted, origin: Origin, of_one: bool) -> Result<Response, Problem> {
     // D1: nothing is acknowledged before it is synced.
     let durable = submitted.durable.await.map_err(|_| Problem::unavailable("the log was closed"))?;
     durable.map_err(|error| Problem::unavailable(format!("the input is not durable: {error}")))?;

@@ -3,7 +3,7 @@
 use super::{
     App,
     entities::read_json,
-    inputs::{self, WriteQuery},
+    inputs::{Wait, Write, WriteQuery},
     problem::Problem,
 };
 use axum::{
@@ -81,14 +81,14 @@ pub(super) async fn patch(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let mut setting: Map<String, Value> = read_json(&body)?;
-    let (_, running) = app.running(&world)?;
+    let write = Write::new(&app, &world, query, &headers)?;
     let is_it =
         |node: &&PlanNode| node.name == system && matches!(node.kind, NodeKind::System | NodeKind::Exclusive);
-    if !running.plan.nodes.iter().any(|node| is_it(&node)) {
+    if !write.running.plan.nodes.iter().any(|node| is_it(&node)) {
         return Err(Problem::not_found(format!("world \"{world}\" has no system \"{system}\"")));
     }
     if setting.insert("system".into(), system.into()).is_some() {
         return Err(Problem::malformed("system: it is named by the path"));
     }
-    inputs::submit(&app, &world, SetSystem::KIND, &setting.into(), query, &headers).await
+    write.submit(SetSystem::KIND, &setting.into(), str::to_owned, Wait::AsAsked).await
 }
