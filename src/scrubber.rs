@@ -4,15 +4,16 @@
 //! the CPU only when nobody else wants it (T4) goes through the kept epochs and the log, so many bytes a second, and
 //! begins anew after a pause. The system's own memory of the files is passed by, where the file system lets it. What is
 //! found is told by an error line, metrics and the world's status, and no longer relied on: a damaged epoch counts no
-//! more as one of those that are always kept, and where snapshots went into it they go into a new one; where a damaged
-//! segment of the log is behind the newest snapshot, a new snapshot makes a recovery do without it. Deliberately absent:
+//! more as one of those that are always kept, and where snapshots went into it they go into a new one; a damaged segment
+//! of the log gets no more records, and where a recovery would read it a new snapshot makes it do without. Deliberately absent:
 //! any repair: older epochs and the log stay until what replaces them is there.
 
 use crate::{clock, metrics::WorldMetrics, pool, spine::chain, status::WorldStatus};
 use everworld_persistence::{LogHandle, Scrubbed, Store};
 use serde::Serialize;
 use std::{
-    io,
+    collections::BTreeSet,
+    fmt, io, mem,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -69,8 +70,8 @@ impl Scrubber {
     ) -> io::Result<Self> {
         let (wake, woken) = channel();
         let (ends, ended) = channel();
-        let mut work =
-            Work { store, log, world: world.to_owned(), status, metrics, options, snapshot_now, woken };
+        let (world, known) = (world.to_owned(), BTreeSet::new());
+        let mut work = Work { store, log, world, status, metrics, options, snapshot_now, woken, known };
         let body = move || {
             pool::idle();
             let _ends = ends;
@@ -102,6 +103,26 @@ struct Work {
     options: ScrubOptions,
     snapshot_now: Box<dyn Fn() + Send>,
     woken: Receiver<()>,
+    /// The damage that was told already.
+    known: BTreeSet<String>,
+}
+
+/// What a pass has found.
+struct Damage {
+    what: String,
+    /// Whether a recovery would need the file: a snapshot changes that, and the damage stays the same.
+    is_needed: bool,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if self.is_needed {
+            f.write_str("; a recovery would need it until the next snapshot")
+        } else {
+            Ok(())
+        }
+    }
 }
 
 impl Work {
@@ -123,31 +144,41 @@ impl Work {
             goes_on = goes_on && !self.status.is_stopping() && self.wait(due.saturating_sub(spent));
             goes_on
         };
-        let mut found = Vec::new();
+        let mut found: Vec<Damage> = Vec::new();
         let newest_epoch_is_damaged = {
             let Scrubbed { damaged, in_use } = self.store.scrub(&mut progress);
-            found.extend(damaged.iter().map(|error| chain(error)));
+            found.extend(damaged.iter().map(|error| Damage { what: chain(error), is_needed: false }));
             in_use
         };
-        let mut snapshot = newest_epoch_is_damaged;
         match self.log.scrub(&mut progress) {
             Ok(faults) => {
                 let newest = self.store.snapshots().kept.first().map_or(0, |meta| meta.lsn);
-                for fault in faults {
-                    let needed = fault.last_lsn > newest;
-                    snapshot |= needed;
-                    let so = if needed { "; a recovery would need it until the next snapshot" } else { "" };
-                    found.push(format!("{}{so}", chain(&fault.error)));
+                if faults.iter().any(|fault| fault.last_lsn.is_none())
+                    && let Err(error) = self.log.begin_segment()
+                {
+                    tracing::warn!(
+                        world = self.world,
+                        "could not go on behind the damage: {}",
+                        chain(&error)
+                    );
                 }
+                found.extend(faults.iter().map(|fault| {
+                    let is_needed = fault.last_lsn.is_none_or(|last| last > newest);
+                    Damage { what: chain(&fault.error), is_needed }
+                }));
             }
             Err(error) => tracing::warn!(world = self.world, "could not scrub the log: {}", chain(&error)),
         }
-        let known = self.status.scrub().damaged;
-        for what in found.iter().filter(|what| !known.contains(what)) {
-            tracing::error!(world = self.world, "found damage on the disk: {what}");
-            self.status.alert(format!("found damage on the disk: {what}"));
-            self.metrics.scrub_faults.inc();
+        let snapshot = newest_epoch_is_damaged || found.iter().any(|damage| damage.is_needed);
+        let mut known = if goes_on { BTreeSet::new() } else { mem::take(&mut self.known) };
+        for damage in &found {
+            if known.insert(damage.what.clone()) && !self.known.contains(&damage.what) {
+                tracing::error!(world = self.world, "found damage on the disk: {damage}");
+                self.status.alert(format!("found damage on the disk: {damage}"));
+                self.metrics.scrub_faults.inc();
+            }
         }
+        self.known = known;
         if snapshot && goes_on {
             (self.snapshot_now)();
         }
@@ -158,7 +189,7 @@ impl Work {
         self.status.with_scrub(|scrub| {
             scrub.passes += u64::from(goes_on);
             if goes_on || !found.is_empty() {
-                scrub.damaged = found;
+                scrub.damaged = found.iter().map(ToString::to_string).collect();
             }
         });
     }

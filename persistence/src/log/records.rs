@@ -177,7 +177,10 @@ pub struct LogFault {
     /// File and place.
     pub error: LogError,
     /// No record after this one is in the segment, as far as one can tell: a snapshot that is newer does not need it.
-    pub last_lsn: u64,
+    /// `None` while records go into it: whoever begins another one ([`LogHandle::begin_segment`]) ends that.
+    ///
+    /// [`LogHandle::begin_segment`]: crate::LogHandle::begin_segment
+    pub last_lsn: Option<u64>,
 }
 
 /// Reads all durable records again from the disk, segment by segment. `progress` is told how many bytes come next; false
@@ -194,7 +197,8 @@ pub(super) fn scrub(
     for number in segment_numbers(&**disk, dir)? {
         let path = segment_path(dir, number);
         match read_header(&**disk, &path, world) {
-            Ok(header) => segments.push((path, header.filter(|header| header.first_lsn <= until_lsn))),
+            // One that was just begun has no record yet.
+            Ok(header) => segments.push((path, header.filter(|header| header.first_lsn <= until_lsn + 1))),
             // It was cut off meanwhile.
             Err(_) if disk.exists(&path).is_ok_and(|exists| !exists) => {}
             Err(error) => return Err(error),
@@ -204,7 +208,8 @@ pub(super) fn scrub(
     let in_use = segments.iter().rposition(|(_, header)| header.is_some()).map_or(0, |last| last + 1);
     for (at, (path, header)) in segments[..in_use].iter().enumerate() {
         let next = segments[at + 1..].iter().find_map(|(_, header)| header.as_ref());
-        let last_lsn = next.map_or(until_lsn, |next| next.first_lsn - 1);
+        let last_lsn = next.map(|next| next.first_lsn - 1);
+        let end_lsn = last_lsn.unwrap_or(until_lsn);
         let Some(header) = header else {
             let error = LogError::corrupt(path, 0, "the header does not verify");
             faults.push(LogFault { error, last_lsn });
@@ -222,7 +227,7 @@ pub(super) fn scrub(
             dir: dir.into(),
             world,
             from_lsn: header.first_lsn,
-            until_lsn: last_lsn,
+            until_lsn: end_lsn,
             bytes: Vec::new(),
             offset: 0,
             last: DurablePoint { lsn: header.first_lsn - 1, chain: header.chain },
@@ -231,10 +236,10 @@ pub(super) fn scrub(
         };
         let follower = segments.get(at + 1).and_then(|(_, header)| header.as_ref());
         let end = match (follower, next) {
-            (Some(follower), _) => Some((last_lsn, Some(follower.chain))),
+            (Some(follower), _) => Some((end_lsn, Some(follower.chain))),
             // Nobody knows where it ends, since the one behind it is damaged.
             (None, Some(_)) => None,
-            (None, None) => Some((last_lsn, None)),
+            (None, None) => Some((end_lsn, None)),
         };
         match walk.load().and_then(|walk| walk.verify_rest(end)) {
             Ok(()) => {}

@@ -127,7 +127,8 @@ impl Tail {
         Ok(())
     }
 
-    fn begin_segment(&mut self) -> Result<(), PlaceError> {
+    /// Places the end of this segment and the beginning of the next.
+    pub fn begin_segment(&mut self) -> Result<(), PlaceError> {
         if self.needs_segment() {
             return Err(PlaceError::NotReserved);
         }

@@ -173,6 +173,24 @@ impl LogHandle {
         Ok(last + 1 - records.len() as u64..=last)
     }
 
+    /// From now on records go into another segment. One that is damaged would be in the way of a recovery for as long as
+    /// any come after it.
+    ///
+    /// # Errors
+    /// While no other segment is reserved, and when the log has ended.
+    pub fn begin_segment(&self) -> Result<(), LogError> {
+        let shared = &self.owner.shared;
+        let mut state = shared.state.lock();
+        state.check_open()?;
+        match state.tail.begin_segment() {
+            Ok(()) => {
+                shared.work.notify_one();
+                Ok(())
+            }
+            Err(_) => Err(shared.want_space(&mut state)),
+        }
+    }
+
     /// The last durable record.
     pub fn durable_lsn(&self) -> u64 {
         self.owner.shared.durable_lsn.load(Ordering::Acquire)
@@ -277,15 +295,20 @@ impl Drop for Owner {
     }
 }
 
+impl State {
+    fn check_open(&self) -> Result<(), LogError> {
+        match &self.failed {
+            Some(error) => Err(LogError::Failed(error.clone())),
+            None if self.closing => Err(LogError::Closed),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Shared {
     fn append(&self, records: &[Encoded], done: Option<LogDone>, room: Room) -> Result<u64, LogError> {
         let mut state = self.state.lock();
-        if let Some(error) = &state.failed {
-            return Err(LogError::Failed(error.clone()));
-        }
-        if state.closing {
-            return Err(LogError::Closed);
-        }
+        state.check_open()?;
         let queue_len_max = match room {
             Room::Take => self.queue_len_max,
             Room::Leave => self.queue_len_max - self.queue_len_max / 8,
@@ -305,14 +328,17 @@ impl Shared {
                 Ok(lsn)
             }
             Err(PlaceError::TooLarge { bytes, max }) => Err(LogError::RecordTooLarge { bytes, max }),
-            Err(PlaceError::NotReserved) => {
-                state.space_wanted = true;
-                self.work.notify_one();
-                let full = LogError::QueueFull { queue_len_max: self.queue_len_max };
-                let no_space = state.no_space.clone();
-                Err(no_space.map_or(full, |(path, source)| LogError::NoSpace { path, source }))
-            }
+            Err(PlaceError::NotReserved) => Err(self.want_space(&mut state)),
         }
+    }
+
+    /// Has the thread try once more, and says why there is none.
+    fn want_space(&self, state: &mut State) -> LogError {
+        state.space_wanted = true;
+        self.work.notify_one();
+        let full = LogError::QueueFull { queue_len_max: self.queue_len_max };
+        let no_space = state.no_space.clone();
+        no_space.map_or(full, |(path, source)| LogError::NoSpace { path, source })
     }
 
     /// The thread.

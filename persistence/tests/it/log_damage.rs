@@ -347,8 +347,8 @@ fn scrubbing_finds_damage_and_how_far_it_goes() {
     // Where each of the three segments ends.
     let first_of =
         |number: u64| u64::from_le_bytes(disk.file(&segment(number)).unwrap()[48..56].try_into().unwrap());
-    let last = [first_of(2) - 1, first_of(3) - 1, 20];
-    assert!(last[0] > 3 && last[1] > last[0] && last[2] > last[1]);
+    let last = [Some(first_of(2) - 1), Some(first_of(3) - 1), None];
+    assert!(first_of(2) > 4 && first_of(3) > first_of(2) && first_of(3) < 20);
     for (number, last) in (1..).zip(last) {
         let path = segment(number);
         let good = disk.file(&path).unwrap();
@@ -367,6 +367,42 @@ fn scrubbing_finds_damage_and_how_far_it_goes() {
     }
     assert!(scrub().is_empty());
     // Whoever needs nothing of it does not hear of it either.
-    log.cut_before(last[1] + 1).unwrap();
+    log.cut_before(first_of(3)).unwrap();
     assert!(scrub().is_empty() && disk.file(&segment(1)).is_none());
+}
+
+/// D5: a damaged segment is in nobody's way once records go into another one and a snapshot needs none of its own.
+#[test]
+fn records_go_on_behind_a_damaged_segment() {
+    let disk = SimDisk::default();
+    let (log, _) = open(&disk).unwrap();
+    let log = everworld_persistence::LogWriter::start(log, 100).unwrap();
+    let append = |seq| log.wait_durable(log.append(input(seq, 100), None).unwrap()).unwrap();
+    (1..=5).for_each(|seq| _ = append(seq));
+    disk.flip(&segment(1), 200 * 8);
+    let scrub = || log.scrub(&mut |_| true).unwrap().into_iter().map(|fault| fault.last_lsn);
+    assert_eq!(scrub().collect::<Vec<_>>(), [None], "records go into it");
+    log.begin_segment().unwrap();
+    // Also before the first record of the new one.
+    while scrub().next() == Some(None) {
+        std::thread::yield_now();
+    }
+    assert_eq!(scrub().collect::<Vec<_>>(), [Some(5)]);
+    let from = append(6);
+    append(7);
+    assert_eq!(scrub().collect::<Vec<_>>(), [Some(5)]);
+    log.close().unwrap();
+    assert_eq!(log.begin_segment().map_err(|error| error.to_string()), Err("the log is closed".into()));
+    drop(log);
+    // Whoever has a snapshot of record 5 or later comes back, and nobody else.
+    for (verify_from, comes_back) in [(6, true), (7, true), (5, false), (1, false)] {
+        let options = LogOptions { verify_from, known_durable: vec![from], ..options() };
+        let opened = open_with(&disk.copy(), &options);
+        assert_eq!(opened.is_ok(), comes_back, "{verify_from}");
+        if let Ok((log, report)) = opened {
+            assert_eq!(report.durable.lsn, 7);
+            let read: Vec<_> = log.records(verify_from).collect::<Result<_, _>>().unwrap();
+            assert_eq!(read.last().map(|record| record.0), Some(7));
+        }
+    }
 }
