@@ -1,5 +1,5 @@
-//! What happens in a world, told when it may be seen outside (D2): ticks, what became of inputs, snapshots, systems that are
-//! left out, and what somebody should look at.
+//! What happens in a world, told when it may be seen outside (D2): ticks, what became of inputs, who came and who went,
+//! long work, snapshots, systems that are left out, and what somebody should look at.
 
 use crate::{ring::Ring, status::WorldState};
 use everworld_engine::{InputError, Lives, Outcome, Tick, Uid};

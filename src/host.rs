@@ -808,7 +808,8 @@ impl Host {
             (report.outcomes.clone(), report.lives.clone()),
             &self.mirror,
         );
-        times.capture_nanos = self.capture(tick)?;
+        let (capture_nanos, shown) = self.capture(tick)?;
+        times.capture_nanos = capture_nanos;
         self.show_stats();
         let now = clock::now_nanos();
         if traced {
@@ -818,7 +819,7 @@ impl Host {
         }
         times.total_nanos = now - begun;
         self.status.note_tick(times);
-        if let Some(shown) = self.mirror.handle().shown().filter(|shown| shown.tick > self.hashed) {
+        if let Some(shown) = shown.filter(|shown| shown.tick > self.hashed) {
             self.status.note_hash(shown.tick, shown.hash);
             self.hashed = shown.tick;
         }
@@ -1102,8 +1103,9 @@ impl Host {
         SpineError::Log { world: self.handle_name(), source: Arc::new(error) }
     }
 
-    /// Hands the state to the mirror when it is time, and the mirror's image to the store. Returns how long the copy took.
-    fn capture(&mut self, tick: Tick) -> Result<u64, SpineError> {
+    /// Hands the state to the mirror when it is time, and the mirror's image to the store. Returns how long the copy took,
+    /// and what of the mirror may be shown.
+    fn capture(&mut self, tick: Tick) -> Result<(u64, Option<Applied>), SpineError> {
         let now = clock::now_nanos();
         let entities = self.live.entities();
         let period = match self.config.mirror.period_millis {
@@ -1130,10 +1132,11 @@ impl Host {
         {
             self.snapshots.offer(view, &self.states);
         }
-        if let Some(shown) = mirror.shown() {
+        let shown = mirror.shown();
+        if let Some(shown) = shown {
             self.checkpoint(shown)?;
         }
-        Ok(capture_nanos)
+        Ok((capture_nanos, shown))
     }
 
     /// Nanoseconds between two snapshots: as configured, and at the most so many that a replay of what may come after

@@ -67,6 +67,10 @@ pub enum HostingError {
     World(#[from] SpineError),
 }
 
+fn is_stopping() -> HostingError {
+    HostingError::Busy("the server is stopping".into())
+}
+
 impl Hosting {
     /// Hosts the world of the record, and those that were hosted when the process ended. To be called within a runtime.
     ///
@@ -214,8 +218,7 @@ impl Hosting {
             let handle = this.host(record)?;
             if !this.settled(&name).await {
                 let failure = this.unload_now(&name).await;
-                let stopping = || HostingError::WrongState("the server is stopping".into());
-                return Err(failure.map_or_else(stopping, Into::into));
+                return Err(failure.map_or_else(is_stopping, Into::into));
             }
             this.note(&name, true)?;
             Ok(handle)
@@ -230,15 +233,17 @@ impl Hosting {
     pub async fn load(self: &Arc<Self>, name: &str) -> Result<WorldHandle, HostingError> {
         let name = name.to_owned();
         self.to_its_end(|this| async move {
-            this.may_come(&name)?;
-            match this.world(&name) {
-                Some(handle) if handle.status.state().0 != WorldState::Failed => return Ok(handle),
-                Some(_) => _ = this.unload_now(&name).await,
-                None => {}
+            if let Some(handle) = this.world(&name)
+                && handle.status.state().0 != WorldState::Failed
+            {
+                return Ok(handle);
             }
             if !this.is_on_disk(&name)? {
                 return Err(HostingError::Unknown(name));
             }
+            this.may_come(&name)?;
+            // One that has failed.
+            this.unload_now(&name).await;
             this.note(&name, true)?;
             Ok(this.host(this.record_of(&name))?)
         })
@@ -296,7 +301,7 @@ impl Hosting {
             let _place = place;
             let _turn = this.turn.lock().await;
             if this.stopping.load(Relaxed) {
-                return Err(HostingError::Busy("the server is stopping".into()));
+                return Err(is_stopping());
             }
             work(this.clone()).await
         });

@@ -301,6 +301,8 @@ pub(crate) fn clear(world: &mut World) {
         world.despawn(entity);
     }
     world.resource_mut::<UidIndex>().clear();
+    // Who came or went in a tick that failed is not told.
+    *world.resource_mut::<Lives>() = Lives::default();
 }
 
 /// After structural change: room for marks, and nothing in the world that is not state.

@@ -943,6 +943,8 @@ impl LiveWorld {
             effects::settle_structure(&mut self.world);
         }));
         self.setup = setup;
+        // The first ones came before the first tick.
+        *self.world.resource_mut::<Lives>() = Lives::default();
         result.map_err(|panic| self.poison_inputs(Tick(0), None, panic_message(&*panic)))
     }
 
@@ -961,8 +963,6 @@ impl LiveWorld {
         self.watch.begin(tick, start);
         self.world.resource_mut::<TickTime>().tick = tick;
         self.report.outcomes.clear();
-        // Also what a restore or the set-up has brought.
-        *self.world.resource_mut::<Lives>() = Lives::default();
         if self.has_pending || !inputs.is_empty() {
             let how = HowToApply { watch: &self.watch, skipped: &self.skipped, settle_each: self.careful };
             let world = &mut self.world;

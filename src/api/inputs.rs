@@ -44,22 +44,27 @@ pub(super) struct WriteQuery {
 impl WriteQuery {
     /// The tick that it asks for, unless that is further ahead than is kept in mind.
     pub(super) fn at_tick(&self, app: &App, world: &WorldHandle) -> Result<Option<Tick>, Problem> {
-        let (now, max) = (world.status.tick(), app.config.inputs.ahead_ticks_max);
-        match self.at_tick {
-            Some(at) if at.saturating_sub(now.0) > max => Err(Problem::invalid(vec![Fault::new(
-                "?at_tick",
-                format!(
-                    "expected at most {} (the world is at tick {now}, inputs.ahead_ticks_max is {max}), found {at}",
-                    now.0.saturating_add(max)
-                ),
-            )])),
-            at => Ok(at.map(Tick)),
+        let at = self.at_tick.map(Tick);
+        match at.and_then(|at| too_far(app, world.status.tick(), at)) {
+            Some(detail) => Err(Problem::invalid(vec![Fault::new("?at_tick", detail)])),
+            None => Ok(at),
         }
     }
 
     pub(super) fn wants_outcome(&self) -> bool {
         self.ack == Ack::Applied
     }
+}
+
+/// What is wrong with asking for a tick that is further ahead than is kept in mind (L1).
+pub(super) fn too_far(app: &App, now: Tick, at: Tick) -> Option<String> {
+    let max = app.config.inputs.ahead_ticks_max;
+    let last = Tick(now.0.saturating_add(max));
+    (at > last).then(|| {
+        format!(
+            "expected at most {last} (the world is at tick {now}, inputs.ahead_ticks_max is {max}), found {at}"
+        )
+    })
 }
 
 #[derive(Deserialize)]

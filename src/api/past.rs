@@ -1,6 +1,6 @@
 //! Snapshots and time: the past of a world, other lines of it, and copies. Bulk work all of it (T4), but for the lists.
 
-use super::{App, bulk::Outcome, entities::read_json, problem::Problem};
+use super::{App, bulk::Outcome, entities::read_json, inputs::too_far, problem::Problem};
 use crate::{
     catalogue,
     history::{self, History},
@@ -457,6 +457,7 @@ const FORK_INPUTS_MAX: usize = 1_000;
 fn fork_inputs(
     app: &App,
     world: &str,
+    from: Tick,
     headers: &HeaderMap,
     inputs: &[ForkInput],
 ) -> Result<Vec<InputRecord>, Problem> {
@@ -468,6 +469,9 @@ fn fork_inputs(
     }
     let (mut records, mut faults) = (Vec::new(), Vec::new());
     for (i, ForkInput { kind, payload, at_tick }) in inputs.iter().enumerate() {
+        if let Some(detail) = at_tick.and_then(|at| too_far(app, from, Tick(at))) {
+            faults.push(Fault::new(format!("/inputs/{i}/at_tick"), detail));
+        }
         match running.sequencer.check(kind, payload) {
             Ok(payload) => records.push(InputRecord {
                 seq: 0,
@@ -506,7 +510,7 @@ pub(super) async fn fork(
     if app.world(&name).is_ok() || worlds::on_disk(&data).contains(&name) {
         return Err(Problem::wrong_state(format!("there is a world \"{name}\" already")));
     }
-    let inputs = fork_inputs(&app, &world, &headers, &inputs)?;
+    let inputs = fork_inputs(&app, &world, place.1, &headers, &inputs)?;
     let about = app.about(&world);
     let work = move || -> Outcome {
         drop(questions.world_at(place)?);

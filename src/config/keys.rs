@@ -191,7 +191,7 @@ keys! {
         request_timeout_millis: u64 where 1..=3_600_000 = 30_000, Host;
         /// The largest request body.
         body_bytes_max: usize where 1024..=16_777_216 = 65_536, Live;
-        /// The largest batch of inputs as NDJSON.
+        /// The largest batch of inputs as NDJSON, and the largest import of rows.
         batch_bytes_max: usize where 1024..=268_435_456 = 4_194_304, Live;
         /// Headers in one request.
         headers_max: usize where 1..=1024 = 64, Host;

@@ -161,6 +161,9 @@ fn a_fork_begins_with_what_it_is_told() {
         "{answer}"
     );
     assert_eq!(fork("wrong", json!([{"kind": "fly"}])).0, 422);
+    // Not even at the end of time.
+    let (status, answer) = fork("wrong", json!([spawn(Some(at + 1)), spawn(Some(u64::MAX))]));
+    assert_eq!((status, &answer["errors"][0]["pointer"]), (422, &json!("/inputs/1/at_tick")), "{answer}");
     assert_eq!(server.get("/v1/worlds/wrong").0, 404);
 }
 
@@ -183,6 +186,9 @@ fn a_world_that_fails_leaves_the_others_alone() {
     // It has its place: that there are as many as may be hosted does not keep it from being tried again.
     assert_eq!(change(&server, "weak", "running").0, 202);
     server.until(|server| (state(server, "weak") == "failed").then_some(()));
+    // Nor is one that runs refused, and one that is not there is not.
+    assert_eq!(change(&server, "town", "running").0, 200);
+    assert_eq!(change(&server, "nobody", "running").0, 404);
     // Whoever asks for it in vain hears why; the others can be asked for an entity.
     assert_eq!(server.get("/v1/worlds/weak/entities").0, 503);
     assert_eq!(server.get("/v1/worlds/town/entities?limit=1").0, 200);

@@ -451,7 +451,7 @@ fn views_are_cut_on_demand() {
 #[test]
 fn whoever_waits_for_a_capture_gets_its_view() {
     let (send, ended) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
+    let waits = move || {
         let mut live = created(world(5, false), 1, Parallel::Never);
         let mirror = start(&live);
         let handle = mirror.handle();
@@ -467,6 +467,7 @@ fn whoever_waits_for_a_capture_gets_its_view() {
             live.tick(&[]).unwrap();
         }
         send.send(()).unwrap();
-    });
+    };
+    std::thread::Builder::new().spawn(waits).unwrap();
     ended.recv_timeout(Duration::from_mins(2)).expect("nobody waits for ever");
 }

@@ -9,7 +9,10 @@ use everworld_engine::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 component! {
     pub struct Age("age", version 1) { ticks: u64 }
@@ -95,14 +98,20 @@ fn a_tick_tells_who_came_and_who_went() {
         match time.tick.0 {
             2 => (0..150).for_each(|_| effects.spawn(Uid::new(1), Age { ticks: 0 })),
             3 | 4 => effects.despawn(Uid::new(1), Uid::new(2)),
+            5 => effects.spawn(Uid::new(1), Age { ticks: 0 }),
             _ => {}
         }
     }
+    static FAILS: AtomicBool = AtomicBool::new(true);
+    fn fail(world: &mut World) {
+        let tick = world.resource::<TickTime>().tick;
+        assert!(tick.0 < 5 || !FAILS.swap(false, Relaxed), "planted");
+    }
     let mut world = builder();
-    world.system(system(live));
+    world.system(system(live)).system(system(fail).after(live));
     world.setup(|world| _ = world.spawn(Age { ticks: 0 }));
     let mut live = created(world, 1, Parallel::Never);
-    let mut lives = || {
+    let lives = |live: &mut everworld_engine::LiveWorld| {
         let lives = live.tick(&[]).unwrap().lives.clone();
         (
             lives.born.iter().map(|uid| uid.get()).collect::<Vec<_>>(),
@@ -111,10 +120,14 @@ fn a_tick_tells_who_came_and_who_went() {
             lives.gone_count,
         )
     };
-    assert_eq!(lives(), (vec![], 0, vec![], 0), "the set-up is no tick");
-    assert_eq!(lives(), ((2..102).collect(), 150, vec![], 0));
-    assert_eq!(lives(), (vec![], 0, vec![Uid::new(2)], 1));
-    assert_eq!(lives(), (vec![], 0, vec![], 0), "nobody goes twice");
+    assert_eq!(lives(&mut live), (vec![], 0, vec![], 0), "the set-up is no tick");
+    assert_eq!(lives(&mut live), ((2..102).collect(), 150, vec![], 0));
+    assert_eq!(lives(&mut live), (vec![], 0, vec![Uid::new(2)], 1));
+    assert_eq!(lives(&mut live), (vec![], 0, vec![], 0), "nobody goes twice");
+    let image = live.image();
+    live.tick(&[]).unwrap_err();
+    live.restore(&image).unwrap();
+    assert_eq!(lives(&mut live), (vec![Uid::new(152).get()], 1, vec![], 0), "nor in a tick that failed");
 }
 
 #[test]
