@@ -595,6 +595,35 @@ struct Host {
     rewinding: Option<Rewinding>,
 }
 
+/// Who asked hears of it once it is durable, which the log's thread knows, and the world's status shows it.
+#[derive(Default)]
+struct Told {
+    reply: Option<Reply>,
+    done: Option<Result<Done, Refused>>,
+    is_shown: bool,
+}
+
+impl Told {
+    fn logged(&mut self, done: Result<Done, Refused>) {
+        self.done = Some(done);
+        self.tell();
+    }
+
+    fn shown(&mut self) {
+        self.is_shown = true;
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        if self.is_shown
+            && let (Some(done), Some(reply)) = (self.done.take(), self.reply.take())
+        {
+            // The client may have gone.
+            let _ = reply.send(done);
+        }
+    }
+}
+
 /// A rewind on its way. The world ticks on until the other one is there.
 struct Rewinding {
     tick: Tick,
@@ -728,14 +757,8 @@ impl Host {
             // record itself in the log: who was told of the pause finds the world at this tick after a crash.
             self.append_horizon(now)?;
         }
-        let reply = Arc::new(Mutex::new(reply));
-        let answer = |reply: &Mutex<Option<Reply>>, answer| {
-            if let Some(reply) = reply.lock().take() {
-                // The client may have gone.
-                let _ = reply.send(answer);
-            }
-        };
-        let waiting = reply.clone();
+        let told = Arc::new(Mutex::new(Told { reply, ..Told::default() }));
+        let waiting = told.clone();
         let (store, retention) = (
             self.spine.store.clone(),
             match control {
@@ -749,12 +772,14 @@ impl Host {
                 store.set_retention(retention);
             }
             let done = result.map(|()| Done { seq, branch, tick: now });
-            answer(&waiting, done.map_err(|error| Refused::Log(error.to_string())));
+            waiting.lock().logged(done.map_err(|error| Refused::Log(error.to_string())));
         };
         match self.sequencer.control(control.clone(), now, &origin, acknowledge) {
             Ok(_) => {}
             Err(error @ (LogError::QueueFull { .. } | LogError::NoSpace { .. })) => {
-                answer(&reply, Err(Refused::Busy(error.to_string())));
+                let mut told = told.lock();
+                told.logged(Err(Refused::Busy(error.to_string())));
+                told.shown();
                 return Ok(());
             }
             Err(error) => return Err(self.log_failed(error)),
@@ -762,6 +787,7 @@ impl Host {
         self.spine.mode = self.spine.mode.after(&control, now);
         self.spine.retention = retention.or(self.spine.retention);
         self.show_mode();
+        told.lock().shown();
         Ok(())
     }
 

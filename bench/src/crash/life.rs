@@ -9,7 +9,7 @@ use everworld::{
     Plugin, clock,
     config::Config,
     history,
-    host::{self, Hosted, Running, Wish},
+    host::{self, Hosted, Running, Wish, WorldHandle},
     rig::Rig,
     sequencer::{Asked, Origin},
     spine::{SpineError, SpineOptions},
@@ -287,7 +287,11 @@ pub(super) fn origin() -> Origin {
 impl Life<'_> {
     fn run(&mut self) -> anyhow::Result<()> {
         let patience = Instant::now() + PATIENCE;
-        while self.hosted.handle.running().is_none() {
+        // It is there a moment before its status says how: running, or paused as the life before left it.
+        let is_there = |handle: &WorldHandle| {
+            handle.running().is_some() && handle.status.state().0 != WorldState::Recovering
+        };
+        while !is_there(&self.hosted.handle) {
             if self.is_over() {
                 return Ok(());
             }
