@@ -52,7 +52,7 @@ fn bees(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioErr
 
 const SCENARIO: &str = "name = 'bees'\nplugin = 'bees'\nseed = 1\npopulation = 100\ndt_secs = 60.0";
 /// All that a command line needs to know of it.
-pub const PLUGINS: &[Plugin] = &[Plugin { name: "bees", scenario: SCENARIO, build: bees }];
+pub const PLUGINS: &[Plugin] = &[Plugin::new("bees", SCENARIO, bees)];
 
 fn main() -> ExitCode {
     everworld::main(PLUGINS)

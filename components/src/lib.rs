@@ -1,9 +1,10 @@
-//! The data of the living town: one file per noun, each a small plain column or a resource.
+//! The data of the living town and of the standard models: one file per noun, each a small plain column or a resource.
 //!
 //! Behaviour is in `everworld-systems`. Units: metres, in-world minutes (one tick), coins; parts of one from 0 to 1.
 
 mod census;
 mod day;
+mod flock;
 mod goal;
 mod home;
 mod name;
@@ -17,6 +18,7 @@ mod visit;
 
 pub use census::Census;
 pub use day::{DAY_MINUTES, Day};
+pub use flock::{BirdPosition, BirdVelocity, Flock};
 pub use goal::{Action, Goal};
 pub use home::Home;
 pub use name::{Name, Persona};

@@ -311,6 +311,15 @@ pub(crate) fn clear(world: &mut World) {
 /// When an entity has an unregistered component or no Uid, or was spawned past the engine: it would be lost
 /// at the next restore (W4).
 pub(crate) fn settle_structure(world: &mut World) {
+    settle(world, true);
+}
+
+/// The same, where structure may have changed or not: whatever an exclusive system did.
+pub(crate) fn settle_whatever_happened(world: &mut World) {
+    settle(world, false);
+}
+
+fn settle(world: &mut World, has_changed: bool) {
     world.flush();
     assert!(
         world.component_id::<Observer>().is_none(),
@@ -353,7 +362,9 @@ pub(crate) fn settle_structure(world: &mut World) {
             world.resource::<UidIndex>().len(),
             "entities were spawned or removed past the engine: use Effects or an input, not the world"
         );
-        marks.follow_moves(world, uid);
+        if marks.follow_moves(world, uid) || has_changed {
+            marks.structure += 1;
+        }
         for entity in marks.take_touched() {
             // One that is gone leaves a row that another has, or none: the capture sees that by the Uid.
             if let Ok(location) = world.entities().get_spawned(entity) {

@@ -11,6 +11,7 @@ use crate::{
     random::Draws,
     registry::Registry,
     schema::StoredField,
+    state::StateResource,
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -183,6 +184,22 @@ impl TableImage {
         chunks.flat_map(|chunk| self.chunk_uids(chunk).into_owned()).map(Uid::new)
     }
 
+    /// The rows of a plain column; `None` where the table does not have it, as this build has it.
+    pub fn rows_of<T: Column>(&self) -> Option<Vec<T>> {
+        let column = self.column(T::NAME)?;
+        let fits = column.schema.version == T::VERSION && column.schema.row_bytes() == Some(size_of::<T>());
+        let mut rows = Vec::with_capacity(if fits { self.rows } else { return None });
+        for chunk in &column.chunks {
+            let Chunk::Plain(bytes) = &**chunk else { return None };
+            // A buffer of bytes need not be aligned for numbers, though it nearly always is.
+            match bytemuck::try_cast_slice(bytes) {
+                Ok(chunk) => rows.extend_from_slice(chunk),
+                Err(_) => rows.extend(bytemuck::pod_collect_to_vec::<u8, T>(bytes)),
+            }
+        }
+        Some(rows)
+    }
+
     /// The Uid of a row.
     pub fn uid(&self, row: usize) -> Option<Uid> {
         let chunk = self.column(Uid::NAME)?.chunks.get(row / CHUNK_ROWS)?;
@@ -277,9 +294,13 @@ impl Image {
 
     /// The number of the last input that this state has taken from the log; 0 when that is not readable.
     pub fn taken_seq(&self) -> u64 {
-        let inputs = self.resource(<TakenInputs as crate::StateResource>::NAME);
-        let inputs = inputs.and_then(|inputs| postcard::from_bytes::<TakenInputs>(&inputs.bytes).ok());
-        inputs.map_or(0, |inputs| inputs.up_to_seq)
+        self.value::<TakenInputs>().map_or(0, |inputs| inputs.up_to_seq)
+    }
+
+    /// The value of a resource; `None` where there is none, as this build has it.
+    pub fn value<R: StateResource>(&self) -> Option<R> {
+        let resource = self.resource(R::NAME).filter(|resource| resource.version == R::VERSION)?;
+        postcard::from_bytes(&resource.bytes).ok()
     }
 
     /// The resource of that name.
@@ -325,9 +346,7 @@ impl Image {
         for (number, table) in image.tables.iter_mut().enumerate() {
             let mut draws = Draws::new(seed, self.tick.0, number as u64, 0);
             let mut order: Vec<usize> = (0..table.rows).collect();
-            for i in (1..order.len()).rev() {
-                order.swap(i, draws.below(i as u32 + 1) as usize);
-            }
+            draws.shuffle(&mut order);
             for column in &mut table.columns {
                 let source = column.clone();
                 let of = |group: &[usize]| -> Chunk {

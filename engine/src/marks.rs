@@ -22,6 +22,8 @@ pub(crate) struct Marks {
     followed: Option<Vec<Vec<u64>>>,
     /// Rows may have come, gone or moved since the last capture.
     pub(crate) structure_changed: bool,
+    /// Another number whenever rows came, went or moved.
+    pub(crate) structure: u64,
 }
 
 /// Words of marks of a chunk.
@@ -93,18 +95,22 @@ impl Marks {
         self.followed = Some(Vec::new());
     }
 
-    /// Marks the rows that have other Uids than when structure settled for the last time.
+    /// Marks the rows that have other Uids than when structure settled for the last time; true if there are such, or
+    /// other rows.
     ///
     /// # Panics
     /// When a system has changed a Uid.
-    pub(crate) fn follow_moves(&mut self, world: &World, uid: ComponentId) {
-        let Some(mut followed) = self.followed.take() else { return };
+    pub(crate) fn follow_moves(&mut self, world: &World, uid: ComponentId) -> bool {
+        let Some(mut followed) = self.followed.take() else { return false };
+        let mut has_changed = false;
         let index = world.resource::<UidIndex>();
         followed.resize_with(world.storages().tables.len(), Vec::new);
         for (i, table) in world.storages().tables.iter().enumerate() {
             if table.has_column(uid) && table.entity_count() > 0 {
                 let uids: &[u64] = bytemuck::cast_slice(raw::column_bytes::<Uid>(table, uid));
+                has_changed |= uids.len() != followed[i].len();
                 see_moves(&mut followed[i], uids, |row| {
+                    has_changed = true;
                     let known = index.get(Uid::new(uids[row]));
                     assert!(
                         known == Some(table.entities()[row]),
@@ -113,10 +119,12 @@ impl Marks {
                     self.mark_entity(TableId::from_usize(i), row);
                 });
             } else {
+                has_changed |= !followed[i].is_empty();
                 followed[i].clear();
             }
         }
         self.followed = Some(followed);
+        has_changed
     }
 
     /// Notes that columns of an entity changed, wherever it ends up.

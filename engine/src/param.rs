@@ -14,6 +14,7 @@ const ALLOWED: &[&str] = &[
     "&mut bevy_ecs::world::World",
     "everworld_engine::random::Random",
     "everworld_engine::rows::Rows<",
+    "everworld_engine::grid::InCells<",
     "everworld_engine::effects::Effects",
     "everworld_engine::timers::Timers",
     "everworld_engine::timers::Due",

@@ -97,6 +97,13 @@ impl Draws {
         ((u64::from(self.u32()) * u64::from(bound)) >> 32) as u32
     }
 
+    /// Puts items in an order that is uniform among all (Fisher and Yates, as Durstenfeld 1964 has it).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i as u32 + 1) as usize);
+        }
+    }
+
     /// True with that probability.
     pub fn chance(&mut self, probability: f32) -> bool {
         self.unit32() < probability

@@ -1,4 +1,5 @@
-//! The unsafe part of the engine, all of it: running systems side by side, and the bytes of columns.
+//! The unsafe part of the engine, all of it: running systems side by side, the bytes of columns, and rows that several
+//! threads write.
 //!
 //! Soundness of the executor rests on one fact that [`crate::plan`] establishes and its property test checks:
 //! two nodes whose access is incompatible are joined by a path of edges, hence never run at the same time.
@@ -14,15 +15,17 @@ use bevy_ecs::{
     system::{BoxedSystem, RunSystemError},
     world::unsafe_world_cell::UnsafeWorldCell,
 };
+use bytemuck::Pod;
 use parking_lot::Mutex;
 use std::{
     any::Any,
     cell::UnsafeCell,
+    marker::PhantomData,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr::NonNull,
     sync::atomic::{
-        AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+        AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
         Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
     },
 };
@@ -140,7 +143,7 @@ impl Node {
         }
         if self.kind == NodeKind::Exclusive {
             // SAFETY: an exclusive node runs alone, and the system's own borrow has ended.
-            effects::settle_structure(unsafe { world.world_mut() });
+            effects::settle_whatever_happened(unsafe { world.world_mut() });
         }
         Ok(())
     }
@@ -425,6 +428,64 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a message".into())
+}
+
+/// Rows that several threads write at places of their choice, each by a shared reference. Two that write one place leave
+/// one of their values, or bytes of both: nothing that a plain row could not be.
+pub struct Scatter<'s, T> {
+    rows: *mut T,
+    len: usize,
+    writes: PhantomData<&'s mut [T]>,
+}
+
+impl<T> Clone for Scatter<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Scatter<'_, T> {}
+
+// SAFETY: rows are plain bytes without an owner, and all access through it is atomic, see `Scatter::write`.
+unsafe impl<T: Pod + Send> Send for Scatter<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Pod + Send> Sync for Scatter<'_, T> {}
+
+impl<'s, T: Pod> Scatter<'s, T> {
+    /// Until the last copy of it is gone, nobody else has the rows.
+    pub(crate) fn new(rows: &'s mut [T]) -> Self {
+        Self { rows: rows.as_mut_ptr(), len: rows.len(), writes: PhantomData }
+    }
+
+    /// Writes a row.
+    ///
+    /// # Panics
+    /// When there is no such place.
+    #[inline]
+    pub(crate) fn write(&self, at: usize, row: T) {
+        assert!(at < self.len, "there is a row at {at}");
+        let bytes = bytemuck::bytes_of(&row);
+        // SAFETY: `at` is within the rows, which are borrowed mutably for as long as this lives.
+        let to = unsafe { self.rows.add(at) };
+        // SAFETY, for all three: the row at `to` is of as many bytes as `bytes`, which are cut into words without a rest;
+        // it is aligned for the words, as T's own alignment is a multiple of theirs; and as long as this lives it is
+        // only written, only here, by atomic stores of words of one size, so that two threads do not race.
+        if size_of::<T>().is_multiple_of(8) && align_of::<T>().is_multiple_of(8) {
+            for (i, word) in bytes.as_chunks::<8>().0.iter().enumerate() {
+                unsafe { AtomicU64::from_ptr(to.cast::<u64>().add(i)) }
+                    .store(u64::from_ne_bytes(*word), Relaxed);
+            }
+        } else if size_of::<T>().is_multiple_of(4) && align_of::<T>().is_multiple_of(4) {
+            for (i, word) in bytes.as_chunks::<4>().0.iter().enumerate() {
+                unsafe { AtomicU32::from_ptr(to.cast::<u32>().add(i)) }
+                    .store(u32::from_ne_bytes(*word), Relaxed);
+            }
+        } else {
+            for (i, byte) in bytes.iter().enumerate() {
+                unsafe { AtomicU8::from_ptr(to.cast::<u8>().add(i)) }.store(*byte, Relaxed);
+            }
+        }
+    }
 }
 
 /// All rows of a plain column of a table, as bytes.

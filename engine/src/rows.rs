@@ -62,6 +62,16 @@ impl<D: RowData, F: ArchetypeFilter + 'static> Rows<'_, '_, D, F> {
 
     /// The rows cut into tasks.
     fn tasks(&mut self) -> Vec<D::Item<'_>> {
+        self.placed().into_iter().map(|task| task.rows).collect()
+    }
+
+    /// The state of structure that its rows are of.
+    pub(crate) fn structure(&self) -> u64 {
+        self.marks.structure
+    }
+
+    /// The rows cut into tasks, with where they are.
+    pub(crate) fn placed(&mut self) -> Vec<Placed<D::Item<'_>>> {
         let ids = self.ids.0.get_or_init(Vec::new);
         let mut tasks = Vec::new();
         let tables = self.query.contiguous_iter_mut().expect("columns are kept in tables, never sparse");
@@ -70,14 +80,14 @@ impl<D: RowData, F: ArchetypeFilter + 'static> Rows<'_, '_, D, F> {
                 self.entities.get_spawned(entities[0]).expect("a row of a table is a spawned entity");
             let table = TablePlace { marks: &self.marks, table: location.table_id, ids };
             let mut rest = D::wrap(contiguous, &table, 0);
-            let mut rows = entities.len();
-            while rows > TASK_ROWS {
-                let (task, after) = D::split(rest, TASK_ROWS);
-                tasks.push(task);
+            let (table, mut first_row) = (location.table_id, 0);
+            while entities.len() - first_row > TASK_ROWS {
+                let (rows, after) = D::split(rest, TASK_ROWS);
+                tasks.push(Placed { table, first_row, len: TASK_ROWS, rows });
                 rest = after;
-                rows -= TASK_ROWS;
+                first_row += TASK_ROWS;
             }
-            tasks.push(rest);
+            tasks.push(Placed { table, first_row, len: entities.len() - first_row, rows: rest });
         }
         tasks
     }
@@ -87,6 +97,14 @@ impl<D: RowData, F: ArchetypeFilter + 'static> Rows<'_, '_, D, F> {
         let tables = self.query.contiguous_iter().expect("columns are kept in tables, never sparse");
         tables.map(|(entities, _)| entities.len()).sum()
     }
+}
+
+/// A task's rows, and where they are.
+pub(crate) struct Placed<R> {
+    pub(crate) table: TableId,
+    pub(crate) first_row: usize,
+    pub(crate) len: usize,
+    pub(crate) rows: R,
 }
 
 /// A slice of a written column. Reading is free; each way of writing marks what it gives out.

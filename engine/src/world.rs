@@ -9,6 +9,7 @@ use crate::{
         self, BuiltArchetypes, Effect, Lives, SharedRegistry, Slot, StructureSlots, UidCounter, UidIndex,
     },
     explain,
+    grid::{self, Grid, Space},
     hash::{StateHash, hash_plain_rows, hash_resource, hash_row, hash_state},
     ids::{Tick, Uid},
     image::{CHUNK_ROWS, Chunk, ColumnImage, Image, ImageError, TableImage},
@@ -267,6 +268,12 @@ impl WorldBuilder {
         self
     }
 
+    /// A grid of who is near, built anew in each tick by a system of its name; `place` says where in the tick that comes.
+    pub fn grid<S: Space>(&mut self, place: impl FnOnce(SystemConfig) -> SystemConfig) -> &mut Self {
+        self.derive_as::<Grid<S>>(S::NAME);
+        self.system(place(grid::config::<S>()))
+    }
+
     fn derive_as<R: Resource + Default>(&mut self, name: &'static str) {
         self.world.init_resource::<R>();
         let id = self.world.register_component::<R>();
@@ -325,12 +332,8 @@ impl WorldBuilder {
     /// Turns the order of what was registered so far around by chance: what the tests of W3 do before building.
     pub fn permute_registration(&mut self, seed: u64) -> &mut Self {
         let mut draws = crate::random::Draws::new(seed, 0, 0, 0);
-        for i in (1..self.systems.len()).rev() {
-            self.systems.swap(i, draws.below(i as u32 + 1) as usize);
-        }
-        for i in (1..self.registry.resources.len()).rev() {
-            self.registry.resources.swap(i, draws.below(i as u32 + 1) as usize);
-        }
+        draws.shuffle(&mut self.systems);
+        draws.shuffle(&mut self.registry.resources);
         // Prototypes name columns by index.
         let mut order: Vec<usize> = (0..self.registry.columns.len()).collect();
         for i in (1..order.len()).rev() {

@@ -1,9 +1,11 @@
-//! The behaviour of the living town: one file per behaviour, and the scenarios that put it together.
+//! The behaviour of the living town, one file per behaviour; the standard models, one file each; and the scenarios that put
+//! them together.
 //!
 //! [`Scenario`] reads a TOML file and names a plugin; [`PLUGINS`] lists ours. A user's own crate adds its own in the
 //! same way. Nothing here reads a clock, a file or the environment: a scenario comes in as text.
 
 mod day;
+mod flocking;
 mod market;
 mod mind;
 mod needs;
@@ -13,7 +15,7 @@ mod visits;
 mod walk;
 mod work;
 
-pub use scenario::{Plugin, Scenario, ScenarioError, WorldRecord};
+pub use scenario::{Plugin, Scenario, ScenarioError, Statistic, Update, WorldRecord};
 
 /// The worlds that this crate brings.
-pub const PLUGINS: &[Plugin] = &[town::PLUGIN];
+pub const PLUGINS: &[Plugin] = &[town::PLUGIN, flocking::PLUGIN];

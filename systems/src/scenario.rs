@@ -3,7 +3,7 @@
 //! Resolved once, when a world is created, into a [`WorldRecord`] that is logged by value: neither file is read
 //! again for that world.
 
-use everworld_engine::WorldBuilder;
+use everworld_engine::{Image, WorldBuilder};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::ops::Range;
 
@@ -16,6 +16,50 @@ pub struct Plugin {
     pub scenario: &'static str,
     /// Registers columns, systems, inputs and set-up; checks the scenario's own parameters.
     pub build: fn(&mut WorldBuilder, &Scenario) -> Result<(), ScenarioError>,
+    /// What its worlds are measured by, from outside: the figures of a state.
+    pub statistics: Option<fn(&Image) -> Vec<Statistic>>,
+}
+
+impl Plugin {
+    /// A kind of world that is measured by nothing of its own.
+    pub const fn new(
+        name: &'static str,
+        scenario: &'static str,
+        build: fn(&mut WorldBuilder, &Scenario) -> Result<(), ScenarioError>,
+    ) -> Self {
+        Self { name, scenario, build, statistics: None }
+    }
+
+    /// The same, measured by that.
+    pub const fn measured_by(self, statistics: fn(&Image) -> Vec<Statistic>) -> Self {
+        Self { statistics: Some(statistics), ..self }
+    }
+}
+
+/// A figure of a state.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Statistic {
+    /// Its name; the same names in each state of a world.
+    pub name: &'static str,
+    /// Its value; none where there is nothing to measure.
+    pub value: Option<f64>,
+}
+
+impl Statistic {
+    /// A figure; none when it is no number.
+    pub fn new(name: &'static str, value: f64) -> Self {
+        Self { name, value: value.is_finite().then_some(value) }
+    }
+}
+
+/// Who of a standard model sees what the others did in the same tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Update {
+    /// Nobody: all decide by the state at the beginning of the tick.
+    Synchronous,
+    /// Those who come later: one after the other, in an order that is drawn anew in each tick.
+    Asynchronous,
 }
 
 /// What every scenario says; the rest is its plugin's.

@@ -12,8 +12,7 @@ use everworld_components::{
 use everworld_engine::{column::row_bytes_of, input::InputWorld, prelude::*, random::Draws};
 use serde::Deserialize;
 
-pub(crate) const PLUGIN: Plugin =
-    Plugin { name: "town", scenario: include_str!("../../configs/town.toml"), build: plugin };
+pub(crate) const PLUGIN: Plugin = Plugin::new("town", include_str!("../../configs/town.toml"), plugin);
 
 const SENSE: Phase = Phase("sense");
 const FEEL: Phase = Phase("feel");

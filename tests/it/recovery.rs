@@ -96,7 +96,7 @@ fn planted(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), Scenario
 }
 
 const SCENARIO: &str = "name = 'planted'\nplugin = 'planted'\nseed = 1\npopulation = 1000\ndt_secs = 1.0\n";
-const PLUGINS: &[Plugin] = &[Plugin { name: "planted", scenario: SCENARIO, build: planted }];
+const PLUGINS: &[Plugin] = &[Plugin::new("planted", SCENARIO, planted)];
 
 /// Not a test: the server, when a test has started it.
 #[test]

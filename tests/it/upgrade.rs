@@ -92,14 +92,10 @@ const SCENARIO: &str = "name = 'herd'\nplugin = 'herd'\nseed = 1\npopulation = 5
 
 macro_rules! build {
     ($name:ident, $build:ident) => {
-        const $name: &[Plugin] = &[Plugin {
-            name: "herd",
-            scenario: SCENARIO,
-            build: |world, _| {
-                $build(world);
-                Ok(())
-            },
-        }];
+        const $name: &[Plugin] = &[Plugin::new("herd", SCENARIO, |world, _| {
+            $build(world);
+            Ok(())
+        })];
     };
 }
 build!(OLD, old);

@@ -57,7 +57,7 @@ fn planted(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), Scenario
 }
 
 const SCENARIO: &str = "name = 'planted'\nplugin = 'planted'\nseed = 1\npopulation = 20\ndt_secs = 1.0\n";
-const PLANTED: &[Plugin] = &[Plugin { name: "planted", scenario: SCENARIO, build: planted }];
+const PLANTED: &[Plugin] = &[Plugin::new("planted", SCENARIO, planted)];
 
 fn start(
     data: &Path,

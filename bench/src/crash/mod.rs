@@ -446,9 +446,7 @@ fn judge_images(
         of(&left).load(Relaxed) > 0 && Wanted::take(of(wanted)) && Wanted::take(of(&left))
     };
     let mut order: Vec<usize> = (0..images.len()).collect();
-    for i in (1..order.len()).rev() {
-        order.swap(i, draws.below(i as u32 + 1) as usize);
-    }
+    draws.shuffle(&mut order);
     for (op, image) in order.into_iter().map(|i| &images[i]) {
         let mut kills = Findings::default();
         let mut cuts = Findings::default();

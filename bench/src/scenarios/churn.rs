@@ -7,10 +7,10 @@ use everworld_engine::{Column, Migration, fold::FixedSum, input::InputWorld, pre
 use serde::{Deserialize, Serialize};
 
 /// The plugin.
-pub(crate) const PLUGIN: Plugin = Plugin { name: "churn", scenario: SCENARIO, build };
+pub(crate) const PLUGIN: Plugin = Plugin::new("churn", SCENARIO, build);
 
 /// The same of the build before: a column has another version.
-pub(crate) const PLUGIN_BEFORE: Plugin = Plugin { name: "churn", scenario: SCENARIO, build: build_older };
+pub(crate) const PLUGIN_BEFORE: Plugin = Plugin::new("churn", SCENARIO, build_older);
 
 const SCENARIO: &str = "name = 'churn'\nplugin = 'churn'\nseed = 1\npopulation = 100\ndt_secs = 1.0";
 

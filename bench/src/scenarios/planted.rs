@@ -23,16 +23,16 @@ macro_rules! planted {
     ($($(#[doc = $doc:literal])+ $CONST:ident = $name:literal, $systems:expr;)+) => {
         $(
             $(#[doc = $doc])+
-            pub(crate) const $CONST: Plugin = Plugin {
-                name: $name,
-                scenario: concat!("name = '", $name, "'\nplugin = '", $name, "'\nseed = 1\npopulation = 300\ndt_secs = 1.0"),
-                build: |world, scenario| {
+            pub(crate) const $CONST: Plugin = Plugin::new(
+                $name,
+                concat!("name = '", $name, "'\nplugin = '", $name, "'\nseed = 1\npopulation = 300\ndt_secs = 1.0"),
+                |world, scenario| {
                     ground(world, scenario);
                     let systems: fn(&mut WorldBuilder) = $systems;
                     systems(world);
                     Ok::<(), ScenarioError>(())
                 },
-            };
+            );
         )+
     };
 }

@@ -5,6 +5,7 @@ mod build;
 mod columns;
 mod determinism;
 mod explain;
+mod grid;
 mod migrate;
 mod mirror;
 mod query;

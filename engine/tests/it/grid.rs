@@ -1,0 +1,251 @@
+//! The grid: it finds whoever is near and nobody else, and what is summed up over neighbours does not depend on the order
+//! of rows (W3) or on threads (W1).
+
+use crate::{created, options};
+use everworld_engine::{
+    Geometry, Grid, InCells, LiveWorld, Parallel, Space, WorldBuilder, component, grid, prelude::*,
+    random::Draws,
+};
+use proptest::prelude::*;
+
+component! {
+    struct Spot("spot", version 1) { x: f64, y: f64, z: f64 }
+}
+component! {
+    /// The others that are near: how many, who, and a sum that depends on the order in which they come.
+    struct Seen("seen", version 1) { count: u64, who: u64, sum: f64 }
+}
+component! {
+    /// Only some have it: they are in another table.
+    struct Hat("hat", version 1) { size: u8 }
+}
+resource! {
+    #[derive(Clone, Copy, Debug)]
+    struct Land("land", version 1) { kind: u8, size: [f64; 3], radius: f64 }
+}
+
+impl Land {
+    fn geometry(&self) -> Geometry {
+        let Self { kind, size: [x, y, z], radius } = *self;
+        match kind {
+            0 => Geometry::bounded([x, y], radius),
+            1 => Geometry::torus([x, y], radius),
+            2 => Geometry::bounded_box([x, y, z], radius),
+            3 => Geometry::torus_box([x, y, z], radius),
+            _ => Geometry::lattice([x as u32, y as u32], radius as u32, kind == 5),
+        }
+    }
+
+    fn is_lattice(&self) -> bool {
+        self.kind > 3
+    }
+
+    fn has_height(&self) -> bool {
+        matches!(self.kind, 2 | 3)
+    }
+}
+
+struct Spots;
+
+impl Space for Spots {
+    const NAME: &'static str = "spots";
+    type Map = Land;
+    type Columns = (Uid, Spot);
+    type Filter = ();
+
+    fn geometry(land: &Land) -> Geometry {
+        land.geometry()
+    }
+
+    fn place((_, spot): &(Uid, Spot)) -> [f64; 3] {
+        [spot.x, spot.y, spot.z]
+    }
+}
+
+/// Whether a way is short enough.
+fn is_near(land: &Land, way: [f64; 3]) -> bool {
+    let [x, y, z] = way;
+    if land.is_lattice() {
+        x.abs().max(y.abs()) <= land.radius
+    } else {
+        x * x + y * y + z * z <= land.radius * land.radius
+    }
+}
+
+fn mixed(uid: Uid) -> u64 {
+    uid.get().wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(17)
+}
+
+fn look(land: Res<Land>, mut spots: InCells<Spots, Write<Seen>, Seen>) {
+    spots.for_each(
+        |cell, seen| {
+            let (uids, spots) = cell.columns();
+            for ((uid, spot), seen) in uids.iter().zip(spots).zip(seen) {
+                *seen = Seen::default();
+                for (run, (uids, spots)) in cell.runs() {
+                    for (other, at) in uids.iter().zip(spots) {
+                        let there = [at.x, at.y, at.z];
+                        let here = [spot.x, spot.y, spot.z];
+                        let way: [f64; 3] = std::array::from_fn(|i| there[i] + run.shift[i] - here[i]);
+                        if other != uid && is_near(&land, way) {
+                            seen.count += 1;
+                            seen.who ^= mixed(*other);
+                            seen.sum += 1.0 / (1.0 + other.get() as f64);
+                        }
+                    }
+                }
+            }
+        },
+        |mut rows, seen| {
+            for i in 0..rows.len() {
+                rows.set(i, seen.of(i));
+            }
+        },
+    );
+}
+
+/// Some move, some come, some go, some put a hat on.
+fn live(land: Res<Land>, random: Random, effects: Effects, mut spots: Rows<(&'static Uid, Write<Spot>)>) {
+    spots.for_each(|(uids, mut spots)| {
+        for (i, uid) in uids.iter().enumerate() {
+            let mut draws = random.of(*uid);
+            match draws.below(40) {
+                0..10 => spots.set(i, anywhere(&land, &mut draws)),
+                10 => effects.despawn(*uid, *uid),
+                11 => effects.spawn(*uid, (anywhere(&land, &mut draws), Seen::default())),
+                12 => effects.insert(*uid, *uid, Hat { size: 5 }),
+                _ => {}
+            }
+        }
+    });
+}
+
+fn anywhere(land: &Land, draws: &mut Draws) -> Spot {
+    let [x, y, z] = land.size.map(|size| draws.unit64() * size);
+    if land.is_lattice() {
+        return Spot { x: x.floor(), y: y.floor(), z: 0.0 };
+    }
+    // Some are on walls and on borders of cells.
+    let round = |at: f64, size: f64| if at < size / 10.0 { 0.0 } else { at };
+    Spot { x: round(x, land.size[0]), y, z: if land.has_height() { z } else { 0.0 } }
+}
+
+const LIFE: everworld_engine::Phase = everworld_engine::Phase("life");
+const LOOK: everworld_engine::Phase = everworld_engine::Phase("look");
+
+fn world(land: Land, population: u64, lives: bool) -> WorldBuilder {
+    let mut world = WorldBuilder::new(5, 1.0);
+    world.column::<Spot>().column::<Seen>().column::<Hat>().resource(land).phases(&[LIFE, LOOK]);
+    world.grid::<Spots>(|grid| grid.phase(LOOK));
+    world.system(system(look).phase(LOOK).after(grid::build::<Spots>));
+    if lives {
+        world.system(system(live).phase(LIFE));
+    }
+    world.setup(move |world| {
+        let seed = world.time().seed;
+        for i in 0..population {
+            let mut draws = Draws::new(seed, 0, 9, i);
+            let spot = anywhere(&land, &mut draws);
+            if draws.chance(0.3) {
+                world.spawn((spot, Seen::default(), Hat { size: 3 }));
+            } else {
+                world.spawn((spot, Seen::default()));
+            }
+        }
+    });
+    world
+}
+
+/// Compares what everybody saw with all pairs.
+fn check(live: &LiveWorld, land: &Land) {
+    let image = live.image();
+    let (mut spots, mut seen) = (Vec::new(), Vec::new());
+    for table in image.tables.iter().filter(|table| table.rows > 0) {
+        spots.extend(table.uids().zip(table.rows_of::<Spot>().unwrap()));
+        seen.extend(table.rows_of::<Seen>().unwrap());
+    }
+    let geometry = land.geometry();
+    for ((uid, spot), seen) in spots.iter().zip(&seen) {
+        let near = spots.iter().filter(|(other, at)| {
+            let way = geometry.way([spot.x, spot.y, spot.z], [at.x, at.y, at.z]);
+            other != uid && is_near(land, way)
+        });
+        let (count, who) = near.fold((0, 0), |(count, who), (other, _)| (count + 1, who ^ mixed(*other)));
+        assert_eq!((seen.count, seen.who), (count, who), "{uid} at {spot:?} in {land:?}");
+    }
+    let grid = Grid::<Spots>::of(&image).unwrap();
+    assert_eq!(grid.len(), spots.len());
+}
+
+fn any_land() -> impl Strategy<Value = Land> {
+    let sides = prop::array::uniform3(1.0..50.0f64);
+    let smooth = (0u8..4, sides, 0.01..1.0f64).prop_map(|(kind, size, part)| {
+        let shortest = size.into_iter().fold(f64::INFINITY, f64::min);
+        // As many whole cells as fit exactly, now and then.
+        let radius = if part < 0.3 { shortest / 4.0 } else { shortest * part / 2.0 };
+        Land { kind, size, radius }
+    });
+    let lattice = (4u8..6, prop::array::uniform3(5.0..30.0f64), 0u32..3)
+        .prop_map(|(kind, size, reach)| Land { kind, size: size.map(f64::floor), radius: f64::from(reach) });
+    prop_oneof![3 => smooth, 1 => lattice]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn who_is_near_is_found_and_nobody_else(land in any_land(), population in 0u64..200) {
+        let mut live = created(world(land, population, true), 2, Parallel::Always);
+        for _ in 0..4 {
+            live.tick(&[]).unwrap();
+            check(&live, &land);
+        }
+    }
+}
+
+/// W1, W3: many rows, so that they are cut into blocks, in several orders.
+#[test]
+fn w1_w3_neither_threads_nor_rows_change_what_is_seen() {
+    let land = Land { kind: 1, size: [100.0, 60.0, 0.0], radius: 1.0 };
+    let mut hashes = Vec::new();
+    for threads in [1, 2, 3, 8] {
+        let mut live = created(world(land, 40_000, true), threads, Parallel::Always);
+        for tick in 0..4 {
+            live.tick(&[]).unwrap();
+            let shuffled = live.image().shuffled(threads as u64);
+            if tick > 0 {
+                live.restore(&shuffled).unwrap();
+            }
+        }
+        hashes.push(live.state_hash());
+    }
+    assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
+}
+
+/// A grid of before entities came and went is no grid of theirs.
+#[test]
+fn a_stale_grid_is_told() {
+    let land = Land { kind: 0, size: [10.0; 3], radius: 1.0 };
+    let mut world = WorldBuilder::new(5, 1.0);
+    world.column::<Spot>().column::<Seen>().column::<Hat>().resource(land).phases(&[LIFE, LOOK]);
+    world.grid::<Spots>(|grid| grid.phase(LIFE));
+    world.system(system(live).phase(LIFE)).system(system(look).phase(LOOK));
+    world.setup(move |world| {
+        world.spawn_many((0..200).map(|_| (Spot::default(), Seen::default())));
+    });
+    let mut live = world.build(options(1, Parallel::Never)).unwrap();
+    live.create().unwrap();
+    let error = live.tick(&[]).unwrap_err().to_string();
+    assert!(error.contains("the grid \"spots\" is of before"), "{error}");
+}
+
+/// Many more cells than rows cost nothing: there are fewer, larger ones.
+#[test]
+fn cells_are_as_many_as_are_worth_it() {
+    let land = Land { kind: 0, size: [1e6, 10.0, 0.0], radius: 0.5 };
+    let mut live = created(world(land, 100, false), 1, Parallel::Never);
+    live.tick(&[]).unwrap();
+    check(&live, &land);
+    let grid = Grid::<Spots>::of(&live.image()).unwrap();
+    assert!(grid.geometry().count() <= 1_024, "{:?}", grid.geometry());
+}
