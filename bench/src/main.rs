@@ -24,6 +24,7 @@ mod http;
 mod iofault;
 mod kill;
 mod measure;
+mod peers;
 mod persist;
 mod recover;
 mod reliability;
@@ -54,6 +55,8 @@ enum Name {
     Schedule,
     /// Rows with change marks beside raw arrays and bevy's par_iter
     Columns,
+    /// A step of Flocking beside bare arrays and other entity systems
+    Peers(peers::PeersArgs),
     /// How long the tick stands still for a capture
     Capture(capture::CaptureArgs),
     /// What the tick feels of persistence
@@ -118,6 +121,7 @@ fn main() -> ExitCode {
         Name::CrashChild(args) => return ended(crash::child(args)),
         Name::Schedule => schedule::run(),
         Name::Columns => columns::run(),
+        Name::Peers(args) => peers::run(args),
         Name::Capture(args) => capture::run(args),
         Name::Persist(args) => persist::run(args),
         Name::Sizes(args) => sizes::run(args),

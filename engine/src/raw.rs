@@ -1,5 +1,5 @@
 //! The unsafe part of the engine, all of it: running systems side by side, the bytes of columns, and rows that several
-//! threads write.
+//! threads write at places of their own.
 //!
 //! Soundness of the executor rests on one fact that [`crate::plan`] establishes and its property test checks:
 //! two nodes whose access is incompatible are joined by a path of edges, hence never run at the same time.
@@ -430,30 +430,114 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "a panic without a message".into())
 }
 
-/// Rows that several threads write at places of their choice, each by a shared reference. Two that write one place leave
-/// one of their values, or bytes of both: nothing that a plain row could not be.
-pub struct Scatter<'s, T> {
-    rows: *mut T,
+/// Places for rows in the order of their cells, given out to several blocks of rows at once: those of a cell follow each
+/// other, block by block.
+#[derive(Default)]
+pub(crate) struct Places {
+    /// For each block and cell the next place and the end of its places: no two of these stretches overlap, and all end
+    /// within `len`, see [`Places::lay_out`].
+    blocks: Vec<Vec<[u32; 2]>>,
     len: usize,
-    writes: PhantomData<&'s mut [T]>,
 }
 
-impl<T> Clone for Scatter<'_, T> {
+/// The places of one block.
+pub(crate) struct BlockPlaces<'p, R> {
+    next: &'p mut [[u32; 2]],
+    rows: *mut R,
+}
+
+// SAFETY: it writes only where no other one writes, and rows are plain values without an owner.
+unsafe impl<R: PlainRow> Send for BlockPlaces<'_, R> {}
+
+impl Places {
+    /// How many rows each block has in each cell, to be counted up from nothing as `[count, _]`.
+    pub(crate) fn counts(&mut self, blocks: usize, cells: usize) -> &mut [Vec<[u32; 2]>] {
+        self.len = 0;
+        self.blocks.resize_with(blocks, Vec::new);
+        for block in &mut self.blocks {
+            block.resize(cells, [0; 2]);
+        }
+        &mut self.blocks
+    }
+
+    /// Lays the places out as counted. `starts` gets the first place of each cell, and the end of all.
+    ///
+    /// # Panics
+    /// When there are more rows than can be numbered.
+    pub(crate) fn lay_out(&mut self, starts: &mut [u32]) {
+        let mut next = 0u32;
+        let (cells, all) = starts.split_at_mut(starts.len() - 1);
+        for (cell, start) in cells.iter_mut().enumerate() {
+            *start = next;
+            for block in &mut self.blocks {
+                let [count, _] = block[cell];
+                let end = next.checked_add(count).expect("rows have numbers of 32 bits");
+                block[cell] = [next, end];
+                next = end;
+            }
+        }
+        all[0] = next;
+        self.len = next as usize;
+    }
+
+    /// The places of each block, for rows as many as were counted.
+    ///
+    /// # Panics
+    /// When there are not as many rows.
+    pub(crate) fn of_blocks<'p, R: PlainRow>(
+        &'p mut self,
+        rows: &'p mut [R],
+    ) -> impl Iterator<Item = BlockPlaces<'p, R>> {
+        assert_eq!(rows.len(), self.len, "the places were laid out for these rows");
+        // They are laid out anew before they are used again.
+        self.len = 0;
+        let rows = rows.as_mut_ptr();
+        self.blocks.iter_mut().map(move |next| BlockPlaces { next, rows })
+    }
+}
+
+impl<R: PlainRow> BlockPlaces<'_, R> {
+    /// Puts a row at the next place of its cell, which it returns.
+    ///
+    /// # Panics
+    /// When more rows come for a cell than were counted.
+    #[inline]
+    pub(crate) fn put(&mut self, cell: usize, row: R) -> u32 {
+        let [next, end] = &mut self.next[cell];
+        let place = *next;
+        assert!(place < *end, "a cell has as many places as were counted");
+        *next += 1;
+        // SAFETY: `Places::lay_out` gave this block the places up to `end` in this cell and nobody else, all of them within
+        // the rows, which are borrowed for as long as this lives; each place is used once, as `next` only goes up.
+        unsafe { self.rows.add(place as usize).write(row) };
+        place
+    }
+}
+
+/// Rows that several threads write at places of their choice, each by a shared reference. Two that write one place leave
+/// one of their values, or parts of both: nothing that rows of plain columns could not be.
+pub struct Scatter<'s, R> {
+    rows: *mut R,
+    len: usize,
+    writes: PhantomData<&'s mut [R]>,
+}
+
+impl<R> Clone for Scatter<'_, R> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Scatter<'_, T> {}
+impl<R> Copy for Scatter<'_, R> {}
 
-// SAFETY: rows are plain bytes without an owner, and all access through it is atomic, see `Scatter::write`.
-unsafe impl<T: Pod + Send> Send for Scatter<'_, T> {}
+// SAFETY: rows are plain values without an owner, and all access through it is atomic, see `Scatter::write`.
+unsafe impl<R: PlainRow> Send for Scatter<'_, R> {}
 // SAFETY: as above.
-unsafe impl<T: Pod + Send> Sync for Scatter<'_, T> {}
+unsafe impl<R: PlainRow> Sync for Scatter<'_, R> {}
 
-impl<'s, T: Pod> Scatter<'s, T> {
+impl<'s, R: PlainRow> Scatter<'s, R> {
     /// Until the last copy of it is gone, nobody else has the rows.
-    pub(crate) fn new(rows: &'s mut [T]) -> Self {
+    pub(crate) fn new(rows: &'s mut [R]) -> Self {
         Self { rows: rows.as_mut_ptr(), len: rows.len(), writes: PhantomData }
     }
 
@@ -462,30 +546,87 @@ impl<'s, T: Pod> Scatter<'s, T> {
     /// # Panics
     /// When there is no such place.
     #[inline]
-    pub(crate) fn write(&self, at: usize, row: T) {
+    pub(crate) fn write(&self, at: usize, row: R) {
         assert!(at < self.len, "there is a row at {at}");
-        let bytes = bytemuck::bytes_of(&row);
-        // SAFETY: `at` is within the rows, which are borrowed mutably for as long as this lives.
-        let to = unsafe { self.rows.add(at) };
-        // SAFETY, for all three: the row at `to` is of as many bytes as `bytes`, which are cut into words without a rest;
-        // it is aligned for the words, as T's own alignment is a multiple of theirs; and as long as this lives it is
-        // only written, only here, by atomic stores of words of one size, so that two threads do not race.
-        if size_of::<T>().is_multiple_of(8) && align_of::<T>().is_multiple_of(8) {
-            for (i, word) in bytes.as_chunks::<8>().0.iter().enumerate() {
-                unsafe { AtomicU64::from_ptr(to.cast::<u64>().add(i)) }
-                    .store(u64::from_ne_bytes(*word), Relaxed);
-            }
-        } else if size_of::<T>().is_multiple_of(4) && align_of::<T>().is_multiple_of(4) {
-            for (i, word) in bytes.as_chunks::<4>().0.iter().enumerate() {
-                unsafe { AtomicU32::from_ptr(to.cast::<u32>().add(i)) }
-                    .store(u32::from_ne_bytes(*word), Relaxed);
-            }
-        } else {
-            for (i, byte) in bytes.iter().enumerate() {
-                unsafe { AtomicU8::from_ptr(to.cast::<u8>().add(i)) }.store(*byte, Relaxed);
-            }
+        // SAFETY: `at` is within the rows, which are borrowed mutably for as long as this lives; as long as it lives they
+        // are only written, and only by `store`.
+        unsafe { R::store(self.rows.add(at), row) }
+    }
+}
+
+/// What [`Scatter`] may write: plain numbers, and tuples of columns.
+///
+/// # Safety
+/// `store` writes nothing but the row, and that by atomic stores whose sizes depend on the type alone, so that two
+/// threads do not race.
+pub unsafe trait PlainRow: Copy + Send + Sync + 'static {
+    /// # Safety
+    /// `to` is valid for writes of a row, which nobody reads or writes otherwise meanwhile.
+    #[doc(hidden)]
+    unsafe fn store(to: *mut Self, row: Self);
+}
+
+/// # Safety
+/// As of [`PlainRow::store`].
+#[inline]
+unsafe fn store_plain<T: Pod>(to: *mut T, value: T) {
+    let bytes = bytemuck::bytes_of(&value);
+    // The words of all sizes: the value at `to` is of as many bytes as `bytes`, which are cut into words without a rest; it
+    // is aligned for them, as T's own alignment is a multiple of theirs; by the contract nobody accesses it but by the same
+    // stores.
+    if size_of::<T>().is_multiple_of(8) && align_of::<T>().is_multiple_of(8) {
+        for (i, word) in bytes.as_chunks::<8>().0.iter().enumerate() {
+            // SAFETY: see above.
+            let to = unsafe { AtomicU64::from_ptr(to.cast::<u64>().add(i)) };
+            to.store(u64::from_ne_bytes(*word), Relaxed);
+        }
+    } else if size_of::<T>().is_multiple_of(4) && align_of::<T>().is_multiple_of(4) {
+        for (i, word) in bytes.as_chunks::<4>().0.iter().enumerate() {
+            // SAFETY: see above.
+            let to = unsafe { AtomicU32::from_ptr(to.cast::<u32>().add(i)) };
+            to.store(u32::from_ne_bytes(*word), Relaxed);
+        }
+    } else {
+        for (i, byte) in bytes.iter().enumerate() {
+            // SAFETY: see above.
+            let to = unsafe { AtomicU8::from_ptr(to.cast::<u8>().add(i)) };
+            to.store(*byte, Relaxed);
         }
     }
+}
+
+macro_rules! plain_rows {
+    ($($plain:ty),+; $(($($T:ident $n:tt),+))+) => {
+        $(
+            // SAFETY: by `store_plain`.
+            unsafe impl PlainRow for $plain {
+                #[inline]
+                unsafe fn store(to: *mut Self, row: Self) {
+                    // SAFETY: the contract is the same.
+                    unsafe { store_plain(to, row) }
+                }
+            }
+        )+
+        $(
+            // SAFETY: each field by `store_plain`; what lies between them is left alone.
+            unsafe impl<$($T: Column),+> PlainRow for ($($T,)+) {
+                #[inline]
+                unsafe fn store(to: *mut Self, row: Self) {
+                    // SAFETY: a field of what may be written may be written; no reference is made of it.
+                    $(unsafe { store_plain(&raw mut (*to).$n, row.$n) };)+
+                }
+            }
+        )+
+    };
+}
+plain_rows! {
+    u32, [u64; 2];
+    (A 0)
+    (A 0, B 1)
+    (A 0, B 1, C 2)
+    (A 0, B 1, C 2, D 3)
+    (A 0, B 1, C 2, D 3, E 4)
+    (A 0, B 1, C 2, D 3, E 4, F 5)
 }
 
 /// All rows of a plain column of a table, as bytes.

@@ -50,6 +50,7 @@ pub struct WorldBuilder {
     registry: Registry,
     derived: BTreeMap<ComponentId, &'static str>,
     rebuild: Vec<fn(&mut World)>,
+    warm: Vec<fn(&mut World)>,
     phases: Vec<Phase>,
     systems: Vec<SystemConfig>,
     setup: Vec<Box<dyn Fn(&mut InputWorld<'_>) + Send + Sync>>,
@@ -104,6 +105,8 @@ pub struct LiveWorld {
     world: World,
     registry: Arc<Registry>,
     rebuild: Vec<fn(&mut World)>,
+    /// What takes its memory before the first tick needs it.
+    warm: Vec<fn(&mut World)>,
     setup: Vec<Box<dyn Fn(&mut InputWorld<'_>) + Send + Sync>>,
     plan: Plan,
     executor: Executor,
@@ -196,6 +199,7 @@ impl WorldBuilder {
             registry: Registry::default(),
             derived: BTreeMap::new(),
             rebuild: Vec::new(),
+            warm: Vec::new(),
             phases: vec![Phase("tick")],
             systems: Vec::new(),
             setup: Vec::new(),
@@ -271,6 +275,7 @@ impl WorldBuilder {
     /// A grid of who is near, built anew in each tick by a system of its name; `place` says where in the tick that comes.
     pub fn grid<S: Space>(&mut self, place: impl FnOnce(SystemConfig) -> SystemConfig) -> &mut Self {
         self.derive_as::<Grid<S>>(S::NAME);
+        self.warm.push(grid::warm::<S>);
         self.system(place(grid::config::<S>()))
     }
 
@@ -413,6 +418,7 @@ impl WorldBuilder {
             world: self.world,
             registry,
             rebuild: self.rebuild,
+            warm: self.warm,
             setup: self.setup,
             plan,
             executor,
@@ -944,6 +950,7 @@ impl LiveWorld {
         let result = catch_unwind(AssertUnwindSafe(|| {
             setup.iter().for_each(|setup| setup(&mut InputWorld { world: &mut self.world }));
             effects::settle_structure(&mut self.world);
+            self.warm.iter().for_each(|warm| warm(&mut self.world));
         }));
         self.setup = setup;
         // The first ones came before the first tick.
@@ -1227,6 +1234,7 @@ impl LiveWorld {
             (resource.load)(&mut self.world, &stored.bytes)?;
         }
         effects::settle_structure(&mut self.world);
+        self.warm.iter().for_each(|warm| warm(&mut self.world));
         self.world.clear_trackers();
         self.apply_settings();
         self.now = self.world.resource::<TickTime>().tick;

@@ -10,6 +10,7 @@ use crate::scenario::{Plugin, Scenario, ScenarioError, Statistic, Update};
 use everworld_components::{BirdPosition, BirdVelocity, Flock};
 use everworld_engine::{Geometry, Grid, Image, InCells, Space, input::InputWorld, prelude::*, random::Draws};
 use serde::Deserialize;
+use wide::f64x2;
 
 pub(crate) const PLUGIN: Plugin =
     Plugin::new("flocking", include_str!("../../configs/flocking.toml"), plugin).measured_by(statistics);
@@ -32,20 +33,23 @@ struct FlockingParams {
     align: f64,
 }
 
+/// A bird, as the others see it.
+type Bird = (BirdPosition, BirdVelocity);
+
 /// The birds by where they are.
 pub struct Birds;
 
 impl Space for Birds {
     const NAME: &'static str = "birds";
     type Map = Flock;
-    type Columns = (BirdPosition, BirdVelocity);
+    type Columns = Bird;
     type Filter = ();
 
     fn geometry(flock: &Flock) -> Geometry {
         Geometry::torus([flock.side; 2], flock.radius)
     }
 
-    fn place((position, _): &(BirdPosition, BirdVelocity)) -> [f64; 3] {
+    fn place((position, _): &Bird) -> [f64; 3] {
         [position.x, position.y, 0.0]
     }
 }
@@ -108,88 +112,120 @@ fn hatch(world: &mut InputWorld<'_>, population: u64) {
     }));
 }
 
-/// What a bird sees of the others, summed up.
-#[derive(Clone, Copy, Default)]
+/// What two birds see of the others, summed up: side by side in the lanes of a vector, as both see the same others.
+#[derive(Clone, Copy)]
 struct Seen {
-    others: f64,
-    way: [f64; 2],
-    near_way: [f64; 2],
-    velocity: [f64; 2],
+    from: [f64x2; 2],
+    others: f64x2,
+    way: [f64x2; 2],
+    near_way: [f64x2; 2],
+    velocity: [f64x2; 2],
+}
+
+/// The squares of how far a bird sees, and of how far it keeps off.
+#[derive(Clone, Copy)]
+struct Squares {
+    seen: f64x2,
+    near: f64x2,
+}
+
+impl Squares {
+    fn of(flock: &Flock) -> Self {
+        let square = |length: f64| f64x2::splat(length * length);
+        Self { seen: square(flock.radius), near: square(flock.separation) }
+    }
 }
 
 impl Seen {
-    /// Adds who is there, if it can be seen from a place: by a factor of 0 or 1, as a branch would be taken at random.
-    #[inline]
-    fn look(&mut self, from: [f64; 2], position: &BirdPosition, velocity: &BirdVelocity, squares: [f64; 2]) {
-        let way = [position.x - from[0], position.y - from[1]];
-        let square = way[0] * way[0] + way[1] * way[1];
-        let is_seen = f64::from(u8::from(square <= squares[0]));
-        let is_near = f64::from(u8::from(square < squares[1]));
-        self.others += is_seen;
-        for (axis, velocity) in [velocity.x, velocity.y].into_iter().enumerate() {
-            self.way[axis] += is_seen * way[axis];
-            self.near_way[axis] += is_near * way[axis];
-            self.velocity[axis] += is_seen * velocity;
+    /// Nothing yet. Each bird will see itself, too, at no distance.
+    fn by(birds: [Bird; 2]) -> Self {
+        let both = |part: fn(&Bird) -> f64| f64x2::from(birds.map(|bird| part(&bird)));
+        let zero = [f64x2::splat(0.0); 2];
+        Self {
+            from: [both(|(position, _)| position.x), both(|(position, _)| position.y)],
+            others: f64x2::splat(-1.0),
+            way: zero,
+            near_way: zero,
+            velocity: [both(|(_, velocity)| -velocity.x), both(|(_, velocity)| -velocity.y)],
         }
     }
 
-    /// Where the bird then goes, and how.
+    /// Adds those of a run that can be seen, by masks: a branch would be taken at random.
     #[inline]
-    fn turn(&self, flock: &Flock, position: [f64; 2], velocity: [f64; 2]) -> Flown {
-        let k = self.others.max(1.0);
-        let turned: [f64; 2] = std::array::from_fn(|axis| {
-            velocity[axis]
-                + (flock.cohere * self.way[axis] - flock.separate * self.near_way[axis]
-                    + flock.align * self.velocity[axis])
-                    / k
-        });
-        let length = (turned[0] * turned[0] + turned[1] * turned[1]).sqrt();
-        let [x, y] = if length > 0.0 { turned.map(|part| part / length) } else { turned };
-        let wrapped = |at: f64| {
-            let at = at.rem_euclid(flock.side);
-            // A tiny step below 0 rounds to the side itself.
-            if at < flock.side { at } else { 0.0 }
-        };
-        Flown {
-            position: BirdPosition { x: wrapped(position[0] + x), y: wrapped(position[1] + y) },
-            velocity: BirdVelocity { x, y },
+    fn look(&mut self, birds: &[Bird], shift: [f64; 3], squares: Squares) {
+        let from = [self.from[0] - f64x2::splat(shift[0]), self.from[1] - f64x2::splat(shift[1])];
+        let one = f64x2::splat(1.0);
+        for (position, velocity) in birds {
+            let way = [f64x2::splat(position.x) - from[0], f64x2::splat(position.y) - from[1]];
+            let square = way[0] * way[0] + way[1] * way[1];
+            let (is_seen, is_near) = (square.simd_le(squares.seen), square.simd_lt(squares.near));
+            self.others += is_seen & one;
+            self.way[0] += is_seen & way[0];
+            self.way[1] += is_seen & way[1];
+            self.near_way[0] += is_near & way[0];
+            self.near_way[1] += is_near & way[1];
+            self.velocity[0] += is_seen & f64x2::splat(velocity.x);
+            self.velocity[1] += is_seen & f64x2::splat(velocity.y);
         }
+    }
+
+    /// Where they then go, and how.
+    #[inline]
+    fn turn(&self, flock: &Flock, birds: [Bird; 2]) -> [Bird; 2] {
+        let k = self.others.max(f64x2::splat(1.0));
+        let [cohere, separate, align] = [flock.cohere, flock.separate, flock.align].map(f64x2::splat);
+        let [ax, ay] = [0, 1].map(|axis| {
+            (cohere * self.way[axis] - separate * self.near_way[axis] + align * self.velocity[axis]) / k
+        });
+        let (ax, ay) = (ax.to_array(), ay.to_array());
+        [turned(birds[0], [ax[0], ay[0]], flock.side), turned(birds[1], [ax[1], ay[1]], flock.side)]
     }
 }
 
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Flown {
-    position: BirdPosition,
-    velocity: BirdVelocity,
+/// A bird that turned by so much, and flew.
+#[inline]
+fn turned((position, velocity): Bird, by: [f64; 2], side: f64) -> Bird {
+    let (x, y) = (velocity.x + by[0], velocity.y + by[1]);
+    let length = (x * x + y * y).sqrt();
+    let (x, y) = if length > 0.0 { (x / length, y / length) } else { (x, y) };
+    let position = BirdPosition { x: wrapped(position.x + x, side), y: wrapped(position.y + y, side) };
+    (position, BirdVelocity { x, y })
+}
+
+/// A place on the torus.
+#[inline]
+fn wrapped(at: f64, side: f64) -> f64 {
+    if (0.0..side).contains(&at) {
+        return at;
+    }
+    let at = at.rem_euclid(side);
+    // A tiny step below 0 rounds to the side itself.
+    if at < side { at } else { 0.0 }
 }
 
 /// All turn by what they saw at the beginning of the tick, and fly.
 pub(crate) fn fly(
     flock: Res<Flock>,
-    mut birds: InCells<Birds, (Write<BirdPosition>, Write<BirdVelocity>), Flown>,
+    mut birds: InCells<Birds, (Write<BirdPosition>, Write<BirdVelocity>), Bird>,
 ) {
-    let squares = [flock.radius * flock.radius, flock.separation * flock.separation];
+    let squares = Squares::of(&flock);
     birds.for_each(
         |cell, flown| {
-            let (positions, velocities) = cell.columns();
-            for ((position, velocity), flown) in positions.iter().zip(velocities).zip(flown) {
-                // Itself is among those that it sees, at no distance.
-                let own = [velocity.x, velocity.y];
-                let mut seen = Seen { others: -1.0, velocity: [-own[0], -own[1]], ..Seen::default() };
-                for (run, (positions, velocities)) in cell.runs() {
-                    let from = [position.x - run.shift[0], position.y - run.shift[1]];
-                    for (position, velocity) in positions.iter().zip(velocities) {
-                        seen.look(from, position, velocity, squares);
-                    }
+            for (two, flown) in cell.rows().chunks(2).zip(flown.chunks_mut(2)) {
+                // An odd one is there twice.
+                let two = [two[0], two[two.len() - 1]];
+                let mut seen = Seen::by(two);
+                for (run, birds) in cell.runs() {
+                    seen.look(birds, run.shift, squares);
                 }
-                *flown = seen.turn(&flock, [position.x, position.y], own);
+                let turned = seen.turn(&flock, two);
+                flown.copy_from_slice(&turned[..flown.len()]);
             }
         },
         |(mut positions, mut velocities), flown| {
             let rows = positions.all_mut().iter_mut().zip(velocities.all_mut());
             for (i, (position, velocity)) in rows.enumerate() {
-                let flown = flown.of(i);
-                (*position, *velocity) = (flown.position, flown.velocity);
+                (*position, *velocity) = flown.of(i);
             }
         },
     );
@@ -201,41 +237,43 @@ pub(crate) fn fly_in_turn(
     random: Random,
     mut birds: Query<(&Uid, &mut BirdPosition, &mut BirdVelocity)>,
 ) {
-    let mut all: Vec<(Uid, BirdPosition, BirdVelocity)> =
-        birds.iter().map(|(uid, position, velocity)| (*uid, *position, *velocity)).collect();
-    all.sort_unstable_by_key(|(uid, ..)| *uid);
+    let mut all: Vec<(Uid, Bird)> =
+        birds.iter().map(|(uid, position, velocity)| (*uid, (*position, *velocity))).collect();
+    all.sort_unstable_by_key(|(uid, _)| *uid);
     let geometry = Birds::geometry(&flock);
-    let cell_of = |position: &BirdPosition| geometry.cell_of([position.x, position.y, 0.0]);
-    let mut cells: Vec<Vec<usize>> = vec![Vec::new(); geometry.count()];
-    for (i, (_, position, _)) in all.iter().enumerate() {
-        cells[cell_of(position)].push(i);
+    let cell_of = |bird: &Bird| geometry.cell_of(Birds::place(bird));
+    // Who is in each cell, and where in it.
+    let mut cells: Vec<Vec<(usize, Bird)>> = vec![Vec::new(); geometry.count()];
+    for (i, (_, bird)) in all.iter().enumerate() {
+        cells[cell_of(bird)].push((i, *bird));
     }
-    let squares = [flock.radius * flock.radius, flock.separation * flock.separation];
+    let squares = Squares::of(&flock);
     let mut order: Vec<usize> = (0..all.len()).collect();
     random.of(Uid::new(0)).shuffle(&mut order);
     for i in order {
-        let (_, position, velocity) = all[i];
-        let own = [velocity.x, velocity.y];
-        let mut seen = Seen { others: -1.0, velocity: [-own[0], -own[1]], ..Seen::default() };
-        let here = cell_of(&position);
+        let bird = all[i].1;
+        let here = cell_of(&bird);
+        let mut seen = Seen::by([bird; 2]);
         geometry.near(here, |near, shift| {
-            let from = [position.x - shift[0], position.y - shift[1]];
-            for other in cells[near].iter().flatten() {
-                let (_, position, velocity) = &all[*other];
-                seen.look(from, position, velocity, squares);
+            for (_, other) in cells[near].iter().flatten() {
+                seen.look(std::slice::from_ref(other), shift, squares);
             }
         });
-        let Flown { position, velocity } = seen.turn(&flock, [position.x, position.y], own);
-        (all[i].1, all[i].2) = (position, velocity);
-        let there = cell_of(&position);
-        if there != here {
-            cells[here].retain(|other| *other != i);
-            cells[there].push(i);
+        let [flown, _] = seen.turn(&flock, [bird; 2]);
+        all[i].1 = flown;
+        let there = cell_of(&flown);
+        if let Some(at) = cells[here].iter().position(|(other, _)| *other == i) {
+            if there == here {
+                cells[here][at].1 = flown;
+            } else {
+                cells[here].remove(at);
+                cells[there].push((i, flown));
+            }
         }
     }
     for (uid, mut position, mut velocity) in &mut birds {
-        if let Ok(at) = all.binary_search_by_key(uid, |(uid, ..)| *uid) {
-            (*position, *velocity) = (all[at].1, all[at].2);
+        if let Ok(at) = all.binary_search_by_key(uid, |(uid, _)| *uid) {
+            (*position, *velocity) = all[at].1;
         }
     }
 }
@@ -252,13 +290,12 @@ fn statistics(image: &Image) -> Vec<Statistic> {
     };
     let (mut heading, mut others, mut near, mut isolated, mut aligned) = ([0.0; 2], 0.0, 0.0, 0.0, 0.0);
     birds.each_cell(|cell| {
-        let (positions, velocities) = cell.columns();
-        for (position, velocity) in positions.iter().zip(velocities) {
+        for (position, velocity) in cell.rows() {
             let own = unit([velocity.x, velocity.y]);
             heading = [heading[0] + own[0], heading[1] + own[1]];
             let (mut seen, mut kept_off, mut along) = (-1.0, -1.0, -1.0);
-            for (run, (positions, velocities)) in cell.runs() {
-                for (other, velocity) in positions.iter().zip(velocities) {
+            for (run, birds) in cell.runs() {
+                for (other, velocity) in birds {
                     let way = [other.x + run.shift[0] - position.x, other.y + run.shift[1] - position.y];
                     let square = way[0] * way[0] + way[1] * way[1];
                     if square <= squares[0] {

@@ -1,8 +1,10 @@
 //! Flocking on bare arrays: birds that are kept sorted by their cells, and nothing else. What no entity system can beat
 //! by much; the rules are those of `everworld_systems`, the arithmetic too.
 
+use super::raw::{self, Places};
 use rayon::prelude::*;
 use std::ops::Range;
+use wide::f64x2;
 
 /// The large variant, scaled.
 const RADIUS: f64 = 15.0;
@@ -36,10 +38,6 @@ impl Flock {
         let cells = (side / RADIUS * (1.0 - 1e-9)) as usize;
         let (sorted, cell_of) = (birds.clone(), vec![0; birds.len()]);
         Self { side, cells, birds, sorted, cell_of, starts: vec![0; cells * cells + 1], counts: Vec::new() }
-    }
-
-    pub(crate) fn birds(&self) -> &[Bird] {
-        &self.birds
     }
 
     /// One step, on the pool of this thread.
@@ -87,24 +85,18 @@ impl Flock {
             }
         }
         starts[count] = next;
-        let to = Places(sorted.as_mut_ptr());
+        let to = Places::of(sorted);
         let blocks = birds.par_chunks(block).zip(cell_of.par_chunks(block));
         blocks.zip(counts.par_iter_mut()).for_each(|((birds, cell_of), next)| {
             let to = &to;
             for (bird, cell) in birds.iter().zip(cell_of) {
                 let place = &mut next[*cell as usize];
-                // SAFETY: the places of the blocks in a cell follow each other, as they were counted: each place is
-                // below the number of birds, and of one bird only.
-                unsafe { *to.0.add(*place as usize) = *bird };
+                raw::put(to, *place, *bird);
                 *place += 1;
             }
         });
     }
 }
-
-struct Places(*mut Bird);
-// SAFETY: whoever writes through it writes places of its own, see `Flock::sort`.
-unsafe impl Sync for Places {}
 
 fn fly(side: f64, cells: usize, starts: &[u32], sorted: &[Bird], range: Range<usize>, flown: &mut [Bird]) {
     let first = starts[range.start] as usize;
@@ -130,37 +122,45 @@ fn fly(side: f64, cells: usize, starts: &[u32], sorted: &[Bird], range: Range<us
                 at += len;
             }
         }
-        for i in members {
-            let Bird { position, velocity } = sorted[i];
-            let (mut others, mut way, mut near) = (-1.0, [0.0; 2], [0.0; 2]);
-            let mut going = [-velocity[0], -velocity[1]];
+        let (r2, s2, one) =
+            (f64x2::splat(RADIUS * RADIUS), f64x2::splat(SEPARATION * SEPARATION), f64x2::splat(1.0));
+        // Two at a time, as both see the same others.
+        for i in members.clone().step_by(2) {
+            let two = [sorted[i], sorted[(i + 1).min(members.end - 1)]];
+            let both = |part: fn(&Bird) -> f64| f64x2::from(two.map(|bird| part(&bird)));
+            let (x, y) = (both(|bird| bird.position[0]), both(|bird| bird.position[1]));
+            let zero = f64x2::splat(0.0);
+            let (mut others, mut way, mut near) = (f64x2::splat(-1.0), [zero; 2], [zero; 2]);
+            let mut going = [both(|bird| -bird.velocity[0]), both(|bird| -bird.velocity[1])];
             for (run, shift) in &runs {
-                let from = [position[0] - shift[0], position[1] - shift[1]];
+                let (x, y) = (x - f64x2::splat(shift[0]), y - f64x2::splat(shift[1]));
                 for other in &sorted[run.clone()] {
-                    let to = [other.position[0] - from[0], other.position[1] - from[1]];
+                    let to = [f64x2::splat(other.position[0]) - x, f64x2::splat(other.position[1]) - y];
                     let square = to[0] * to[0] + to[1] * to[1];
-                    let is_seen = f64::from(u8::from(square <= RADIUS * RADIUS));
-                    let is_near = f64::from(u8::from(square < SEPARATION * SEPARATION));
-                    others += is_seen;
+                    let (is_seen, is_near) = (square.simd_le(r2), square.simd_lt(s2));
+                    others += is_seen & one;
                     for axis in 0..2 {
-                        way[axis] += is_seen * to[axis];
-                        near[axis] += is_near * to[axis];
-                        going[axis] += is_seen * other.velocity[axis];
+                        way[axis] += is_seen & to[axis];
+                        near[axis] += is_near & to[axis];
+                        going[axis] += is_seen & f64x2::splat(other.velocity[axis]);
                     }
                 }
             }
-            let k = others.max(1.0);
-            let turned: [f64; 2] = std::array::from_fn(|axis| {
-                velocity[axis] + (COHERE * way[axis] - SEPARATE * near[axis] + ALIGN * going[axis]) / k
-            });
-            let length = (turned[0] * turned[0] + turned[1] * turned[1]).sqrt();
-            let velocity = if length > 0.0 { turned.map(|part| part / length) } else { turned };
-            let wrapped = |at: f64| {
-                let at = at.rem_euclid(side);
-                if at < side { at } else { 0.0 }
-            };
-            let position = [wrapped(position[0] + velocity[0]), wrapped(position[1] + velocity[1])];
-            flown[i - first] = Bird { position, velocity };
+            let others = others.to_array();
+            let [way, near, going] = [way, near, going].map(|axes| axes.map(f64x2::to_array));
+            for (lane, bird) in two.into_iter().enumerate().take(members.end - i) {
+                let k = others[lane].max(1.0);
+                let turned: [f64; 2] = std::array::from_fn(|axis| {
+                    let way = COHERE * way[axis][lane] - SEPARATE * near[axis][lane];
+                    bird.velocity[axis] + (way + ALIGN * going[axis][lane]) / k
+                });
+                let length = (turned[0] * turned[0] + turned[1] * turned[1]).sqrt();
+                let velocity = if length > 0.0 { turned.map(|part| part / length) } else { turned };
+                let wrapped = |at: f64| if (0.0..side).contains(&at) { at } else { at.rem_euclid(side) };
+                let position =
+                    [wrapped(bird.position[0] + velocity[0]), wrapped(bird.position[1] + velocity[1])];
+                flown[i + lane - first] = Bird { position, velocity };
+            }
         }
     }
 }

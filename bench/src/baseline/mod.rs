@@ -2,3 +2,5 @@
 
 pub(crate) mod arrays;
 pub(crate) mod bevy;
+pub(crate) mod flock;
+mod raw;

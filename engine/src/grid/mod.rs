@@ -20,7 +20,7 @@ use crate::{
     column::Column,
     ids::Uid,
     image::{Image, TableImage},
-    raw::Scatter,
+    raw::{Places, PlainRow, Scatter},
     rows::{Placed, RowData, Rows},
     state::StateResource,
     system::{SystemConfig, system},
@@ -48,94 +48,50 @@ pub trait Space: Send + Sync + 'static {
     fn geometry(map: &Self::Map) -> Geometry;
 
     /// Where a row is. On a torus places lie within it.
-    fn place(row: &<Self::Columns as Columns>::Row) -> [f64; 3];
+    fn place(row: &Self::Columns) -> [f64; 3];
 }
 
 /// What may be [`Space::Columns`]: tuples of columns.
-pub trait Columns: Send + Sync + 'static {
-    /// The columns of one row.
-    type Row: Copy + Send + Sync;
-    /// The columns of some members of a grid, as slices.
-    type Slices<'g>: Copy + Send + Sync;
+pub trait Columns: PlainRow + Default {
     #[doc(hidden)]
     type Data: RowData;
+    /// The columns of some rows, side by side.
     #[doc(hidden)]
-    type Store: Default + Send + Sync + 'static;
+    type Slices<'c>: Copy + Send + Sync;
     #[doc(hidden)]
-    type Writer<'s>: Copy + Send + Sync;
+    fn plain(rows: <Self::Data as RowData>::Item<'_>) -> Self::Slices<'_>;
     #[doc(hidden)]
-    fn plain<'c>(rows: <Self::Data as RowData>::Item<'c>) -> Self::Slices<'c>;
+    fn row(rows: Self::Slices<'_>, index: usize) -> Self;
+    /// The same, by value.
     #[doc(hidden)]
-    fn row(rows: Self::Slices<'_>, index: usize) -> Self::Row;
+    type Vecs;
     #[doc(hidden)]
-    fn read(table: &TableImage) -> Option<Self::Store>;
+    fn read(table: &TableImage) -> Option<Self::Vecs>;
     #[doc(hidden)]
-    fn resize(store: &mut Self::Store, len: usize);
-    #[doc(hidden)]
-    fn slices(store: &Self::Store, range: Range<usize>) -> Self::Slices<'_>;
-    #[doc(hidden)]
-    fn writer(store: &mut Self::Store) -> Self::Writer<'_>;
-    #[doc(hidden)]
-    fn write(writer: Self::Writer<'_>, index: usize, row: Self::Row);
+    fn slices(vecs: &Self::Vecs) -> Self::Slices<'_>;
 }
 
 macro_rules! columns_tuple {
     ($($T:ident $t:ident),+) => {
         impl<$($T: Column),+> Columns for ($($T,)+) {
-            type Row = ($($T,)+);
-            type Slices<'g> = ($(&'g [$T],)+);
             type Data = ($(&'static $T,)+);
-            type Store = ($(Vec<$T>,)+);
-            type Writer<'s> = ($(Scatter<'s, $T>,)+);
+            type Slices<'c> = ($(&'c [$T],)+);
 
-            fn plain<'c>(rows: <Self::Data as RowData>::Item<'c>) -> Self::Slices<'c> {
+            fn plain(rows: <Self::Data as RowData>::Item<'_>) -> Self::Slices<'_> {
                 rows
             }
             #[inline]
-            fn row(($($t,)+): Self::Slices<'_>, index: usize) -> Self::Row {
+            fn row(($($t,)+): Self::Slices<'_>, index: usize) -> Self {
                 ($($t[index],)+)
             }
-            fn read(table: &TableImage) -> Option<Self::Store> {
+            type Vecs = ($(Vec<$T>,)+);
+            fn read(table: &TableImage) -> Option<Self::Vecs> {
                 Some(($(table.rows_of::<$T>()?,)+))
             }
-            fn resize(($($t,)+): &mut Self::Store, len: usize) {
-                $($t.resize(len, $T::default());)+
-            }
-            #[inline]
-            fn slices(($($t,)+): &Self::Store, range: Range<usize>) -> Self::Slices<'_> {
-                ($(&$t[range.clone()],)+)
-            }
-            fn writer(($($t,)+): &mut Self::Store) -> Self::Writer<'_> {
-                ($(Scatter::new($t),)+)
-            }
-            #[inline]
-            fn write(writer: Self::Writer<'_>, index: usize, row: Self::Row) {
-                let ($($t,)+) = row;
-                let to = writer;
-                columns_tuple!(@write to index $($t)+);
+            fn slices(($($t,)+): &Self::Vecs) -> Self::Slices<'_> {
+                ($(&$t[..],)+)
             }
         }
-    };
-    (@write $to:ident $index:ident $a:ident) => { $to.0.write($index, $a); };
-    (@write $to:ident $index:ident $a:ident $b:ident) => {
-        columns_tuple!(@write $to $index $a);
-        $to.1.write($index, $b);
-    };
-    (@write $to:ident $index:ident $a:ident $b:ident $c:ident) => {
-        columns_tuple!(@write $to $index $a $b);
-        $to.2.write($index, $c);
-    };
-    (@write $to:ident $index:ident $a:ident $b:ident $c:ident $d:ident) => {
-        columns_tuple!(@write $to $index $a $b $c);
-        $to.3.write($index, $d);
-    };
-    (@write $to:ident $index:ident $a:ident $b:ident $c:ident $d:ident $e:ident) => {
-        columns_tuple!(@write $to $index $a $b $c $d);
-        $to.4.write($index, $e);
-    };
-    (@write $to:ident $index:ident $a:ident $b:ident $c:ident $d:ident $e:ident $f:ident) => {
-        columns_tuple!(@write $to $index $a $b $c $d $e);
-        $to.5.write($index, $f);
     };
 }
 columns_tuple!(A a);
@@ -152,7 +108,7 @@ pub struct Grid<S: Space> {
     /// Where the members of each cell begin; one more at the end.
     starts: Vec<u32>,
     /// The copied columns, in the order of members.
-    store: <S::Columns as Columns>::Store,
+    rows: Vec<S::Columns>,
     /// The member of each row, tables one after the other.
     members: Vec<u32>,
     /// The tables, each with its first row among all of them and how many it has.
@@ -167,8 +123,8 @@ pub struct Grid<S: Space> {
 struct Scratch {
     /// The cell of each row.
     cells: Vec<u32>,
-    /// Members of each cell, by block of rows.
-    counts: Vec<Vec<u32>>,
+    /// Where the rows of each block go.
+    places: Places,
     /// Uid and row of each member, while these are sorted.
     who: Vec<[u64; 2]>,
 }
@@ -178,7 +134,7 @@ impl<S: Space> Default for Grid<S> {
         Self {
             geometry: Geometry::default(),
             starts: vec![0, 0],
-            store: <S::Columns as Columns>::Store::default(),
+            rows: Vec::new(),
             members: Vec::new(),
             tables: Vec::new(),
             structure: 0,
@@ -207,8 +163,23 @@ pub(crate) fn config<S: Space>() -> SystemConfig {
     system(build::<S>).named(S::NAME)
 }
 
+/// Builds a grid outside a tick, for its memory: the first tick of a world is not to wait for a hundred megabytes. What is
+/// in it nobody reads before the tick builds it again.
+pub(crate) fn warm<S: Space>(world: &mut World) {
+    let mut system = IntoSystem::into_system(build::<S>);
+    system.initialize(world);
+    if let Err(error) = system.run((), world) {
+        // The tick will say it, too.
+        panic!("the grid \"{}\" could not be built: {error}", S::NAME);
+    }
+}
+
 /// The slices of a task of a grid's rows.
 type Task<'c, S> = Placed<(&'c [Uid], <<S as Space>::Columns as Columns>::Slices<'c>)>;
+
+fn rows_of<R>(tasks: &[Placed<R>]) -> usize {
+    tasks.iter().map(|task| task.len).sum()
+}
 
 /// So many rows are not worth a second thread.
 const BLOCK_ROWS_MIN: usize = 8_192;
@@ -221,45 +192,36 @@ const TASK_MEMBERS: usize = 1_024;
 
 impl<S: Space> Grid<S> {
     fn build(&mut self, geometry: Geometry, tasks: &[Task<'_, S>], structure: u64) {
-        let rows: usize = tasks.iter().map(|task| task.len).sum();
-        assert!(u32::try_from(rows).is_ok(), "a grid has at most {} rows", u32::MAX);
+        let rows = rows_of(tasks);
         let geometry = geometry.at_most((rows * CELLS_PER_ROW).max(CELLS_MIN));
         let count = geometry.count();
         (self.geometry, self.structure) = (geometry, structure);
         self.note_tables(tasks);
-        let blocks = if rayon::current_thread_index().is_some() {
-            rayon::current_num_threads().min(rows / BLOCK_ROWS_MIN).max(1)
-        } else {
-            1
-        };
-        let Scratch { cells, counts, who } = &mut self.scratch;
-        counts.resize_with(blocks, Vec::new);
+        let is_worker = rayon::current_thread_index().is_some();
+        let blocks =
+            if is_worker { rayon::current_num_threads().min(rows / BLOCK_ROWS_MIN).max(1) } else { 1 };
+        let Scratch { cells, places, who } = &mut self.scratch;
         for (buffer, len) in [(&mut *cells, rows), (&mut self.members, rows), (&mut self.starts, count + 1)] {
             buffer.resize(len, 0);
         }
-        S::Columns::resize(&mut self.store, rows);
+        self.rows.resize(rows, S::Columns::default());
 
         // Which cell each row is in, and how many each block has in a cell.
         let per_block = tasks.len().div_ceil(blocks).max(1);
+        let blocks = || tasks.chunks(per_block);
         let is_sorted = AtomicBool::new(true);
         let mut cells_left = cells.as_mut_slice();
-        let mut counting = Vec::new();
-        for (tasks, counts) in tasks.chunks(per_block).zip(counts.iter_mut()) {
-            let (own, rest) = cells_left.split_at_mut(tasks.iter().map(|task| task.len).sum());
-            cells_left = rest;
-            counting.push((tasks, counts, own));
-        }
-        let used = counting.len();
-        each(counting, |(tasks, counts, mut cells)| {
-            counts.clear();
-            counts.resize(count, 0);
+        let counting = blocks().zip(places.counts(blocks().len(), count)).map(|(tasks, counts)| {
+            (tasks, counts, cells_left.split_off_mut(..rows_of(tasks)).expect("as many cells as rows"))
+        });
+        each(counting.collect(), |(tasks, counts, mut cells)| {
+            counts.fill([0; 2]);
             let mut last = None;
             for Placed { rows: (uids, columns), len, .. } in tasks {
-                let (own, rest) = cells.split_at_mut(*len);
-                cells = rest;
+                let own = cells.split_off_mut(..*len).expect("as many cells as rows");
                 for (i, cell) in own.iter_mut().enumerate() {
                     *cell = geometry.cell_of(S::place(&S::Columns::row(*columns, i))) as u32;
-                    counts[*cell as usize] += 1;
+                    counts[*cell as usize][0] += 1;
                 }
                 let ascends = uids.is_sorted() && uids.first().is_none_or(|first| last < Some(*first));
                 last = uids.last().copied().or(last);
@@ -274,46 +236,25 @@ impl<S: Space> Grid<S> {
             let last = tasks.iter().rev().find_map(|task| task.rows.0.last().copied());
             (first, last)
         };
-        let borders: Vec<_> = tasks.chunks(per_block).map(ends).collect();
+        let borders: Vec<_> = blocks().map(ends).collect();
         let is_sorted = is_sorted.into_inner() && borders.windows(2).all(|pair| pair[0].1 < pair[1].0);
-
-        // Where each block's members of a cell begin.
-        let mut next = 0;
-        for (cell, start) in self.starts[..count].iter_mut().enumerate() {
-            *start = next;
-            for counts in &mut counts[..used] {
-                let here = counts[cell];
-                counts[cell] = next;
-                next += here;
-            }
-        }
-        self.starts[count] = next;
+        places.lay_out(&mut self.starts);
 
         // Each row to its place.
-        let mut members_left = self.members.as_mut_slice();
         let mut cells_left = cells.as_slice();
-        let mut placing = Vec::new();
-        for (tasks, next) in tasks.chunks(per_block).zip(counts.iter_mut()) {
-            let rows = tasks.iter().map(|task| task.len).sum();
-            let (members, rest) = members_left.split_at_mut(rows);
-            members_left = rest;
-            let (cells, rest) = cells_left.split_at(rows);
-            cells_left = rest;
-            placing.push((tasks, next, members, cells));
-        }
+        let mut cells_of =
+            |tasks: &[Task<'_, S>]| cells_left.split_off(..rows_of(tasks)).expect("as many cells as rows");
         if is_sorted {
-            let to = S::Columns::writer(&mut self.store);
-            each(placing, |(tasks, next, mut members, mut cells)| {
+            let mut members_left = self.members.as_mut_slice();
+            let placing = blocks().zip(places.of_blocks(&mut self.rows)).map(|(tasks, places)| {
+                let members = members_left.split_off_mut(..rows_of(tasks)).expect("as many members as rows");
+                (tasks, places, members, cells_of(tasks))
+            });
+            each(placing.collect(), |(tasks, mut places, members, cells)| {
+                let mut each_row = members.iter_mut().zip(cells);
                 for Placed { rows: (_, columns), len, .. } in tasks {
-                    let (own, rest) = members.split_at_mut(*len);
-                    members = rest;
-                    let (of, rest) = cells.split_at(*len);
-                    cells = rest;
-                    for (i, (member, cell)) in own.iter_mut().zip(of).enumerate() {
-                        let place = &mut next[*cell as usize];
-                        *member = *place;
-                        *place += 1;
-                        S::Columns::write(to, *member as usize, S::Columns::row(*columns, i));
+                    for (i, (member, cell)) in each_row.by_ref().take(*len).enumerate() {
+                        *member = places.put(*cell as usize, S::Columns::row(*columns, i));
                     }
                 }
             });
@@ -321,22 +262,15 @@ impl<S: Space> Grid<S> {
         }
         // The rows are not in the order of Uids: the members of each cell are sorted.
         who.resize(rows, [0; 2]);
-        let to = Scatter::new(who);
         let mut first = 0;
-        let placing = placing.into_iter().map(|(tasks, next, members, cells)| {
-            first += members.len();
-            (tasks, next, first - members.len(), cells)
+        let placing = blocks().zip(places.of_blocks(who)).map(|(tasks, places)| {
+            first += rows_of(tasks);
+            (tasks, places, first - rows_of(tasks), cells_of(tasks))
         });
-        each(placing.collect(), |(tasks, next, mut row, mut cells)| {
-            for Placed { rows: (uids, _), len, .. } in tasks {
-                let (of, rest) = cells.split_at(*len);
-                cells = rest;
-                for (uid, cell) in uids.iter().zip(of) {
-                    let place = &mut next[*cell as usize];
-                    to.write(*place as usize, [uid.get(), row as u64]);
-                    *place += 1;
-                    row += 1;
-                }
+        each(placing.collect(), |(tasks, mut places, first, cells)| {
+            let uids = tasks.iter().flat_map(|task| task.rows.0);
+            for ((row, uid), cell) in (first..).zip(uids).zip(cells) {
+                places.put(*cell as usize, [uid.get(), row as u64]);
             }
         });
         let starts = &self.starts;
@@ -351,19 +285,15 @@ impl<S: Space> Grid<S> {
                 to.write(*row as usize, member);
             }
         });
-        let to = S::Columns::writer(&mut self.store);
+        let to = Scatter::new(&mut self.rows);
         let mut members_left = self.members.as_slice();
-        let copying = tasks.chunks(per_block).map(|tasks| {
-            let (members, rest) = members_left.split_at(tasks.iter().map(|task| task.len).sum());
-            members_left = rest;
-            (tasks, members)
-        });
-        each(copying.collect(), |(tasks, mut members)| {
+        let copying = blocks()
+            .map(|tasks| (tasks, members_left.split_off(..rows_of(tasks)).expect("as many members as rows")));
+        each(copying.collect(), |(tasks, members)| {
+            let mut members = members.iter();
             for Placed { rows: (_, columns), len, .. } in tasks {
-                let (own, rest) = members.split_at(*len);
-                members = rest;
-                for (i, member) in own.iter().enumerate() {
-                    S::Columns::write(to, *member as usize, S::Columns::row(*columns, i));
+                for (i, member) in members.by_ref().take(*len).enumerate() {
+                    to.write(*member as usize, S::Columns::row(*columns, i));
                 }
             }
         });
@@ -396,10 +326,10 @@ impl<S: Space> Grid<S> {
         &self.geometry
     }
 
-    /// The columns of some members.
+    /// The copied columns of all members, cell by cell.
     #[inline]
-    pub fn columns(&self, members: Range<usize>) -> <S::Columns as Columns>::Slices<'_> {
-        S::Columns::slices(&self.store, members)
+    pub fn rows(&self) -> &[S::Columns] {
+        &self.rows
     }
 
     #[inline]
@@ -452,15 +382,15 @@ impl<S: Space<Filter = ()>> Grid<S> {
     pub fn of(image: &Image) -> Option<Self> {
         let map: S::Map = image.value()?;
         let tables = image.tables.iter().filter_map(|table| {
-            let store = S::Columns::read(table)?;
-            Some((table.uids().collect::<Vec<Uid>>(), store))
+            let rows = S::Columns::read(table)?;
+            Some((table.uids().collect::<Vec<Uid>>(), rows))
         });
         let tables: Vec<_> = tables.collect();
-        let tasks = tables.iter().enumerate().map(|(i, (uids, store))| Placed {
+        let tasks = tables.iter().enumerate().map(|(i, (uids, rows))| Placed {
             table: TableId::from_usize(i),
             first_row: 0,
             len: uids.len(),
-            rows: (&uids[..], S::Columns::slices(store, 0..uids.len())),
+            rows: (&uids[..], S::Columns::slices(rows)),
         });
         let mut grid = Self::default();
         grid.build(S::geometry(&map), &tasks.collect::<Vec<_>>(), 0);
@@ -490,15 +420,17 @@ impl<'g, S: Space> Cell<'g, S> {
         self.members.clone()
     }
 
-    /// The columns of its members.
-    pub fn columns(&self) -> <S::Columns as Columns>::Slices<'g> {
-        self.grid.columns(self.members())
+    /// The copied columns of its members.
+    #[inline]
+    pub fn rows(&self) -> &'g [S::Columns] {
+        &self.grid.rows[self.members()]
     }
 
     /// All who may be near to its members, themselves among them.
-    pub fn runs(&self) -> impl Iterator<Item = (&'g Run, <S::Columns as Columns>::Slices<'g>)> {
+    #[inline]
+    pub fn runs(&self) -> impl Iterator<Item = (&'g Run, &'g [S::Columns])> {
         let grid = self.grid;
-        self.runs.iter().map(move |run| (run, grid.columns(run.members.clone())))
+        self.runs.iter().map(move |run| (run, &grid.rows[run.members.clone()]))
     }
 }
 

@@ -79,11 +79,10 @@ fn mixed(uid: Uid) -> u64 {
 fn look(land: Res<Land>, mut spots: InCells<Spots, Write<Seen>, Seen>) {
     spots.for_each(
         |cell, seen| {
-            let (uids, spots) = cell.columns();
-            for ((uid, spot), seen) in uids.iter().zip(spots).zip(seen) {
+            for ((uid, spot), seen) in cell.rows().iter().zip(seen) {
                 *seen = Seen::default();
-                for (run, (uids, spots)) in cell.runs() {
-                    for (other, at) in uids.iter().zip(spots) {
+                for (run, others) in cell.runs() {
+                    for (other, at) in others {
                         let there = [at.x, at.y, at.z];
                         let here = [spot.x, spot.y, spot.z];
                         let way: [f64; 3] = std::array::from_fn(|i| there[i] + run.shift[i] - here[i]);
