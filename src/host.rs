@@ -615,8 +615,11 @@ impl Told {
     }
 
     fn tell(&mut self) {
-        if self.is_shown
-            && let (Some(done), Some(reply)) = (self.done.take(), self.reply.take())
+        if !self.is_shown {
+            return;
+        }
+        if let Some(done) = self.done.take()
+            && let Some(reply) = self.reply.take()
         {
             // The client may have gone.
             let _ = reply.send(done);
