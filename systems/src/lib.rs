@@ -6,10 +6,12 @@
 
 mod day;
 mod flocking;
+mod forestfire;
 mod market;
 mod mind;
 mod needs;
 mod scenario;
+mod schelling;
 mod town;
 mod visits;
 mod walk;
@@ -18,4 +20,4 @@ mod work;
 pub use scenario::{Plugin, Scenario, ScenarioError, Statistic, Update, WorldRecord};
 
 /// The worlds that this crate brings.
-pub const PLUGINS: &[Plugin] = &[town::PLUGIN, flocking::PLUGIN];
+pub const PLUGINS: &[Plugin] = &[town::PLUGIN, flocking::PLUGIN, forestfire::PLUGIN, schelling::PLUGIN];

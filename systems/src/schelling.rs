@@ -1,0 +1,225 @@
+//! Schelling: whoever has too few of their own group around moves to an empty site.
+//!
+//! Schelling 1971, "Dynamic models of segregation", as the agent-based field compares frameworks by it (JuliaDynamics,
+//! ABMFrameworksComparison): two groups on a bounded lattice, neighbours by Chebyshev distance, any empty site is as good
+//! as another.
+
+use crate::scenario::{Plugin, Scenario, ScenarioError, Statistic, Update};
+use everworld_components::{Group, Neighbourhood, Resident, Site};
+use everworld_engine::{Geometry, Grid, Image, InCells, Space, input::InputWorld, prelude::*, random::Draws};
+use serde::Deserialize;
+
+pub(crate) const PLUGIN: Plugin =
+    Plugin::new("schelling", include_str!("../../configs/schelling.toml"), plugin).measured_by(statistics);
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    schelling: SchellingParams,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SchellingParams {
+    update: Update,
+    side: u32,
+    reach: u32,
+    wanted: u32,
+}
+
+/// The residents by where they live.
+pub struct Residents;
+
+impl Space for Residents {
+    const NAME: &'static str = "residents";
+    type Map = Neighbourhood;
+    type Columns = (Site, Resident);
+    type Filter = ();
+
+    fn geometry(map: &Neighbourhood) -> Geometry {
+        Geometry::lattice([map.side; 2], map.reach, false)
+    }
+
+    fn place((site, _): &(Site, Resident)) -> [f64; 3] {
+        site.place()
+    }
+}
+
+const DECIDE: Phase = Phase("decide");
+const MOVE: Phase = Phase("move");
+
+fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
+    let Params { schelling: SchellingParams { update, side, reach, wanted } } = scenario.params()?;
+    let (name, population) = (&scenario.name, scenario.population);
+    let mut faults = Vec::new();
+    if !(1..=10_000).contains(&side) {
+        faults.push(format!("scenario \"{name}\": schelling.side: expected 1 to 10000, found {side}"));
+    }
+    if reach > 100 {
+        faults.push(format!("scenario \"{name}\": schelling.reach: expected at most 100, found {reach}"));
+    }
+    if population > u64::from(side) * u64::from(side) {
+        faults.push(format!(
+            "scenario \"{name}\": population: expected at most {}, a site for each, found {population}",
+            u64::from(side) * u64::from(side)
+        ));
+    }
+    if !faults.is_empty() {
+        return Err(ScenarioError { faults });
+    }
+    let asynchronous = update == Update::Asynchronous;
+    world
+        .column::<Site>()
+        .column::<Resident>()
+        .resource(Neighbourhood { side, reach, wanted, asynchronous, moves: 0 })
+        .prototype("resident", &[("site", None), ("resident", None)])
+        .phases(&[DECIDE, MOVE]);
+    if asynchronous {
+        world.system(system(move_in_turn).phase(MOVE));
+    } else {
+        world.grid::<Residents>(|grid| grid.phase(DECIDE));
+        world.system(system(look).phase(DECIDE).after(everworld_engine::grid::build::<Residents>));
+        world.system(system(relocate).phase(MOVE));
+    }
+    world.setup(move |world| settle(world, population));
+    Ok(())
+}
+
+const SETTLE_STREAM: u64 = 1;
+
+/// Half of the people are of each group; their sites are drawn, each once.
+fn settle(world: &mut InputWorld<'_>, population: u64) {
+    let (seed, side) = (world.time().seed, world.resource::<Neighbourhood>().side);
+    let mut sites: Vec<Site> = (0..side).flat_map(|y| (0..side).map(move |x| Site { x, y })).collect();
+    Draws::new(seed, 0, SETTLE_STREAM, 0).shuffle(&mut sites);
+    world.spawn_many(sites.into_iter().zip(0..population).map(|(site, i)| {
+        let group = if i < population / 2 { Group::One } else { Group::Two };
+        (site, Resident { group, same: 0 })
+    }));
+}
+
+/// All look around at once.
+pub(crate) fn look(mut residents: InCells<Residents, Write<Resident>, u32>) {
+    residents.for_each(
+        |cell, same| {
+            for ((_, resident), same) in cell.rows().iter().zip(same) {
+                let others = cell.runs().flat_map(|(_, others)| others);
+                // Themselves are among them.
+                *same = others.filter(|(_, other)| other.group == resident.group).count() as u32 - 1;
+            }
+        },
+        |mut residents, same| {
+            for i in 0..residents.len() {
+                let resident = residents[i];
+                residents.set(i, Resident { same: same.of(i), ..resident });
+            }
+        },
+    );
+}
+
+/// Which sites are empty, in their order.
+fn empty_sites(side: u32, taken: impl Iterator<Item = Site>) -> Vec<Site> {
+    let number = |site: Site| site.y as usize * side as usize + site.x as usize;
+    let mut is_taken = vec![false; side as usize * side as usize];
+    // An input may have put somebody off the lattice.
+    taken.for_each(|site| _ = is_taken.get_mut(number(site)).map(|taken| *taken = true));
+    let sites = (0..side).flat_map(|y| (0..side).map(move |x| Site { x, y }));
+    sites.zip(is_taken).filter(|(_, taken)| !taken).map(|(site, _)| site).collect()
+}
+
+/// Those who are unhappy move, in an order that is drawn, each to a site that is empty by then.
+pub(crate) fn relocate(
+    mut map: ResMut<Neighbourhood>,
+    random: Random,
+    index: Res<UidIndex>,
+    mut residents: Query<(&Uid, &mut Site, &Resident)>,
+) {
+    let unhappy = residents.iter().filter(|(_, _, resident)| resident.same < map.wanted);
+    let mut unhappy: Vec<Uid> = unhappy.map(|(uid, ..)| *uid).collect();
+    unhappy.sort_unstable();
+    let mut draws = random.of(Uid::new(0));
+    draws.shuffle(&mut unhappy);
+    let mut empty = empty_sites(map.side, residents.iter().map(|(_, site, _)| *site));
+    let mut moves = 0;
+    for uid in unhappy {
+        if empty.is_empty() {
+            break;
+        }
+        let entity = index.get(uid).and_then(|entity| residents.get_mut(entity).ok());
+        if let Some((_, mut site, _)) = entity {
+            let chosen = draws.below(empty.len() as u32) as usize;
+            std::mem::swap(&mut *site, &mut empty[chosen]);
+            moves += 1;
+        }
+    }
+    map.moves = moves;
+}
+
+/// Each looks around and moves by themselves, in an order that is drawn anew in each tick.
+pub(crate) fn move_in_turn(
+    mut map: ResMut<Neighbourhood>,
+    random: Random,
+    mut residents: Query<(&Uid, &mut Site, &mut Resident)>,
+) {
+    let mut all: Vec<(Uid, Site, Resident)> =
+        residents.iter().map(|(uid, site, resident)| (*uid, *site, *resident)).collect();
+    all.sort_unstable_by_key(|(uid, ..)| *uid);
+    let side = map.side as usize;
+    let number = |site: Site| site.y as usize * side + site.x as usize;
+    let mut groups: Vec<Option<Group>> = vec![None; side * side];
+    all.iter().for_each(|(_, site, resident)| {
+        _ = groups.get_mut(number(*site)).map(|group| *group = Some(resident.group));
+    });
+    let mut empty = empty_sites(map.side, all.iter().map(|(_, site, _)| *site));
+    let mut draws = random.of(Uid::new(0));
+    let mut order: Vec<usize> = (0..all.len()).collect();
+    draws.shuffle(&mut order);
+    let mut moves = 0;
+    for i in order {
+        let (_, site, resident) = &mut all[i];
+        let around = |at: u32| at.saturating_sub(map.reach)..=at.saturating_add(map.reach).min(map.side - 1);
+        let sites = around(site.y).flat_map(|y| around(site.x).map(move |x| Site { x, y }));
+        let same =
+            sites.filter(|other| other != site && groups[number(*other)] == Some(resident.group)).count();
+        resident.same = same as u32;
+        if resident.same < map.wanted && !empty.is_empty() {
+            let chosen = draws.below(empty.len() as u32) as usize;
+            let left = *site;
+            std::mem::swap(site, &mut empty[chosen]);
+            groups.swap(number(left), number(*site));
+            moves += 1;
+        }
+    }
+    map.moves = moves;
+    for (uid, mut site, mut resident) in &mut residents {
+        if let Ok(at) = all.binary_search_by_key(uid, |(uid, ..)| *uid) {
+            (*site, *resident) = (all[at].1, all[at].2);
+        }
+    }
+}
+
+fn statistics(image: &Image) -> Vec<Statistic> {
+    let Some((map, residents)) = image.value::<Neighbourhood>().zip(Grid::<Residents>::of(image)) else {
+        return Vec::new();
+    };
+    let (mut happy, mut shares, mut with_others) = (0.0, 0.0, 0.0);
+    residents.each_cell(|cell| {
+        for (_, resident) in cell.rows() {
+            let (mut others, mut same) = (-1.0, -1.0);
+            for (_, other) in cell.runs().flat_map(|(_, others)| others) {
+                others += 1.0;
+                same += f64::from(u8::from(other.group == resident.group));
+            }
+            happy += f64::from(u8::from(same >= f64::from(map.wanted)));
+            if others > 0.0 {
+                shares += same / others;
+                with_others += 1.0;
+            }
+        }
+    });
+    vec![
+        Statistic::new("happy_fraction", happy / residents.len() as f64),
+        Statistic::new("mean_same_group_share", shares / with_others),
+        Statistic::new("moves_this_step", map.moves as f64),
+    ]
+}
