@@ -15,9 +15,11 @@ mod schelling;
 mod town;
 mod visits;
 mod walk;
+mod wolfsheep;
 mod work;
 
 pub use scenario::{Plugin, Scenario, ScenarioError, Statistic, Update, WorldRecord};
 
 /// The worlds that this crate brings.
-pub const PLUGINS: &[Plugin] = &[town::PLUGIN, flocking::PLUGIN, forestfire::PLUGIN, schelling::PLUGIN];
+pub const PLUGINS: &[Plugin] =
+    &[town::PLUGIN, flocking::PLUGIN, forestfire::PLUGIN, schelling::PLUGIN, wolfsheep::PLUGIN];

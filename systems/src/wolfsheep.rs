@@ -1,0 +1,237 @@
+//! WolfSheep: sheep eat grass, wolves eat sheep, and all have young.
+//!
+//! Wilensky 1997, "NetLogo Wolf Sheep Predation model", with the rules by which the agent-based field compares frameworks
+//! (JuliaDynamics, ABMFrameworksComparison): first all sheep, then all wolves, then the grass; animals one after the other,
+//! in an order that is drawn anew in each tick. An animal goes to one of the up to 8 sites around, loses 1 of energy, eats
+//! (a sheep grown grass, a wolf one sheep of its site, any as likely), dies below 0, else may have young: its energy is
+//! halved, and a copy of it begins to live in the next tick.
+
+use crate::scenario::{Plugin, Scenario, ScenarioError, Statistic};
+use everworld_components::{Animal, Grass, Pasture, Site, Species};
+use everworld_engine::{Image, input::InputWorld, prelude::*, random::Draws};
+use serde::Deserialize;
+
+pub(crate) const PLUGIN: Plugin =
+    Plugin::new("wolfsheep", include_str!("../../configs/wolfsheep.toml"), plugin).measured_by(statistics);
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Params {
+    wolfsheep: WolfSheepParams,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WolfSheepParams {
+    side: u32,
+    sheep: u32,
+    wolves: u32,
+    regrow: u32,
+    sheep_birth: f64,
+    wolf_birth: f64,
+    sheep_gain: f64,
+    wolf_gain: f64,
+}
+
+const ANIMALS: Phase = Phase("animals");
+const GROWTH: Phase = Phase("growth");
+
+fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
+    let Params { wolfsheep } = scenario.params()?;
+    check(&wolfsheep, scenario)?;
+    let WolfSheepParams { side, regrow, sheep_birth, wolf_birth, sheep_gain, wolf_gain, .. } = wolfsheep;
+    let regrow = regrow as i32;
+    world
+        .column::<Site>()
+        .column::<Animal>()
+        .column::<Grass>()
+        .resource(Pasture { side, regrow, sheep_gain, wolf_gain, sheep_birth, wolf_birth })
+        .prototype("animal", &[("site", None), ("animal", None)])
+        .phases(&[ANIMALS, GROWTH])
+        .system(system(live).phase(ANIMALS))
+        .system(system(grow).phase(GROWTH));
+    world.setup(move |world| stock(world, &wolfsheep));
+    Ok(())
+}
+
+fn check(params: &WolfSheepParams, scenario: &Scenario) -> Result<(), ScenarioError> {
+    let mut faults = Vec::new();
+    let mut expect = |right: bool, what: String| {
+        if !right {
+            faults.push(format!("scenario \"{}\": wolfsheep.{what}", scenario.name));
+        }
+    };
+    let side = params.side;
+    expect((2..=10_000).contains(&side), format!("side: expected 2 to 10000, found {side}"));
+    for (name, count) in [("sheep", params.sheep), ("wolves", params.wolves)] {
+        expect(count <= 100_000_000, format!("{name}: expected at most 100000000, found {count}"));
+    }
+    let regrow = params.regrow;
+    expect((1..=1_000_000).contains(&regrow), format!("regrow: expected 1 to 1000000, found {regrow}"));
+    for (name, birth) in [("sheep_birth", params.sheep_birth), ("wolf_birth", params.wolf_birth)] {
+        expect((0.0..=1.0).contains(&birth), format!("{name}: expected 0 to 1, found {birth}"));
+    }
+    for (name, gain) in [("sheep_gain", params.sheep_gain), ("wolf_gain", params.wolf_gain)] {
+        expect((1.0..=1e6).contains(&gain), format!("{name}: expected 1 to 1000000, found {gain}"));
+    }
+    if faults.is_empty() { Ok(()) } else { Err(ScenarioError { faults }) }
+}
+
+const GRASS_STREAM: u64 = 1;
+const ANIMAL_STREAM: u64 = 2;
+
+/// Grass on each site, by its number the first of all; then sheep, then wolves.
+fn stock(world: &mut InputWorld<'_>, params: &WolfSheepParams) {
+    let (seed, side) = (world.time().seed, params.side);
+    let sites = (0..side).flat_map(|y| (0..side).map(move |x| Site { x, y }));
+    world.spawn_many(sites.zip(0..).map(|(site, i)| {
+        let mut draws = Draws::new(seed, 0, GRASS_STREAM, i);
+        let countdown = if draws.below(2) == 0 { 0 } else { 1 + draws.below(params.regrow) as i32 };
+        (site, Grass { countdown })
+    }));
+    let sheep = (0..params.sheep).map(|_| (Species::Sheep, params.sheep_gain));
+    let wolves = (0..params.wolves).map(|_| (Species::Wolf, params.wolf_gain));
+    world.spawn_many(sheep.chain(wolves).zip(0..).map(|((species, gain), i)| {
+        let mut draws = Draws::new(seed, 0, ANIMAL_STREAM, i);
+        let site = Site { x: draws.below(side), y: draws.below(side) };
+        let energy = f64::from(1 + draws.below((2.0 * gain) as u32));
+        (site, Animal { energy, species, reserved: 0 })
+    }));
+}
+
+/// An animal while its tick is computed; also one that is born in it.
+struct Living {
+    /// Its own, or its mother's.
+    uid: Uid,
+    is_born: bool,
+    site: Site,
+    animal: Animal,
+    is_alive: bool,
+}
+
+/// All sheep, then all wolves.
+pub(crate) fn live(
+    pasture: Res<Pasture>,
+    random: Random,
+    effects: Effects,
+    mut animals: Query<(&Uid, &mut Site, &mut Animal)>,
+    mut patches: Query<(&Uid, &Site, &mut Grass), Without<Animal>>,
+) {
+    let side = pasture.side as usize;
+    let number = |site: Site| site.y as usize * side + site.x as usize;
+    let mut all: Vec<Living> = animals
+        .iter()
+        .map(|(uid, site, animal)| Living {
+            uid: *uid,
+            is_born: false,
+            site: *site,
+            animal: *animal,
+            is_alive: true,
+        })
+        .collect();
+    all.sort_unstable_by_key(|living| living.uid);
+    let grown = all.len();
+    let mut grass = vec![i32::MAX; side * side];
+    patches.iter().for_each(|(_, site, patch)| {
+        _ = grass.get_mut(number(*site)).map(|countdown| *countdown = patch.countdown);
+    });
+    // Who is there to be eaten, once all sheep have moved.
+    let mut flock: Vec<Vec<usize>> = vec![Vec::new(); side * side];
+    for species in [Species::Sheep, Species::Wolf] {
+        let mut order: Vec<usize> = (0..grown).filter(|i| all[*i].animal.species == species).collect();
+        let mut draws = random.of(Uid::new(0));
+        // The two kinds draw one after the other.
+        if species == Species::Wolf {
+            draws = random.of(Uid::new(u64::MAX));
+        }
+        draws.shuffle(&mut order);
+        let birth = if species == Species::Sheep { pasture.sheep_birth } else { pasture.wolf_birth };
+        for i in order {
+            if !all[i].is_alive {
+                continue;
+            }
+            let site = step(all[i].site, pasture.side, &mut draws);
+            all[i].site = site;
+            all[i].animal.energy -= 1.0;
+            if species == Species::Sheep {
+                let countdown = &mut grass[number(site)];
+                if *countdown <= 0 {
+                    *countdown = pasture.regrow;
+                    all[i].animal.energy += pasture.sheep_gain;
+                }
+            } else if !flock[number(site)].is_empty() {
+                let sheep = &mut flock[number(site)];
+                let eaten = sheep.swap_remove(draws.below(sheep.len() as u32) as usize);
+                all[eaten].is_alive = false;
+                all[i].animal.energy += pasture.wolf_gain;
+            }
+            if all[i].animal.energy < 0.0 {
+                all[i].is_alive = false;
+                continue;
+            }
+            if draws.unit64() < birth {
+                all[i].animal.energy /= 2.0;
+                let Living { uid, animal, .. } = all[i];
+                if species == Species::Sheep {
+                    flock[number(site)].push(all.len());
+                }
+                all.push(Living { uid, is_born: true, site, animal, is_alive: true });
+            }
+            if species == Species::Sheep {
+                flock[number(site)].push(i);
+            }
+        }
+    }
+    for Living { uid, is_born, site, animal, is_alive } in &all {
+        match (is_born, is_alive) {
+            (false, false) => effects.despawn(*uid, *uid),
+            (true, true) => effects.spawn(*uid, (*site, *animal)),
+            _ => {}
+        }
+    }
+    all.truncate(grown);
+    for (uid, mut site, mut animal) in &mut animals {
+        if let Ok(at) = all.binary_search_by_key(uid, |living| living.uid) {
+            (*site, *animal) = (all[at].site, all[at].animal);
+        }
+    }
+    for (_, site, mut patch) in &mut patches {
+        let eaten = grass.get(number(*site)).copied().unwrap_or(patch.countdown);
+        if eaten != patch.countdown {
+            patch.countdown = eaten;
+        }
+    }
+}
+
+/// One of the up to 8 sites around, any as likely.
+fn step(from: Site, side: u32, draws: &mut Draws) -> Site {
+    let around = |at: u32| at.saturating_sub(1)..=at.saturating_add(1).min(side - 1);
+    let width = around(from.x).count() as u32;
+    let sites = width * around(from.y).count() as u32;
+    let site = |i: u32| Site { x: around(from.x).start() + i % width, y: around(from.y).start() + i / width };
+    // Any but its own: the last one takes the place of that.
+    let chosen = site(draws.below(sites - 1));
+    if chosen == from { site(sites - 1) } else { chosen }
+}
+
+/// The grass grows.
+pub(crate) fn grow(mut patches: Rows<Write<Grass>>) {
+    patches.for_each(|mut patches| {
+        for i in 0..patches.len() {
+            if patches[i].countdown > 0 {
+                patches.row_mut(i).countdown -= 1;
+            }
+        }
+    });
+}
+
+fn statistics(image: &Image) -> Vec<Statistic> {
+    let animals = || image.tables.iter().filter_map(|table| table.rows_of::<Animal>()).flatten();
+    let count = |species| animals().filter(|animal| animal.species == species).count() as f64;
+    let grass = image.tables.iter().filter_map(|table| table.rows_of::<Grass>()).flatten();
+    vec![
+        Statistic::new("sheep", count(Species::Sheep)),
+        Statistic::new("wolves", count(Species::Wolf)),
+        Statistic::new("grown_grass", grass.filter(|grass| grass.countdown <= 0).count() as f64),
+    ]
+}
