@@ -24,6 +24,7 @@ mod http;
 mod iofault;
 mod kill;
 mod measure;
+mod models;
 mod peers;
 mod persist;
 mod recover;
@@ -55,6 +56,8 @@ enum Name {
     Schedule,
     /// Rows with change marks beside raw arrays and bevy's par_iter
     Columns,
+    /// The standard models against reference figures
+    Models(models::ModelsArgs),
     /// A step of Flocking beside bare arrays and other entity systems
     Peers(peers::PeersArgs),
     /// How long the tick stands still for a capture
@@ -121,6 +124,7 @@ fn main() -> ExitCode {
         Name::CrashChild(args) => return ended(crash::child(args)),
         Name::Schedule => schedule::run(),
         Name::Columns => columns::run(),
+        Name::Models(args) => models::run(args),
         Name::Peers(args) => peers::run(args),
         Name::Capture(args) => capture::run(args),
         Name::Persist(args) => persist::run(args),

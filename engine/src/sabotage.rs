@@ -9,4 +9,8 @@ pub enum Sabotage {
     LoseEdge(&'static str, &'static str),
     /// A capture overlooks those who took the row of somebody who is gone, the newly born above all.
     ForgetSpawns,
+    /// A system runs in every second tick only.
+    Seldom(&'static str),
+    /// A system never runs.
+    Never(&'static str),
 }

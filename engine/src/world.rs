@@ -409,7 +409,15 @@ impl WorldBuilder {
                 .any(|sabotage| matches!(sabotage, Sabotage::LoseEdge(a, b) if (*a, *b) == (from, to)))
         };
         let edges = plan.edges.iter().filter(|edge| !is_lost(edge)).map(|edge| (edge.from, edge.to));
-        let executor = Executor::new(nodes, edges, watch.clone());
+        let mut executor = Executor::new(nodes, edges, watch.clone());
+        for sabotage in &self.sabotage {
+            let position = |name: &str| plan.nodes.iter().position(|node| node.name == name);
+            match sabotage {
+                Sabotage::Seldom(name) => executor.set(position(name).expect("a system"), false, (2, 0)),
+                Sabotage::Never(name) => executor.set(position(name).expect("a system"), true, (1, 0)),
+                Sabotage::LoseEdge(..) | Sabotage::ForgetSpawns => {}
+            }
+        }
         let mut capturing = Capturing::new(by_ticks);
         capturing.spawns_forgotten = self.sabotage.contains(&Sabotage::ForgetSpawns);
         // The first two are the engine's: see WorldBuilder::new().

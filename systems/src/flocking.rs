@@ -12,7 +12,8 @@ use everworld_engine::{Geometry, Grid, Image, InCells, Space, input::InputWorld,
 use serde::Deserialize;
 use wide::f64x2;
 
-pub(crate) const PLUGIN: Plugin =
+/// Flocking, as a kind of world.
+pub const PLUGIN: Plugin =
     Plugin::new("flocking", include_str!("../../configs/flocking.toml"), plugin).measured_by(statistics);
 
 #[derive(Clone, Debug, Deserialize)]
@@ -34,7 +35,7 @@ struct FlockingParams {
 }
 
 /// A bird, as the others see it.
-type Bird = (BirdPosition, BirdVelocity);
+pub type Bird = (BirdPosition, BirdVelocity);
 
 /// The birds by where they are.
 pub struct Birds;
@@ -55,6 +56,20 @@ impl Space for Birds {
 }
 
 fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
+    if ground(world, scenario)?.asynchronous {
+        world.system(system(fly_in_turn));
+    } else {
+        world.grid::<Birds>(|grid| grid);
+        world.system(system(fly::<Birds>).after(everworld_engine::grid::build::<Birds>));
+    }
+    Ok(())
+}
+
+/// The birds of a scenario and their torus, without any system.
+///
+/// # Errors
+/// When a parameter is no good.
+pub fn ground(world: &mut WorldBuilder, scenario: &Scenario) -> Result<Flock, ScenarioError> {
     let Params { flocking } = scenario.params()?;
     // The density of the "large" variant: 400 birds on a torus of 150.
     let side = flocking.side.unwrap_or_else(|| 150.0 * (scenario.population.max(1) as f64 / 400.0).sqrt());
@@ -67,14 +82,9 @@ fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioE
         .column::<BirdVelocity>()
         .resource(flock)
         .prototype("bird", &[("position", None), ("velocity", None)]);
-    if asynchronous {
-        world.system(system(fly_in_turn));
-    } else {
-        world.grid::<Birds>(|grid| grid).system(system(fly).after(everworld_engine::grid::build::<Birds>));
-    }
     let population = scenario.population;
     world.setup(move |world| hatch(world, population));
-    Ok(())
+    Ok(flock)
 }
 
 fn check(flock: &Flock, scenario: &Scenario) -> Result<(), ScenarioError> {
@@ -204,9 +214,9 @@ fn wrapped(at: f64, side: f64) -> f64 {
 }
 
 /// All turn by what they saw at the beginning of the tick, and fly.
-pub(crate) fn fly(
+pub fn fly<S: Space<Columns = Bird>>(
     flock: Res<Flock>,
-    mut birds: InCells<Birds, (Write<BirdPosition>, Write<BirdVelocity>), Bird>,
+    mut birds: InCells<S, (Write<BirdPosition>, Write<BirdVelocity>), Bird>,
 ) {
     let squares = Squares::of(&flock);
     birds.for_each(
@@ -279,7 +289,7 @@ pub(crate) fn fly_in_turn(
 }
 
 /// Order, neighbourhood and alignment, as the reference of the standard model has them.
-fn statistics(image: &Image) -> Vec<Statistic> {
+pub fn statistics(image: &Image) -> Vec<Statistic> {
     let Some((flock, birds)) = image.value::<Flock>().zip(Grid::<Birds>::of(image)) else {
         return Vec::new();
     };

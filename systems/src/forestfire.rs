@@ -5,10 +5,13 @@
 
 use crate::scenario::{Plugin, Scenario, ScenarioError, Statistic};
 use everworld_components::{Fire, Forest, Site, Tree};
-use everworld_engine::{Geometry, Image, InCells, Space, input::InputWorld, prelude::*, random::Draws};
+use everworld_engine::{
+    Geometry, Image, InCells, Space, TableImage, input::InputWorld, prelude::*, random::Draws,
+};
 use serde::Deserialize;
 
-pub(crate) const PLUGIN: Plugin =
+/// ForestFire, as a kind of world.
+pub const PLUGIN: Plugin =
     Plugin::new("forestfire", include_str!("../../configs/forestfire.toml"), plugin).measured_by(statistics);
 
 #[derive(Clone, Debug, Deserialize)]
@@ -54,6 +57,16 @@ impl Space for Trees {
 }
 
 fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
+    ground(world, scenario)?;
+    world.grid::<Trees>(|grid| grid).system(system(burn).after(everworld_engine::grid::build::<Trees>));
+    Ok(())
+}
+
+/// The trees of a scenario, some of them burning, without any system.
+///
+/// # Errors
+/// When a parameter is no good.
+pub fn ground(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
     let Params { forestfire } = scenario.params()?;
     let ForestParams { side, density, .. } = forestfire;
     let mut faults = Vec::new();
@@ -74,7 +87,6 @@ fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioE
     }
     world.column::<Site>().column::<Tree>().resource(Forest { side });
     world.prototype("tree", &[("site", None), ("tree", None)]);
-    world.grid::<Trees>(|grid| grid).system(system(burn).after(everworld_engine::grid::build::<Trees>));
     world.setup(move |world| plant(world, &forestfire));
     Ok(())
 }
@@ -121,8 +133,9 @@ fn is_lit<'t>(mut around: impl Iterator<Item = &'t (Site, Tree)>, at: Site) -> b
         .any(|(site, tree)| tree.fire == Fire::Burning && site.x.abs_diff(at.x) + site.y.abs_diff(at.y) == 1)
 }
 
-fn statistics(image: &Image) -> Vec<Statistic> {
-    let trees: Vec<Tree> = image.tables.iter().filter_map(|table| table.rows_of()).flatten().collect();
+/// How far the fire is.
+pub fn statistics(image: &Image) -> Vec<Statistic> {
+    let trees: Vec<Tree> = image.tables.iter().filter_map(TableImage::rows_of).flatten().collect();
     let count = |is: fn(&Tree) -> bool| trees.iter().filter(|tree| is(tree)).count() as f64;
     let burnt = count(|tree| tree.fire == Fire::Burnt);
     vec![

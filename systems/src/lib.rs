@@ -5,17 +5,17 @@
 //! same way. Nothing here reads a clock, a file or the environment: a scenario comes in as text.
 
 mod day;
-mod flocking;
-mod forestfire;
+pub mod flocking;
+pub mod forestfire;
 mod market;
 mod mind;
 mod needs;
 mod scenario;
-mod schelling;
+pub mod schelling;
 mod town;
 mod visits;
 mod walk;
-mod wolfsheep;
+pub mod wolfsheep;
 mod work;
 
 pub use scenario::{Plugin, Scenario, ScenarioError, Statistic, Update, WorldRecord};

@@ -9,7 +9,8 @@ use everworld_components::{Group, Neighbourhood, Resident, Site};
 use everworld_engine::{Geometry, Grid, Image, InCells, Space, input::InputWorld, prelude::*, random::Draws};
 use serde::Deserialize;
 
-pub(crate) const PLUGIN: Plugin =
+/// Schelling's segregation, as a kind of world.
+pub const PLUGIN: Plugin =
     Plugin::new("schelling", include_str!("../../configs/schelling.toml"), plugin).measured_by(statistics);
 
 #[derive(Clone, Debug, Deserialize)]
@@ -198,7 +199,8 @@ pub(crate) fn move_in_turn(
     }
 }
 
-fn statistics(image: &Image) -> Vec<Statistic> {
+/// How many are content, and how far apart the groups live.
+pub fn statistics(image: &Image) -> Vec<Statistic> {
     let Some((map, residents)) = image.value::<Neighbourhood>().zip(Grid::<Residents>::of(image)) else {
         return Vec::new();
     };

@@ -8,10 +8,11 @@
 
 use crate::scenario::{Plugin, Scenario, ScenarioError, Statistic};
 use everworld_components::{Animal, Grass, Pasture, Site, Species};
-use everworld_engine::{Image, input::InputWorld, prelude::*, random::Draws};
+use everworld_engine::{Image, TableImage, input::InputWorld, prelude::*, random::Draws};
 use serde::Deserialize;
 
-pub(crate) const PLUGIN: Plugin =
+/// WolfSheep, as a kind of world.
+pub const PLUGIN: Plugin =
     Plugin::new("wolfsheep", include_str!("../../configs/wolfsheep.toml"), plugin).measured_by(statistics);
 
 #[derive(Clone, Debug, Deserialize)]
@@ -225,10 +226,11 @@ pub(crate) fn grow(mut patches: Rows<Write<Grass>>) {
     });
 }
 
-fn statistics(image: &Image) -> Vec<Statistic> {
-    let animals = || image.tables.iter().filter_map(|table| table.rows_of::<Animal>()).flatten();
+/// How many there are.
+pub fn statistics(image: &Image) -> Vec<Statistic> {
+    let animals = || image.tables.iter().filter_map(TableImage::rows_of::<Animal>).flatten();
     let count = |species| animals().filter(|animal| animal.species == species).count() as f64;
-    let grass = image.tables.iter().filter_map(|table| table.rows_of::<Grass>()).flatten();
+    let grass = image.tables.iter().filter_map(TableImage::rows_of::<Grass>).flatten();
     vec![
         Statistic::new("sheep", count(Species::Sheep)),
         Statistic::new("wolves", count(Species::Wolf)),

@@ -4,6 +4,7 @@
 //! Nothing here is part of the product. A canary is never in [`PLUGINS`]: only `canaries` runs it.
 
 pub(crate) mod churn;
+pub(crate) mod models_planted;
 pub(crate) mod planted;
 
 use everworld::Plugin;

@@ -58,3 +58,8 @@ fn w1_w3_threads_and_registration_decide_nothing() {
 fn planted_bugs_are_caught() {
     check(&["canaries"]);
 }
+
+#[test]
+fn the_standard_models_come_to_what_they_come_to_elsewhere() {
+    check(&["models", "--variants", "small", "--seeds", "20"]);
+}
