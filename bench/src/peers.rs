@@ -2,11 +2,15 @@
 
 use crate::{
     Outcome,
-    baseline::flock::{Bird, Flock},
+    baseline::{
+        bevy_flock,
+        flock::{Bird, Flock},
+    },
     canary,
     measure::median,
     report::{Bound, Report, Row},
 };
+use bevy_ecs::schedule::Schedule;
 use clap::Args;
 use everworld::{PLUGINS, WorldRecord, clock, worlds};
 use everworld_engine::{Image, Options, Parallel, Pool};
@@ -41,7 +45,7 @@ pub(crate) fn run(args: &PeersArgs) -> Outcome {
     };
     let options = Options { pool: pool.clone(), parallel: Parallel::Auto, stopwatch: clock::stopwatch() };
     let (side, birds) = hatched(&worlds::create(&record, PLUGINS, options.clone())?.image());
-    let steps = args.steps;
+    let (steps, threads) = (args.steps, args.threads);
     let mut contestants: Vec<(&str, Contestant<'_>)> = vec![
         (
             "bare arrays",
@@ -69,6 +73,19 @@ pub(crate) fn run(args: &PeersArgs) -> Outcome {
             }),
         ),
     ];
+    for (name, schedule) in [
+        ("bevy_ecs, idiomatic", bevy_flock::idiomatic as fn() -> Schedule),
+        ("bevy_ecs, sorted flat grid", bevy_flock::tuned),
+    ] {
+        let birds = &birds;
+        contestants.push((
+            name,
+            Box::new(move || {
+                let (mut world, mut schedule) = (bevy_flock::world(side, birds, threads), schedule());
+                Ok(timed(|| (0..steps).for_each(|_| schedule.run(&mut world))))
+            }),
+        ));
+    }
     let mut times = vec![Vec::new(); contestants.len()];
     // One round that does not count: pages, caches, pools.
     for round in 0..=args.rounds {
@@ -85,6 +102,12 @@ pub(crate) fn run(args: &PeersArgs) -> Outcome {
     let medians: Vec<f64> = times.into_iter().map(median).collect();
     rows.push(Row::plain(&case, names[0], medians[0], "ms/step"));
     rows.push(Row::ratio(&case, names[1], medians[1], "ms/step", medians[0], Bound::AtMost(1.5)));
+    for (name, median) in names.iter().zip(&medians).skip(2) {
+        rows.push(Row::plain(&case, name, *median, "ms/step"));
+    }
+    let gain = medians[2] / medians[1];
+    rows.push(Row::bounded(&case, "bevy_ecs, idiomatic / everworld", gain, "times", Bound::AtLeast(7.0)));
+    rows.push(Row::plain(&case, "bevy_ecs, sorted flat grid / everworld", medians[3] / medians[1], "times"));
     Ok(Report::new("peers", rows, void))
 }
 

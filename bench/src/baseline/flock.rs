@@ -7,11 +7,11 @@ use std::ops::Range;
 use wide::f64x2;
 
 /// The large variant, scaled.
-const RADIUS: f64 = 15.0;
-const SEPARATION: f64 = 1.0;
-const COHERE: f64 = 0.03;
-const SEPARATE: f64 = 0.015;
-const ALIGN: f64 = 0.05;
+pub(super) const RADIUS: f64 = 15.0;
+pub(super) const SEPARATION: f64 = 1.0;
+pub(super) const COHERE: f64 = 0.03;
+pub(super) const SEPARATE: f64 = 0.015;
+pub(super) const ALIGN: f64 = 0.05;
 
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Bird {

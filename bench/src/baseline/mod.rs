@@ -2,5 +2,6 @@
 
 pub(crate) mod arrays;
 pub(crate) mod bevy;
+pub(crate) mod bevy_flock;
 pub(crate) mod flock;
 mod raw;
