@@ -106,7 +106,8 @@ pub(crate) fn look(mut residents: InCells<Residents, Write<Resident>, u32>) {
             for ((_, resident), same) in cell.rows().iter().zip(same) {
                 let others = cell.runs().flat_map(|(_, others)| others);
                 // Themselves are among them.
-                *same = others.filter(|(_, other)| other.group == resident.group).count() as u32 - 1;
+                let same_group = others.filter(|(_, other)| other.group == resident.group).count();
+                *same = same_group.saturating_sub(1) as u32;
             }
         },
         |mut residents, same| {
@@ -118,14 +119,50 @@ pub(crate) fn look(mut residents: InCells<Residents, Write<Resident>, u32>) {
     );
 }
 
-/// Which sites are empty, in their order.
-fn empty_sites(side: u32, taken: impl Iterator<Item = Site>) -> Vec<Site> {
-    let number = |site: Site| site.y as usize * side as usize + site.x as usize;
-    let mut is_taken = vec![false; side as usize * side as usize];
-    // An input may have put somebody off the lattice.
-    taken.for_each(|site| _ = is_taken.get_mut(number(site)).map(|taken| *taken = true));
-    let sites = (0..side).flat_map(|y| (0..side).map(move |x| Site { x, y }));
-    sites.zip(is_taken).filter(|(_, taken)| !taken).map(|(site, _)| site).collect()
+/// Which sites are empty. Somebody whom an input put off the lattice is on no site of it; where it put two on one site,
+/// that is empty when both have left.
+struct Sites {
+    side: u32,
+    residents: Vec<u32>,
+    empty: Vec<Site>,
+}
+
+impl Sites {
+    fn of(side: u32, taken: impl Iterator<Item = Site>) -> Self {
+        let mut sites = Self { side, residents: vec![0; side as usize * side as usize], empty: Vec::new() };
+        for site in taken {
+            _ = sites.number(site).map(|number| sites.residents[number] += 1);
+        }
+        let all = (0..side).flat_map(|y| (0..side).map(move |x| Site { x, y }));
+        sites.empty = all
+            .zip(&sites.residents)
+            .filter(|(_, residents)| **residents == 0)
+            .map(|(site, _)| site)
+            .collect();
+        sites
+    }
+
+    fn number(&self, site: Site) -> Option<usize> {
+        let is_there = site.x < self.side && site.y < self.side;
+        is_there.then(|| site.y as usize * self.side as usize + site.x as usize)
+    }
+
+    /// Somebody moves to a site that is empty, any as likely; what is left is as good for the next one.
+    fn relocate(&mut self, from: Site, draws: &mut Draws) -> Option<Site> {
+        let chosen = (!self.empty.is_empty()).then(|| draws.below(self.empty.len() as u32) as usize)?;
+        let to = self.empty[chosen];
+        _ = self.number(to).map(|number| self.residents[number] += 1);
+        let left = self.number(from).map(|number| {
+            self.residents[number] -= 1;
+            self.residents[number]
+        });
+        if left == Some(0) {
+            self.empty[chosen] = from;
+        } else {
+            self.empty.swap_remove(chosen);
+        }
+        Some(to)
+    }
 }
 
 /// Those who are unhappy move, in an order that is drawn, each to a site that is empty by then.
@@ -140,16 +177,14 @@ pub(crate) fn relocate(
     unhappy.sort_unstable();
     let mut draws = random.of(Uid::new(0));
     draws.shuffle(&mut unhappy);
-    let mut empty = empty_sites(map.side, residents.iter().map(|(_, site, _)| *site));
+    let mut sites = Sites::of(map.side, residents.iter().map(|(_, site, _)| *site));
     let mut moves = 0;
     for uid in unhappy {
-        if empty.is_empty() {
-            break;
-        }
         let entity = index.get(uid).and_then(|entity| residents.get_mut(entity).ok());
-        if let Some((_, mut site, _)) = entity {
-            let chosen = draws.below(empty.len() as u32) as usize;
-            std::mem::swap(&mut *site, &mut empty[chosen]);
+        if let Some((_, mut site, _)) = entity
+            && let Some(to) = sites.relocate(*site, &mut draws)
+        {
+            *site = to;
             moves += 1;
         }
     }
@@ -165,13 +200,11 @@ pub(crate) fn move_in_turn(
     let mut all: Vec<(Uid, Site, Resident)> =
         residents.iter().map(|(uid, site, resident)| (*uid, *site, *resident)).collect();
     all.sort_unstable_by_key(|(uid, ..)| *uid);
-    let side = map.side as usize;
-    let number = |site: Site| site.y as usize * side + site.x as usize;
-    let mut groups: Vec<Option<Group>> = vec![None; side * side];
-    all.iter().for_each(|(_, site, resident)| {
-        _ = groups.get_mut(number(*site)).map(|group| *group = Some(resident.group));
-    });
-    let mut empty = empty_sites(map.side, all.iter().map(|(_, site, _)| *site));
+    let mut sites = Sites::of(map.side, all.iter().map(|(_, site, _)| *site));
+    let mut groups: Vec<Option<Group>> = vec![None; sites.residents.len()];
+    for (_, site, resident) in &all {
+        _ = sites.number(*site).map(|number| groups[number] = Some(resident.group));
+    }
     let mut draws = random.of(Uid::new(0));
     let mut order: Vec<usize> = (0..all.len()).collect();
     draws.shuffle(&mut order);
@@ -179,15 +212,16 @@ pub(crate) fn move_in_turn(
     for i in order {
         let (_, site, resident) = &mut all[i];
         let around = |at: u32| at.saturating_sub(map.reach)..=at.saturating_add(map.reach).min(map.side - 1);
-        let sites = around(site.y).flat_map(|y| around(site.x).map(move |x| Site { x, y }));
-        let same =
-            sites.filter(|other| other != site && groups[number(*other)] == Some(resident.group)).count();
+        let others = around(site.y).flat_map(|y| around(site.x).map(move |x| Site { x, y }));
+        let group = |other: &Site| sites.number(*other).and_then(|number| groups[number]);
+        let same = others.filter(|other| other != site && group(other) == Some(resident.group)).count();
         resident.same = same as u32;
-        if resident.same < map.wanted && !empty.is_empty() {
-            let chosen = draws.below(empty.len() as u32) as usize;
-            let left = *site;
-            std::mem::swap(site, &mut empty[chosen]);
-            groups.swap(number(left), number(*site));
+        if resident.same < map.wanted
+            && let Some(to) = sites.relocate(*site, &mut draws)
+        {
+            _ = sites.number(*site).map(|number| groups[number] = None);
+            _ = sites.number(to).map(|number| groups[number] = Some(resident.group));
+            *site = to;
             moves += 1;
         }
     }

@@ -120,12 +120,14 @@ pub(crate) fn live(
 ) {
     let side = pasture.side as usize;
     let number = |site: Site| site.y as usize * side + site.x as usize;
+    // Whom an input put off the lattice, its edge takes back.
+    let on = |site: &Site| Site { x: site.x.min(pasture.side - 1), y: site.y.min(pasture.side - 1) };
     let mut all: Vec<Living> = animals
         .iter()
         .map(|(uid, site, animal)| Living {
             uid: *uid,
             is_born: false,
-            site: *site,
+            site: on(site),
             animal: *animal,
             is_alive: true,
         })
@@ -134,7 +136,7 @@ pub(crate) fn live(
     let grown = all.len();
     let mut grass = vec![i32::MAX; side * side];
     patches.iter().for_each(|(_, site, patch)| {
-        _ = grass.get_mut(number(*site)).map(|countdown| *countdown = patch.countdown);
+        _ = grass.get_mut(number(on(site))).map(|countdown| *countdown = patch.countdown);
     });
     // Who is there to be eaten, once all sheep have moved.
     let mut flock: Vec<Vec<usize>> = vec![Vec::new(); side * side];
@@ -197,7 +199,7 @@ pub(crate) fn live(
         }
     }
     for (_, site, mut patch) in &mut patches {
-        let eaten = grass.get(number(*site)).copied().unwrap_or(patch.countdown);
+        let eaten = grass.get(number(on(site))).copied().unwrap_or(patch.countdown);
         if eaten != patch.countdown {
             patch.countdown = eaten;
         }

@@ -15,6 +15,7 @@ mod events;
 mod hash;
 mod long_log;
 mod many_worlds;
+mod models;
 #[path = "../../examples/own_world.rs"]
 #[allow(dead_code, reason = "its main is the example's")]
 mod own_world;

@@ -32,9 +32,8 @@ pub(crate) fn world(side: f64, birds: &[Bird], threads: usize) -> World {
     world.insert_resource(Side(side));
     world.init_resource::<Hashed>();
     world.init_resource::<Sorted>();
-    world.spawn_batch(
-        birds.to_vec().into_iter().map(|bird| (Position(bird.position), Velocity(bird.velocity))),
-    );
+    let rows: Vec<_> = birds.iter().map(|bird| (Position(bird.position), Velocity(bird.velocity))).collect();
+    world.spawn_batch(rows);
     world
 }
 
