@@ -3,7 +3,7 @@
 
 use super::flock::{ALIGN, Bird, COHERE, RADIUS, SEPARATE, SEPARATION};
 use bevy_ecs::prelude::*;
-use std::collections::HashMap;
+use bevy_platform::collections::HashMap;
 
 #[derive(Component, Clone, Copy)]
 pub(crate) struct Position([f64; 2]);
@@ -28,7 +28,11 @@ struct Sorted {
 
 /// A world of these birds.
 pub(crate) fn world(side: f64, birds: &[Bird], threads: usize) -> World {
-    let mut world = super::bevy::world(threads);
+    // The systems run on the pool's own threads, and so do their loops.
+    bevy_tasks::ComputeTaskPool::get_or_init(|| {
+        bevy_tasks::TaskPoolBuilder::new().num_threads(threads).build()
+    });
+    let mut world = World::new();
     world.insert_resource(Side(side));
     world.init_resource::<Hashed>();
     world.init_resource::<Sorted>();
