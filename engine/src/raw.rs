@@ -434,10 +434,10 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
 /// other, block by block.
 #[derive(Default)]
 pub(crate) struct Places {
-    /// For each block and cell the next place and the end of its places: no two of these stretches overlap, and all end
-    /// within `len`, see [`Places::lay_out`].
+    /// For each block and cell the next place and the end of its places, once laid out: no two of these stretches overlap,
+    /// and all end within as many rows as `laid_out` says, see [`Places::lay_out`].
     blocks: Vec<Vec<[u32; 2]>>,
-    len: usize,
+    laid_out: Option<usize>,
 }
 
 /// The places of one block.
@@ -452,7 +452,7 @@ unsafe impl<R: PlainRow> Send for BlockPlaces<'_, R> {}
 impl Places {
     /// How many rows each block has in each cell, to be counted up from nothing as `[count, _]`.
     pub(crate) fn counts(&mut self, blocks: usize, cells: usize) -> &mut [Vec<[u32; 2]>] {
-        self.len = 0;
+        self.laid_out = None;
         self.blocks.resize_with(blocks, Vec::new);
         for block in &mut self.blocks {
             block.resize(cells, [0; 2]);
@@ -463,10 +463,11 @@ impl Places {
     /// Lays the places out as counted. `starts` gets the first place of each cell, and the end of all.
     ///
     /// # Panics
-    /// When there are more rows than can be numbered.
+    /// When there are more rows than can be numbered, or `starts` is not of the cells that were counted.
     pub(crate) fn lay_out(&mut self, starts: &mut [u32]) {
         let mut next = 0u32;
         let (cells, all) = starts.split_at_mut(starts.len() - 1);
+        assert!(self.blocks.iter().all(|block| block.len() == cells.len()), "all cells are laid out");
         for (cell, start) in cells.iter_mut().enumerate() {
             *start = next;
             for block in &mut self.blocks {
@@ -477,20 +478,19 @@ impl Places {
             }
         }
         all[0] = next;
-        self.len = next as usize;
+        self.laid_out = Some(next as usize);
     }
 
     /// The places of each block, for rows as many as were counted.
     ///
     /// # Panics
-    /// When there are not as many rows.
+    /// When there are not as many rows, or the places were given out before.
     pub(crate) fn of_blocks<'p, R: PlainRow>(
         &'p mut self,
         rows: &'p mut [R],
     ) -> impl Iterator<Item = BlockPlaces<'p, R>> {
-        assert_eq!(rows.len(), self.len, "the places were laid out for these rows");
-        // They are laid out anew before they are used again.
-        self.len = 0;
+        // Once: whoever comes later has them laid out anew.
+        assert_eq!(self.laid_out.take(), Some(rows.len()), "the places were laid out for these rows");
         let rows = rows.as_mut_ptr();
         self.blocks.iter_mut().map(move |next| BlockPlaces { next, rows })
     }
@@ -697,5 +697,95 @@ pub(crate) fn spawn_rows(
         unsafe { entity.insert_by_ids(&ids, values) };
         let id = entity.id();
         spawned(world, row, id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rayon::{ThreadPool, ThreadPoolBuilder};
+    use std::panic::UnwindSafe;
+
+    fn pool() -> ThreadPool {
+        ThreadPoolBuilder::new().num_threads(2).build().unwrap()
+    }
+
+    /// Two blocks with two and one row of cell 0, and one each of cell 1.
+    fn places() -> Places {
+        let mut places = Places::default();
+        let counts = places.counts(2, 2);
+        (counts[0][0][0], counts[1][0][0]) = (2, 1);
+        (counts[0][1][0], counts[1][1][0]) = (1, 1);
+        places
+    }
+
+    fn panics(body: impl FnOnce() + UnwindSafe) -> bool {
+        catch_unwind(body).is_err()
+    }
+
+    #[test]
+    fn each_place_is_given_out_once() {
+        let (mut places, mut starts, mut rows) = (places(), [9; 3], [0u32; 5]);
+        places.lay_out(&mut starts);
+        assert_eq!(starts, [0, 3, 5]);
+        pool().scope(|scope| {
+            for (i, mut block) in (0..).zip(places.of_blocks(&mut rows)) {
+                let cells: &[usize] = if i == 0 { &[1, 0, 0] } else { &[0, 1] };
+                scope.spawn(move |_| {
+                    for (cell, row) in cells.iter().zip(10 * (i + 1)..) {
+                        block.put(*cell, row);
+                    }
+                });
+            }
+        });
+        assert_eq!(rows, [11, 12, 20, 10, 21], "by cell, block and order");
+    }
+
+    /// What would write where it must not is refused, not trusted.
+    #[test]
+    fn no_place_is_given_out_that_is_not_there() {
+        let laid_out = || {
+            let mut places = places();
+            places.lay_out(&mut [0; 3]);
+            places
+        };
+        let more_than_counted = || {
+            let mut rows = [0u32; 5];
+            let mut places = laid_out();
+            let mut block = places.of_blocks(&mut rows).next().unwrap();
+            (0..3).for_each(|row| _ = block.put(0, row));
+        };
+        assert!(panics(more_than_counted), "the third row of the first block is the second block's");
+        assert!(panics(|| _ = laid_out().of_blocks(&mut [0u32; 4]).count()), "too few rows");
+        assert!(panics(|| _ = places().of_blocks(&mut [0u32; 0]).count()), "not laid out");
+        assert!(panics(|| places().lay_out(&mut [0; 2])), "a cell would keep its count for a place");
+        let twice = || {
+            let mut places = laid_out();
+            _ = places.of_blocks(&mut [0u32; 5]).count();
+            _ = places.of_blocks(&mut [0u32; 5]).count();
+        };
+        assert!(panics(twice));
+        assert!(panics(|| Scatter::new(&mut [0u32; 3]).write(3, 1)), "past the end");
+    }
+
+    #[test]
+    fn rows_of_all_widths_are_scattered_whole() {
+        let mut rows = vec![[0u64; 2]; 64];
+        let to = Scatter::new(&mut rows);
+        pool().scope(|scope| {
+            for half in 0..2 {
+                scope
+                    .spawn(move |_| (half..64).step_by(2).for_each(|i| to.write(i, [i as u64, !(i as u64)])));
+            }
+        });
+        assert!((0..64).all(|i| rows[i] == [i as u64, !(i as u64)]));
+        let mut value = [1u8, 2, 3];
+        // SAFETY: the value is there, and nobody else uses it.
+        unsafe { store_plain(&raw mut value, [7u8, 8, 9]) };
+        assert_eq!(value, [7, 8, 9]);
+        let mut value = [1.0f32, 2.0, 3.0];
+        // SAFETY: as above.
+        unsafe { store_plain(&raw mut value, [-0.5f32, f32::MAX, 0.0]) };
+        assert_eq!(value, [-0.5, f32::MAX, 0.0]);
     }
 }

@@ -17,7 +17,7 @@ use std::{io::IsTerminal as _, path::PathBuf, sync::Arc};
 /// Play a scenario file and report speed and state hash
 #[derive(Args, Debug)]
 pub struct RunArgs {
-    /// The scenario: a file, or the name of a built-in one (town, flocking)
+    /// The scenario: a file, or the name of a built-in one (town, flocking, schelling, forestfire, wolfsheep)
     file: String,
     /// How many ticks to play
     #[arg(long, value_name = "N", default_value_t = 1_000)]

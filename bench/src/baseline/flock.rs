@@ -1,7 +1,7 @@
 //! Flocking on bare arrays: birds that are kept sorted by their cells, and nothing else. What no entity system can beat
 //! by much; the rules are those of `everworld_systems`, the arithmetic too.
 
-use super::raw::{self, Places};
+use super::raw::Counting;
 use rayon::prelude::*;
 use std::ops::Range;
 use wide::f64x2;
@@ -25,9 +25,8 @@ pub(crate) struct Flock {
     cells: usize,
     birds: Vec<Bird>,
     sorted: Vec<Bird>,
-    cell_of: Vec<u32>,
     starts: Vec<u32>,
-    counts: Vec<Vec<u32>>,
+    counting: Counting,
 }
 
 /// So many birds are about one task.
@@ -36,14 +35,18 @@ const TASK_BIRDS: usize = 1_024;
 impl Flock {
     pub(crate) fn new(side: f64, birds: Vec<Bird>) -> Self {
         let cells = (side / RADIUS * (1.0 - 1e-9)) as usize;
-        let (sorted, cell_of) = (birds.clone(), vec![0; birds.len()]);
-        Self { side, cells, birds, sorted, cell_of, starts: vec![0; cells * cells + 1], counts: Vec::new() }
+        let sorted = birds.clone();
+        Self { side, cells, birds, sorted, starts: vec![0; cells * cells + 1], counting: Counting::default() }
     }
 
     /// One step, on the pool of this thread.
     pub(crate) fn step(&mut self) {
-        self.sort();
-        let Self { side, cells, birds, sorted, starts, .. } = self;
+        let Self { side, cells, birds, sorted, starts, counting } = self;
+        let (scale, last) = (*cells as f64 / *side, *cells as u32 - 1);
+        counting.sort(birds, sorted, starts, |bird| {
+            let along = |axis: usize| ((bird.position[axis] * scale) as u32).min(last);
+            along(1) * (last + 1) + along(0)
+        });
         let (side, cells, starts, sorted) = (*side, *cells, &starts[..], &sorted[..]);
         let mut tasks = Vec::new();
         let (mut left, mut cell) = (birds.as_mut_slice(), 0);
@@ -56,45 +59,6 @@ impl Flock {
             (left, cell) = (rest, end);
         }
         tasks.into_par_iter().for_each(|(range, own)| fly(side, cells, starts, sorted, range, own));
-    }
-
-    /// A counting sort by cells, into `sorted`.
-    fn sort(&mut self) {
-        let Self { side, cells, birds, sorted, cell_of, starts, counts } = self;
-        let (scale, count, last) = (*cells as f64 / *side, *cells * *cells, *cells as u32 - 1);
-        let threads = rayon::current_num_threads();
-        let block = birds.len().div_ceil(threads).max(1);
-        counts.resize_with(birds.len().div_ceil(block), Vec::new);
-        let blocks = birds.par_chunks(block).zip(cell_of.par_chunks_mut(block));
-        blocks.zip(counts.par_iter_mut()).for_each(|((birds, cell_of), counts)| {
-            counts.clear();
-            counts.resize(count, 0);
-            for (bird, cell) in birds.iter().zip(cell_of) {
-                let along = |axis: usize| ((bird.position[axis] * scale) as u32).min(last);
-                *cell = along(1) * (last + 1) + along(0);
-                counts[*cell as usize] += 1;
-            }
-        });
-        let mut next = 0;
-        for cell in 0..count {
-            starts[cell] = next;
-            for counts in &mut *counts {
-                let here = counts[cell];
-                counts[cell] = next;
-                next += here;
-            }
-        }
-        starts[count] = next;
-        let to = Places::of(sorted);
-        let blocks = birds.par_chunks(block).zip(cell_of.par_chunks(block));
-        blocks.zip(counts.par_iter_mut()).for_each(|((birds, cell_of), next)| {
-            let to = &to;
-            for (bird, cell) in birds.iter().zip(cell_of) {
-                let place = &mut next[*cell as usize];
-                raw::put(to, *place, *bird);
-                *place += 1;
-            }
-        });
     }
 }
 
