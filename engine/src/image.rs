@@ -13,6 +13,7 @@ use crate::{
     schema::StoredField,
     state::StateResource,
 };
+use bytemuck::Pod;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
@@ -157,12 +158,17 @@ impl Chunk {
     }
 }
 
+/// Bytes as rows.
+fn plain_rows<T: Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
+    // A buffer of bytes need not be aligned for numbers, though it nearly always is.
+    bytemuck::try_cast_slice(bytes)
+        .map_or_else(|_| Cow::Owned(bytemuck::pod_collect_to_vec(bytes)), Cow::Borrowed)
+}
+
 /// The Uids in a chunk of the Uid column.
 pub(crate) fn uids_of(chunk: &Chunk) -> Cow<'_, [u64]> {
     match chunk {
-        // A buffer of bytes need not be aligned for numbers, though it nearly always is.
-        Chunk::Plain(bytes) => bytemuck::try_cast_slice(bytes)
-            .map_or_else(|_| Cow::Owned(bytemuck::pod_collect_to_vec(bytes)), Cow::Borrowed),
+        Chunk::Plain(bytes) => plain_rows(bytes),
         Chunk::Slow(_) => Cow::Borrowed(&[]),
     }
 }
@@ -191,11 +197,7 @@ impl TableImage {
         let mut rows = Vec::with_capacity(if fits { self.rows } else { return None });
         for chunk in &column.chunks {
             let Chunk::Plain(bytes) = &**chunk else { return None };
-            // A buffer of bytes need not be aligned for numbers, though it nearly always is.
-            match bytemuck::try_cast_slice(bytes) {
-                Ok(chunk) => rows.extend_from_slice(chunk),
-                Err(_) => rows.extend(bytemuck::pod_collect_to_vec::<u8, T>(bytes)),
-            }
+            rows.extend_from_slice(&plain_rows(bytes));
         }
         Some(rows)
     }

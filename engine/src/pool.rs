@@ -1,6 +1,6 @@
 //! The pool of threads that ticks run on. Worlds may share one; they take turns.
 
-use rayon::ThreadPool;
+use rayon::{ThreadPool, prelude::*};
 
 /// Threads for ticks.
 pub struct Pool(ThreadPool);
@@ -33,5 +33,15 @@ impl Pool {
     /// True on a thread of this pool.
     pub fn is_here(&self) -> bool {
         self.0.current_thread_index().is_some()
+    }
+}
+
+/// Runs over items, on a worker of a rayon pool in parallel.
+pub(crate) fn each<T: Send>(items: Vec<T>, body: impl Fn(T) + Sync + Send) {
+    // A tick that is run serially is not on a worker: rayon would hand the work to its global pool.
+    if items.len() > 1 && rayon::current_thread_index().is_some() {
+        items.into_par_iter().for_each(body);
+    } else {
+        items.into_iter().for_each(body);
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     column::Column,
     fold::OrderFree,
     marks::{Marks, TableMarks},
+    pool::each,
     system::CurrentSystem,
 };
 use bevy_ecs::{
@@ -41,28 +42,18 @@ impl<D: RowData, F: ArchetypeFilter + 'static> Rows<'_, '_, D, F> {
     ///
     /// What the body does to a row must depend on that row and on what the system reads, not on the slice.
     pub fn for_each(&mut self, body: impl Fn(D::Item<'_>) + Sync + Send) {
-        let tasks = self.tasks();
-        // A tick that is run serially is not on a worker: rayon would hand the work to its global pool.
-        if tasks.len() > 1 && rayon::current_thread_index().is_some() {
-            tasks.into_par_iter().for_each(body);
-        } else {
-            tasks.into_iter().for_each(body);
-        }
+        each(self.placed(), |task| body(task.rows));
     }
 
     /// Runs over all rows like [`Rows::for_each`] and adds up what the body returns, in any order.
     pub fn sum<S: OrderFree>(&mut self, body: impl Fn(D::Item<'_>) -> S + Sync + Send) -> S {
-        let tasks = self.tasks();
+        let tasks = self.placed();
+        let body = |task: Placed<_>| body(task.rows);
         if tasks.len() > 1 && rayon::current_thread_index().is_some() {
             tasks.into_par_iter().map(body).reduce(S::default, S::plus)
         } else {
             tasks.into_iter().map(body).fold(S::default(), S::plus)
         }
-    }
-
-    /// The rows cut into tasks.
-    fn tasks(&mut self) -> Vec<D::Item<'_>> {
-        self.placed().into_iter().map(|task| task.rows).collect()
     }
 
     /// The state of structure that its rows are of.

@@ -20,15 +20,16 @@ use crate::{
     column::Column,
     ids::Uid,
     image::{Image, TableImage},
+    pool::each,
     raw::{Places, PlainRow, Scatter},
     rows::{Placed, RowData, Rows},
     state::StateResource,
     system::{SystemConfig, system},
 };
 use bevy_ecs::{prelude::*, query::ArchetypeFilter, storage::TableId, system::SystemParam};
-use rayon::prelude::*;
 use std::{
     ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
@@ -62,7 +63,7 @@ pub trait Columns: PlainRow + Default {
     fn plain(rows: <Self::Data as RowData>::Item<'_>) -> Self::Slices<'_>;
     #[doc(hidden)]
     fn row(rows: Self::Slices<'_>, index: usize) -> Self;
-    /// The same, by value.
+    /// The same columns, by value.
     #[doc(hidden)]
     type Vecs;
     #[doc(hidden)]
@@ -113,7 +114,7 @@ pub struct Grid<S: Space> {
     members: Vec<u32>,
     /// The tables, each with its first row among all of them and how many it has.
     tables: Vec<(TableId, usize, usize)>,
-    /// The state of [`Marks::structure`] that it is of.
+    /// The state of structure that it is of, see [`Rows`].
     structure: u64,
     /// Kept from tick to tick for their memory alone.
     scratch: Scratch,
@@ -164,14 +165,13 @@ pub(crate) fn config<S: Space>() -> SystemConfig {
 }
 
 /// Builds a grid outside a tick, for its memory: the first tick of a world is not to wait for a hundred megabytes. What is
-/// in it nobody reads before the tick builds it again.
+/// in it nobody reads before the tick builds it again; what goes wrong here goes wrong there, where it is told.
 pub(crate) fn warm<S: Space>(world: &mut World) {
     let mut system = IntoSystem::into_system(build::<S>);
-    system.initialize(world);
-    if let Err(error) = system.run((), world) {
-        // The tick will say it, too.
-        panic!("the grid \"{}\" could not be built: {error}", S::NAME);
-    }
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        system.initialize(world);
+        system.run((), world)
+    }));
 }
 
 /// The slices of a task of a grid's rows.
@@ -500,16 +500,6 @@ impl<O: Copy> Results<'_, O> {
     #[inline]
     pub fn of(&self, index: usize) -> O {
         self.results[self.members[index] as usize]
-    }
-}
-
-/// Runs over items, on a worker of a rayon pool in parallel.
-fn each<T: Send>(items: Vec<T>, body: impl Fn(T) + Sync + Send) {
-    // A tick that is run serially is not on a worker: rayon would hand the work to its global pool.
-    if items.len() > 1 && rayon::current_thread_index().is_some() {
-        items.into_par_iter().for_each(body);
-    } else {
-        items.into_iter().for_each(body);
     }
 }
 
