@@ -38,7 +38,5 @@ resource! {
         pub separate: f64,
         /// Weight of the velocities of those it sees.
         pub align: f64,
-        /// True where birds turn and move one after the other.
-        pub asynchronous: bool,
     }
 }

@@ -30,8 +30,6 @@ resource! {
         pub reach: u32,
         /// So many of the same group have to be around.
         pub wanted: u32,
-        /// True where residents decide and move one after the other.
-        pub asynchronous: bool,
         /// How many moved in the last tick.
         pub moves: u64,
     }

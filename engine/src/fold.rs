@@ -55,6 +55,10 @@ macro_rules! order_free_integers {
 }
 order_free_integers!(u32, u64, i32, i64, i128);
 
+impl OrderFree for () {
+    fn plus(self, (): Self) -> Self {}
+}
+
 impl OrderFree for FixedSum {
     fn plus(self, other: Self) -> Self {
         self + other

@@ -57,7 +57,7 @@ pub use capture::{Buffers, Capture};
 pub use changes::{Change, Changes, Place};
 pub use column::{Column, Layout, SlowColumn};
 pub use effects::{Effects, LIVES_MAX, Lives, UidIndex};
-pub use grid::{Geometry, Grid, InCells, Space};
+pub use grid::{Geometry, Grid, InCells, Near, Space};
 pub use hash::StateHash;
 pub use ids::{Tick, Uid};
 pub use image::{CHUNK_ROWS, Chunk, ColumnImage, ColumnSchema, Image, ImageError, ResourceImage, TableImage};

@@ -429,7 +429,7 @@ mod tests {
                 order.into_iter().map(|i| nodes[i].name.clone()).collect()
             };
             let before = names(&nodes);
-            nodes.sort_by_key(|node| crate::random::mix64(seed ^ node.name.len() as u64 ^ xxhash_rust::xxh3::xxh3_64(node.name.as_bytes())));
+            nodes.sort_by_key(|node| crate::random::mix(seed ^ node.name.len() as u64 ^ xxhash_rust::xxh3::xxh3_64(node.name.as_bytes())));
             prop_assert_eq!(before, names(&nodes));
         }
     }

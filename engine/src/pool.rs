@@ -1,5 +1,6 @@
 //! The pool of threads that ticks run on. Worlds may share one; they take turns.
 
+use crate::fold::OrderFree;
 use rayon::{ThreadPool, prelude::*};
 
 /// Threads for ticks.
@@ -38,10 +39,15 @@ impl Pool {
 
 /// Runs over items, on a worker of a rayon pool in parallel.
 pub(crate) fn each<T: Send>(items: Vec<T>, body: impl Fn(T) + Sync + Send) {
+    sum(items, body);
+}
+
+/// Runs over items like [`each`], and adds up what the body returns, in any order.
+pub(crate) fn sum<T: Send, S: OrderFree>(items: Vec<T>, body: impl Fn(T) -> S + Sync + Send) -> S {
     // A tick that is run serially is not on a worker: rayon would hand the work to its global pool.
     if items.len() > 1 && rayon::current_thread_index().is_some() {
-        items.into_par_iter().for_each(body);
+        items.into_par_iter().map(body).reduce(S::default, S::plus)
     } else {
-        items.into_iter().for_each(body);
+        items.into_iter().map(body).fold(S::default(), S::plus)
     }
 }

@@ -44,7 +44,7 @@ pub struct Draws {
 impl Draws {
     /// The sequence of (seed, tick, stream, who).
     pub fn new(seed: u64, tick: u64, stream: u64, who: u64) -> Self {
-        let key = mix64(mix64(mix64(seed) ^ tick) ^ stream);
+        let key = mix(mix(mix(seed) ^ tick) ^ stream);
         Self {
             key: [key as u32, (key >> 32) as u32],
             counter: [who as u32, (who >> 32) as u32, 0, 0],
@@ -110,8 +110,9 @@ impl Draws {
     }
 }
 
-/// The finaliser of splitmix64 over value + the golden ratio.
-pub(crate) fn mix64(value: u64) -> u64 {
+/// A number that is scattered over all 64 bits: the finaliser of splitmix (Steele, Lea and Flood 2014) over value + the
+/// golden ratio.
+pub fn mix(value: u64) -> u64 {
     let z = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -7,7 +7,7 @@ use crate::{
     column::Column,
     fold::OrderFree,
     marks::{Marks, TableMarks},
-    pool::each,
+    pool::{each, sum},
     system::CurrentSystem,
 };
 use bevy_ecs::{
@@ -19,7 +19,6 @@ use bevy_ecs::{
     storage::TableId,
     system::SystemParam,
 };
-use rayon::prelude::*;
 use std::{collections::BTreeMap, marker::PhantomData, sync::OnceLock};
 
 /// Rows of one task: small enough to spread well, a multiple of 64 so that tasks share no word of marks.
@@ -47,13 +46,7 @@ impl<D: RowData, F: ArchetypeFilter + 'static> Rows<'_, '_, D, F> {
 
     /// Runs over all rows like [`Rows::for_each`] and adds up what the body returns, in any order.
     pub fn sum<S: OrderFree>(&mut self, body: impl Fn(D::Item<'_>) -> S + Sync + Send) -> S {
-        let tasks = self.placed();
-        let body = |task: Placed<_>| body(task.rows);
-        if tasks.len() > 1 && rayon::current_thread_index().is_some() {
-            tasks.into_par_iter().map(body).reduce(S::default, S::plus)
-        } else {
-            tasks.into_iter().map(body).fold(S::default(), S::plus)
-        }
+        sum(self.placed(), |task| body(task.rows))
     }
 
     /// The state of structure that its rows are of.

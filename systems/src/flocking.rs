@@ -56,26 +56,28 @@ impl Space for Birds {
 }
 
 fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
-    if ground(world, scenario)?.asynchronous {
-        world.system(system(fly_in_turn));
-    } else {
-        world.grid::<Birds>(|grid| grid);
-        world.system(system(fly::<Birds>).after(everworld_engine::grid::build::<Birds>));
+    match ground(world, scenario)? {
+        Update::Synchronous => {
+            world.grid::<Birds>(|grid| grid);
+            world.system(system(fly::<Birds>).after(everworld_engine::grid::build::<Birds>));
+        }
+        Update::Asynchronous => {
+            world.system(system(fly_in_turn));
+        }
     }
     Ok(())
 }
 
-/// The birds of a scenario and their torus, without any system.
+/// The birds of a scenario and their torus, without any system; returns how they are to fly.
 ///
 /// # Errors
 /// When a parameter is no good.
-pub fn ground(world: &mut WorldBuilder, scenario: &Scenario) -> Result<Flock, ScenarioError> {
+pub fn ground(world: &mut WorldBuilder, scenario: &Scenario) -> Result<Update, ScenarioError> {
     let Params { flocking } = scenario.params()?;
     // The density of the "large" variant: 400 birds on a torus of 150.
     let side = flocking.side.unwrap_or_else(|| 150.0 * (scenario.population.max(1) as f64 / 400.0).sqrt());
-    let asynchronous = flocking.update == Update::Asynchronous;
-    let FlockingParams { radius, separation, cohere, separate, align, .. } = flocking;
-    let flock = Flock { side, radius, separation, cohere, separate, align, asynchronous };
+    let FlockingParams { update, radius, separation, cohere, separate, align, .. } = flocking;
+    let flock = Flock { side, radius, separation, cohere, separate, align };
     check(&flock, scenario)?;
     world
         .column::<BirdPosition>()
@@ -84,30 +86,21 @@ pub fn ground(world: &mut WorldBuilder, scenario: &Scenario) -> Result<Flock, Sc
         .prototype("bird", &[("position", None), ("velocity", None)]);
     let population = scenario.population;
     world.setup(move |world| hatch(world, population));
-    Ok(flock)
+    Ok(update)
 }
 
 fn check(flock: &Flock, scenario: &Scenario) -> Result<(), ScenarioError> {
-    let mut faults = Vec::new();
-    let mut expect = |right: bool, what: String| {
-        if !right {
-            faults.push(format!("scenario \"{}\": flocking.{what}", scenario.name));
-        }
-    };
-    let Flock { side, radius, separation, cohere, separate, align, .. } = *flock;
-    expect((1e-3..=1e9).contains(&side), format!("side: expected 0.001 to 1e9, found {side}"));
-    expect(
-        radius > 0.0 && radius <= side / 2.0,
-        format!("radius: expected more than 0 and at most {}, half of the side, found {radius}", side / 2.0),
-    );
-    expect(
-        (0.0..=radius).contains(&separation),
-        format!("separation: expected 0 to {radius}, the radius, found {separation}"),
-    );
+    let mut expected = scenario.expected();
+    let Flock { side, radius, separation, cohere, separate, align } = *flock;
+    expected.that((1e-3..=1e9).contains(&side), "flocking.side", "0.001 to 1e9", side);
+    let half = format!("more than 0 and at most {}, half of the side", side / 2.0);
+    expected.that(radius > 0.0 && radius <= side / 2.0, "flocking.radius", half, radius);
+    let within = format!("0 to {radius}, the radius");
+    expected.that((0.0..=radius).contains(&separation), "flocking.separation", within, separation);
     for (name, weight) in [("cohere", cohere), ("separate", separate), ("align", align)] {
-        expect((-1e3..=1e3).contains(&weight), format!("{name}: expected -1000 to 1000, found {weight}"));
+        expected.that((-1e3..=1e3).contains(&weight), format!("flocking.{name}"), "-1000 to 1000", weight);
     }
-    if faults.is_empty() { Ok(()) } else { Err(ScenarioError { faults }) }
+    expected.met()
 }
 
 const HATCH_STREAM: u64 = 1;

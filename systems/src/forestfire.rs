@@ -69,22 +69,10 @@ fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioE
 pub fn ground(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
     let Params { forestfire } = scenario.params()?;
     let ForestParams { side, density, .. } = forestfire;
-    let mut faults = Vec::new();
-    if !(1..=10_000).contains(&side) {
-        faults.push(format!(
-            "scenario \"{}\": forestfire.side: expected 1 to 10000, found {side}",
-            scenario.name
-        ));
-    }
-    if !(0.0..=1.0).contains(&density) {
-        faults.push(format!(
-            "scenario \"{}\": forestfire.density: expected 0 to 1, found {density}",
-            scenario.name
-        ));
-    }
-    if !faults.is_empty() {
-        return Err(ScenarioError { faults });
-    }
+    let mut expected = scenario.expected();
+    expected.that((1..=10_000).contains(&side), "forestfire.side", "1 to 10000", side);
+    expected.that((0.0..=1.0).contains(&density), "forestfire.density", "0 to 1", density);
+    expected.met()?;
     world.column::<Site>().column::<Tree>().resource(Forest { side });
     world.prototype("tree", &[("site", None), ("tree", None)]);
     world.setup(move |world| plant(world, &forestfire));

@@ -4,9 +4,11 @@
 //! [`Scenario`] reads a TOML file and names a plugin; [`PLUGINS`] lists ours. A user's own crate adds its own in the
 //! same way. Nothing here reads a clock, a file or the environment: a scenario comes in as text.
 
+mod battle;
 mod day;
 pub mod flocking;
 pub mod forestfire;
+mod march;
 mod market;
 mod mind;
 mod needs;
@@ -21,5 +23,12 @@ mod work;
 pub use scenario::{Plugin, Scenario, ScenarioError, Statistic, Update, WorldRecord};
 
 /// The worlds that this crate brings.
-pub const PLUGINS: &[Plugin] =
-    &[town::PLUGIN, flocking::PLUGIN, forestfire::PLUGIN, schelling::PLUGIN, wolfsheep::PLUGIN];
+pub const PLUGINS: &[Plugin] = &[
+    town::PLUGIN,
+    battle::PLUGIN,
+    flocking::PLUGIN,
+    forestfire::PLUGIN,
+    march::PLUGIN,
+    schelling::PLUGIN,
+    wolfsheep::PLUGIN,
+];

@@ -5,7 +5,7 @@
 
 use everworld_engine::{Image, WorldBuilder};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::ops::Range;
+use std::{fmt::Display, ops::Range};
 
 /// A kind of world: its name, its built-in scenario, and what registers its parts.
 #[derive(Clone, Copy)]
@@ -104,6 +104,30 @@ impl ScenarioError {
     }
 }
 
+/// What parameters of a scenario have to be, and which of them are not; see [`Scenario::expected`].
+pub struct Expected<'s> {
+    scenario: &'s str,
+    faults: Vec<String>,
+}
+
+impl Expected<'_> {
+    /// That parameter has to be so; what it was found to be is named if it is not.
+    pub fn that(&mut self, right: bool, key: impl Display, expected: impl Display, found: impl Display) {
+        if !right {
+            let scenario = self.scenario;
+            self.faults.push(format!("scenario \"{scenario}\": {key}: expected {expected}, found {found}"));
+        }
+    }
+
+    /// All was as expected.
+    ///
+    /// # Errors
+    /// All that was not.
+    pub fn met(self) -> Result<(), ScenarioError> {
+        if self.faults.is_empty() { Ok(()) } else { Err(ScenarioError { faults: self.faults }) }
+    }
+}
+
 /// The population that a world may have at the start.
 const POPULATION_MAX: u64 = 50_000_000;
 
@@ -170,6 +194,11 @@ impl Scenario {
                 error.to_string().trim().replace('\n', " ")
             ))
         })
+    }
+
+    /// What is expected of its parameters, to be said one by one.
+    pub fn expected(&self) -> Expected<'_> {
+        Expected { scenario: &self.name, faults: Vec::new() }
     }
 
     /// A world of this scenario, made by the plugin that it names.

@@ -51,36 +51,29 @@ const MOVE: Phase = Phase("move");
 
 fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
     let Params { schelling: SchellingParams { update, side, reach, wanted } } = scenario.params()?;
-    let (name, population) = (&scenario.name, scenario.population);
-    let mut faults = Vec::new();
-    if !(1..=10_000).contains(&side) {
-        faults.push(format!("scenario \"{name}\": schelling.side: expected 1 to 10000, found {side}"));
-    }
-    if reach > 100 {
-        faults.push(format!("scenario \"{name}\": schelling.reach: expected at most 100, found {reach}"));
-    }
-    if population > u64::from(side) * u64::from(side) {
-        faults.push(format!(
-            "scenario \"{name}\": population: expected at most {}, a site for each, found {population}",
-            u64::from(side) * u64::from(side)
-        ));
-    }
-    if !faults.is_empty() {
-        return Err(ScenarioError { faults });
-    }
-    let asynchronous = update == Update::Asynchronous;
+    let population = scenario.population;
+    let mut expected = scenario.expected();
+    expected.that((1..=10_000).contains(&side), "schelling.side", "1 to 10000", side);
+    expected.that(reach <= 100, "schelling.reach", "at most 100", reach);
+    let sites = u64::from(side) * u64::from(side);
+    let room = format!("at most {sites}, a site for each");
+    expected.that(population <= sites, "population", room, population);
+    expected.met()?;
     world
         .column::<Site>()
         .column::<Resident>()
-        .resource(Neighbourhood { side, reach, wanted, asynchronous, moves: 0 })
+        .resource(Neighbourhood { side, reach, wanted, moves: 0 })
         .prototype("resident", &[("site", None), ("resident", None)])
         .phases(&[DECIDE, MOVE]);
-    if asynchronous {
-        world.system(system(move_in_turn).phase(MOVE));
-    } else {
-        world.grid::<Residents>(|grid| grid.phase(DECIDE));
-        world.system(system(look).phase(DECIDE).after(everworld_engine::grid::build::<Residents>));
-        world.system(system(relocate).phase(MOVE));
+    match update {
+        Update::Synchronous => {
+            world.grid::<Residents>(|grid| grid.phase(DECIDE));
+            world.system(system(look).phase(DECIDE).after(everworld_engine::grid::build::<Residents>));
+            world.system(system(relocate).phase(MOVE));
+        }
+        Update::Asynchronous => {
+            world.system(system(move_in_turn).phase(MOVE));
+        }
     }
     world.setup(move |world| settle(world, population));
     Ok(())

@@ -111,40 +111,35 @@ fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioE
 }
 
 fn check(params: &Params, scenario: &Scenario) -> Result<(), ScenarioError> {
-    let mut faults = Vec::new();
-    let mut expect = |right: bool, text: String| {
-        if !right {
-            faults.push(format!("scenario \"{}\": {text}", scenario.name));
-        }
-    };
+    let mut expected = scenario.expected();
     let town = &params.town;
-    expect(
-        (1.0..=1e6).contains(&town.square_metres_per_person),
-        "town.square_metres_per_person: expected 1 to 1e6".into(),
-    );
-    expect(town.people_per_market > 0, "town.people_per_market: expected at least 1".into());
-    expect(town.people_per_household > 0, "town.people_per_household: expected at least 1".into());
-    expect((0.0..=1e5).contains(&town.commute_metres), "town.commute_metres: expected 0 to 1e5".into());
-    for (i, character) in params.cast.iter().enumerate() {
-        let place = format!("cast {} ({})", i + 1, character.name);
-        let known = Trade::NAMES.join(", ");
-        expect(
-            Trade::from_name(&character.trade).is_some(),
-            format!("{place}: trade: expected one of {known}"),
-        );
-        let parts = character.home.iter().chain(&character.traits);
-        expect(
-            parts.into_iter().all(|part| (0.0..=1.0).contains(part)),
-            format!("{place}: home and traits: expected 0 to 1"),
-        );
-        let twice = params.cast[..i].iter().any(|other| other.name == character.name);
-        expect(
-            !twice && !character.name.is_empty(),
-            format!("{place}: name: expected one that nobody else has"),
-        );
+    let (room, commute) = (town.square_metres_per_person, town.commute_metres);
+    expected.that((1.0..=1e6).contains(&room), "town.square_metres_per_person", "1 to 1000000", room);
+    expected.that((0.0..=1e5).contains(&commute), "town.commute_metres", "0 to 100000", commute);
+    for (key, people) in [
+        ("town.people_per_market", u64::from(town.people_per_market)),
+        ("town.people_per_household", u64::from(town.people_per_household)),
+    ] {
+        expected.that(people > 0, key, "at least 1", people);
     }
-    expect(params.cast.len() as u64 <= scenario.population, "population: expected at least the cast".into());
-    if faults.is_empty() { Ok(()) } else { Err(ScenarioError { faults }) }
+    for (i, character) in params.cast.iter().enumerate() {
+        let key = |key: &str| format!("cast {} ({}): {key}", i + 1, character.name);
+        let trades = format!("one of {}", Trade::NAMES.join(", "));
+        let trade = &character.trade;
+        expected.that(Trade::from_name(trade).is_some(), key("trade"), trades, trade);
+        for (name, parts) in [("home", &character.home[..]), ("traits", &character.traits[..])] {
+            let are_parts = parts.iter().all(|part| (0.0..=1.0).contains(part));
+            expected.that(are_parts, key(name), "0 to 1 each", format!("{parts:?}"));
+        }
+        let name = &character.name;
+        let is_taken = params.cast[..i].iter().any(|other| other.name == *name);
+        let is_own = !is_taken && !name.is_empty();
+        expected.that(is_own, key("name"), "one that nobody else has", format!("{name:?}"));
+    }
+    let cast = params.cast.len() as u64;
+    let enough = format!("at least {cast}, the cast");
+    expected.that(cast <= scenario.population, "population", enough, scenario.population);
+    expected.met()
 }
 
 /// The first people of a town: the cast, then as many others as it takes.

@@ -56,26 +56,20 @@ fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioE
 }
 
 fn check(params: &WolfSheepParams, scenario: &Scenario) -> Result<(), ScenarioError> {
-    let mut faults = Vec::new();
-    let mut expect = |right: bool, what: String| {
-        if !right {
-            faults.push(format!("scenario \"{}\": wolfsheep.{what}", scenario.name));
-        }
-    };
-    let side = params.side;
-    expect((2..=10_000).contains(&side), format!("side: expected 2 to 10000, found {side}"));
+    let mut expected = scenario.expected();
+    let (side, regrow) = (params.side, params.regrow);
+    expected.that((2..=10_000).contains(&side), "wolfsheep.side", "2 to 10000", side);
     for (name, count) in [("sheep", params.sheep), ("wolves", params.wolves)] {
-        expect(count <= 100_000_000, format!("{name}: expected at most 100000000, found {count}"));
+        expected.that(count <= 100_000_000, format!("wolfsheep.{name}"), "at most 100000000", count);
     }
-    let regrow = params.regrow;
-    expect((1..=1_000_000).contains(&regrow), format!("regrow: expected 1 to 1000000, found {regrow}"));
+    expected.that((1..=1_000_000).contains(&regrow), "wolfsheep.regrow", "1 to 1000000", regrow);
     for (name, birth) in [("sheep_birth", params.sheep_birth), ("wolf_birth", params.wolf_birth)] {
-        expect((0.0..=1.0).contains(&birth), format!("{name}: expected 0 to 1, found {birth}"));
+        expected.that((0.0..=1.0).contains(&birth), format!("wolfsheep.{name}"), "0 to 1", birth);
     }
     for (name, gain) in [("sheep_gain", params.sheep_gain), ("wolf_gain", params.wolf_gain)] {
-        expect((1.0..=1e6).contains(&gain), format!("{name}: expected 1 to 1000000, found {gain}"));
+        expected.that((1.0..=1e6).contains(&gain), format!("wolfsheep.{name}"), "1 to 1000000", gain);
     }
-    if faults.is_empty() { Ok(()) } else { Err(ScenarioError { faults }) }
+    expected.met()
 }
 
 const GRASS_STREAM: u64 = 1;

@@ -82,15 +82,18 @@ impl Geometry {
                 !wraps || 2.0 * radius <= length,
                 "on a torus a side of {length} has two ways within {radius}"
             );
-            let fit = (length / radius * (1.0 - SLACK)).floor().clamp(1.0, f64::from(u32::MAX));
-            geometry.set_cells(axis, fit as u32);
+            let least = radius * (1.0 + SLACK);
+            let fit = |cells: f64| cells.clamp(1.0, f64::from(u32::MAX)) as u32;
+            // Within walls the last cell may be a part of one; across a seam all have to be as large.
+            if wraps {
+                geometry.cells[axis] = fit((length / least).floor());
+                geometry.scale[axis] = f64::from(geometry.cells[axis]) / length;
+            } else {
+                geometry.cells[axis] = fit((length / least).ceil());
+                geometry.scale[axis] = 1.0 / least;
+            }
         }
         geometry
-    }
-
-    fn set_cells(&mut self, axis: usize, cells: u32) {
-        self.cells[axis] = cells;
-        self.scale[axis] = f64::from(cells) / self.size[axis];
     }
 
     /// The same with fewer, larger cells, as far as there are more than `most`.
@@ -99,7 +102,12 @@ impl Geometry {
         while self.count() > most {
             // The longest axis first: cells stay near to squares.
             let axis = (0..axes).max_by_key(|axis| self.cells[*axis]).unwrap_or(0);
-            self.set_cells(axis, self.cells[axis].div_ceil(2));
+            self.cells[axis] = self.cells[axis].div_ceil(2);
+            self.scale[axis] = if self.wraps {
+                f64::from(self.cells[axis]) / self.size[axis]
+            } else {
+                self.scale[axis] / 2.0
+            };
         }
         self
     }
@@ -165,6 +173,51 @@ impl Geometry {
                 }
             }
         }
+    }
+
+    /// The cells along an axis that are at most so many away from `at`, each once; true when that is all there are.
+    fn span(&self, axis: usize, at: i64, away: i64) -> (i64, i64, bool) {
+        let cells = i64::from(self.cells[axis]);
+        let (first, last) = if self.wraps { (at - (cells - 1) / 2, at + cells / 2) } else { (0, cells - 1) };
+        let (from, to) = ((at - away).max(first), (at + away).min(last));
+        (from, to, (from, to) == (first, last))
+    }
+
+    /// The cells that are exactly so many cells away from a place, along one axis at least, each of them once; and how far
+    /// everything is that is in none of them, nor in those nearer by.
+    pub(super) fn shell(&self, place: [f64; 3], away: i64, mut found: impl FnMut(usize)) -> f64 {
+        let at = self.position(self.cell_of(place));
+        let spans: [_; 3] = std::array::from_fn(|axis| self.span(axis, at[axis], away));
+        let number = |axis: usize, to: i64| to.rem_euclid(i64::from(self.cells[axis])) as usize;
+        let [(from_x, to_x, _), (from_y, to_y, _), (from_z, to_z, _)] = spans;
+        for z in from_z..=to_z {
+            for y in from_y..=to_y {
+                let row = (number(2, z) * self.cells[1] as usize + number(1, y)) * self.cells[0] as usize;
+                let is_face = (z - at[2]).abs() == away || (y - at[1]).abs() == away;
+                let inner = if is_face { 1 } else { (2 * away).max(1) };
+                // Of a row through the middle only the two ends.
+                let mut x = if is_face { from_x } else { at[0] - away };
+                while x <= to_x {
+                    if x >= from_x {
+                        found(row + number(0, x));
+                    }
+                    x += inner;
+                }
+            }
+        }
+        let beyond = |axis: usize| {
+            let (from, to, is_all) = spans[axis];
+            if is_all {
+                return f64::INFINITY;
+            }
+            // On a torus, a place that is not within it is as far as it seems.
+            let along = (place[axis] - self.low[axis]) * self.scale[axis];
+            let low = if self.wraps || from > 0 { along - from as f64 } else { f64::INFINITY };
+            let has_more = self.wraps || to < i64::from(self.cells[axis]) - 1;
+            let high = if has_more { (to + 1) as f64 - along } else { f64::INFINITY };
+            low.min(high).max(0.0) / self.scale[axis]
+        };
+        (0..3).map(beyond).fold(f64::INFINITY, f64::min) * (1.0 - SLACK)
     }
 
     /// The way from one place to another: on a torus the shorter one.

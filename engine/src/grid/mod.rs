@@ -18,9 +18,10 @@ pub use geometry::Geometry;
 
 use crate::{
     column::Column,
+    fold::OrderFree,
     ids::Uid,
     image::{Image, TableImage},
-    pool::each,
+    pool::{each, sum},
     raw::{Places, PlainRow, Scatter},
     rows::{Placed, RowData, Rows},
     state::StateResource,
@@ -158,6 +159,29 @@ pub fn build<S: Space>(
     };
     let tasks = rows.placed().into_iter().map(plain);
     grid.build(S::geometry(&map), &tasks.collect::<Vec<_>>(), structure);
+}
+
+/// Copies the columns of the rows of a grid again: for systems that are to see what others wrote since it was built. Who is
+/// in which cell stays: what is written between may be anything but places.
+///
+/// # Panics
+/// When entities came, went or moved since the grid was built.
+pub fn refresh<S: Space>(
+    mut grid: ResMut<Grid<S>>,
+    mut rows: Rows<<S::Columns as Columns>::Data, S::Filter>,
+) {
+    let grid = &mut *grid;
+    grid.expect_structure(rows.structure());
+    let to = Scatter::new(&mut grid.rows);
+    let tasks = rows.placed().into_iter().filter_map(|task| {
+        let (_, first, _) = grid.tables.iter().find(|(table, ..)| *table == task.table)?;
+        Some((S::Columns::plain(task.rows), &grid.members[first + task.first_row..][..task.len]))
+    });
+    each(tasks.collect(), |(columns, members)| {
+        for (i, member) in members.iter().enumerate() {
+            to.write(*member as usize, S::Columns::row(columns, i));
+        }
+    });
 }
 
 pub(crate) fn config<S: Space>() -> SystemConfig {
@@ -332,6 +356,14 @@ impl<S: Space> Grid<S> {
         &self.rows
     }
 
+    fn expect_structure(&self, now: u64) {
+        assert!(
+            self.structure == now,
+            "the grid \"{}\" is of before entities came, went or changed their columns: use it in the same phase as they do, or build it after",
+            S::NAME
+        );
+    }
+
     #[inline]
     fn members_of(&self, cells: Range<usize>) -> Range<usize> {
         self.starts[cells.start] as usize..self.starts[cells.end] as usize
@@ -346,6 +378,47 @@ impl<S: Space> Grid<S> {
                 found(Run { members, shift });
             }
         });
+    }
+
+    /// Who is nearest to a place: at most `most` members within `within`, the nearest first, those that are as near in the
+    /// order of their Uids; the shorter way on a torus. `who` says who a member is, and leaves out whom it has no name for.
+    ///
+    /// `within` may be far more than what is near by the geometry: shells of cells are searched until there cannot be
+    /// anybody nearer in those outside.
+    pub fn nearest(
+        &self,
+        place: [f64; 3],
+        most: usize,
+        within: f64,
+        who: impl Fn(&S::Columns) -> Option<Uid>,
+        found: &mut Vec<Near>,
+    ) {
+        found.clear();
+        if most == 0 {
+            return;
+        }
+        let mut limit = within * within;
+        for away in 0.. {
+            let beyond = self.geometry.shell(place, away, |cell| {
+                for member in self.members_of(cell..cell + 1) {
+                    let row = &self.rows[member];
+                    let way = self.geometry.way(place, S::place(row));
+                    let square = way[0] * way[0] + way[1] * way[1] + way[2] * way[2];
+                    let Some(uid) = (square <= limit).then(|| who(row)).flatten() else { continue };
+                    let at = found.partition_point(|near| (near.square, near.uid) < (square, uid));
+                    if at < most {
+                        found.truncate(most - 1);
+                        found.insert(at, Near { member, uid, square });
+                    }
+                    if found.len() == most {
+                        limit = found.last().map_or(limit, |near| near.square);
+                    }
+                }
+            });
+            if beyond * beyond > limit {
+                break;
+            }
+        }
     }
 
     /// Each cell with somebody in it, one after the other.
@@ -407,6 +480,17 @@ pub struct Run {
     pub shift: [f64; 3],
 }
 
+/// Somebody near, see [`Grid::nearest`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Near {
+    /// Its number among all members.
+    pub member: usize,
+    /// Who it is.
+    pub uid: Uid,
+    /// The square of how far away it is.
+    pub square: f64,
+}
+
 /// A cell with somebody in it, and who is around.
 pub struct Cell<'g, S: Space> {
     grid: &'g Grid<S>,
@@ -456,15 +540,20 @@ impl<S: Space, D: RowData, O: Copy + Default + Send + Sync + 'static> InCells<'_
         look: impl Fn(&Cell<'_, S>, &mut [O]) + Sync + Send,
         write: impl Fn(D::Item<'_>, Results<'_, O>) + Sync + Send,
     ) {
+        self.sum(look, write);
+    }
+
+    /// Like [`InCells::for_each`], and adds up what `write` returns, in any order.
+    pub fn sum<T: OrderFree>(
+        &mut self,
+        look: impl Fn(&Cell<'_, S>, &mut [O]) + Sync + Send,
+        write: impl Fn(D::Item<'_>, Results<'_, O>) -> T + Sync + Send,
+    ) -> T {
         let grid = &*self.grid;
         if grid.is_empty() {
-            return;
+            return T::default();
         }
-        assert!(
-            grid.structure == self.rows.structure(),
-            "the grid \"{}\" is of before entities came, went or changed their columns: use it in the same phase as they do, or build it after",
-            S::NAME
-        );
+        grid.expect_structure(self.rows.structure());
         self.results.resize(grid.len(), O::default());
         each(
             split_at_cells(&mut self.results, &grid.starts),
@@ -484,7 +573,7 @@ impl<S: Space, D: RowData, O: Copy + Default + Send + Sync + 'static> InCells<'_
             let (_, first, _) = grid.tables.iter().find(|(table, ..)| *table == task.table)?;
             Some((task.rows, &grid.members[first + task.first_row..][..task.len]))
         });
-        each(tasks.collect(), |(rows, members)| write(rows, Results { results, members }));
+        sum(tasks.collect(), |(rows, members)| write(rows, Results { results, members }))
     }
 }
 

@@ -174,6 +174,26 @@ fn check(live: &LiveWorld, land: &Land) {
     }
     let grid = Grid::<Spots>::of(&image).unwrap();
     assert_eq!(grid.len(), spots.len());
+    let mut found = Vec::new();
+    for (most, within) in [(1, f64::INFINITY), (5, land.radius.max(0.5)), (3, 4.0 * land.radius)] {
+        for (uid, spot) in spots.iter().step_by(7) {
+            let here = [spot.x, spot.y, spot.z];
+            let mut all: Vec<(f64, Uid)> = spots
+                .iter()
+                .filter(|(other, _)| other != uid)
+                .map(|(other, at)| {
+                    let [x, y, z] = geometry.way(here, [at.x, at.y, at.z]);
+                    (x * x + y * y + z * z, *other)
+                })
+                .filter(|(square, _)| *square <= within * within)
+                .collect();
+            all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            all.truncate(most);
+            grid.nearest(here, most, within, |(other, _)| (other != uid).then_some(*other), &mut found);
+            let found: Vec<_> = found.iter().map(|near| (near.square, near.uid)).collect();
+            assert_eq!(found, all, "the {most} nearest to {uid} at {spot:?} within {within} in {land:?}");
+        }
+    }
 }
 
 fn any_land() -> impl Strategy<Value = Land> {
