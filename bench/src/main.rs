@@ -30,6 +30,7 @@ mod persist;
 mod recover;
 mod reliability;
 mod report;
+mod rivals;
 mod scenarios;
 mod schedule;
 mod serving;
@@ -60,6 +61,8 @@ enum Name {
     Models(models::ModelsArgs),
     /// A step of Flocking beside bare arrays and other entity systems
     Peers(peers::PeersArgs),
+    /// The rivals' own loads, beside their published figures
+    Rivals(rivals::RivalsArgs),
     /// How long the tick stands still for a capture
     Capture(capture::CaptureArgs),
     /// What the tick feels of persistence
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
         Name::Columns => columns::run(),
         Name::Models(args) => models::run(args),
         Name::Peers(args) => peers::run(args),
+        Name::Rivals(args) => rivals::run(args),
         Name::Capture(args) => capture::run(args),
         Name::Persist(args) => persist::run(args),
         Name::Sizes(args) => sizes::run(args),

@@ -134,14 +134,8 @@ impl Sides {
         let (on50, off50) = (percentile(with.clone(), 0.5), percentile(without.clone(), 0.5));
         let (on99, off99) = (percentile(with.clone(), 0.99), percentile(without.clone(), 0.99));
         rows.push(Row::ratio(&case, "p99 tick, on / off", on99, "ms", off99, Bound::AtMost(bound)));
-        rows.push(Row {
-            bound: None,
-            ..Row::ratio(&case, "p50 tick, on / off", on50, "ms", off50, Bound::AtMost(0.0))
-        });
-        rows.push(Row {
-            bound: None,
-            ..Row::ratio(&case, "p99, bare / bare", even, "ms", odd, Bound::AtMost(0.0))
-        });
+        rows.push(Row::beside(&case, "p50 tick, on / off", on50, "ms", off50));
+        rows.push(Row::beside(&case, "p99, bare / bare", even, "ms", odd));
         rows.push(Row::plain(&case, "ticks of a side", with.len().min(without.len()) as f64, "ticks"));
         rows.push(Row::plain(&case, "captures", captures.len() as f64, "captures"));
         if !captures.is_empty() {

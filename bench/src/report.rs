@@ -47,13 +47,16 @@ pub(crate) struct Row {
     pub mode: String,
     pub value: f64,
     pub unit: &'static str,
+    /// The least and the most of what the value is the median of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<[f64; 2]>,
     /// What it is compared with.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
     /// What the ratio must keep to.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<Bound>,
 }
 
@@ -62,6 +65,8 @@ pub(crate) struct Row {
 pub(crate) enum Bound {
     AtMost(f64),
     AtLeast(f64),
+    /// As near to 1 as that.
+    Within(f64),
 }
 
 impl Row {
@@ -80,10 +85,23 @@ impl Row {
             mode,
             value,
             unit,
+            spread: None,
             baseline: Some(baseline),
             ratio: Some(value / baseline),
             bound: Some(bound),
         }
+    }
+
+    /// A figure beside one that it is to be seen with, whatever comes out.
+    pub(crate) fn beside(case: &str, mode: &str, value: f64, unit: &'static str, baseline: f64) -> Self {
+        Self { bound: None, ..Self::ratio(case, mode, value, unit, baseline, Bound::AtMost(0.0)) }
+    }
+
+    /// With what it is the median of.
+    pub(crate) fn of(self, samples: &[f64]) -> Self {
+        let least = samples.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = samples.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        Self { spread: (least <= most).then_some([least, most]), ..self }
     }
 
     /// A figure by itself.
@@ -93,6 +111,7 @@ impl Row {
             mode: mode.to_owned(),
             value,
             unit,
+            spread: None,
             baseline: None,
             ratio: None,
             bound: None,
@@ -110,6 +129,7 @@ impl Row {
             None => return String::new(),
             Some(Bound::AtMost(most)) => ("<=", most),
             Some(Bound::AtLeast(least)) => (">=", least),
+            Some(Bound::Within(part)) => ("1 +-", part),
         };
         format!("{sign} {bound} {}", if self.is_met() { "met" } else { "MISSED" })
     }
@@ -120,6 +140,7 @@ impl Row {
             None => true,
             Some(Bound::AtMost(most)) => value <= most,
             Some(Bound::AtLeast(least)) => value >= least,
+            Some(Bound::Within(part)) => (value - 1.0).abs() <= part,
         }
     }
 }
@@ -145,8 +166,10 @@ impl Report {
                 let verdict = row.verdict();
                 let Row { case, mode, value, unit, .. } = row;
                 let (baseline, ratio) = (optional(row.baseline), optional(row.ratio));
+                let spread =
+                    row.spread.map_or(String::new(), |[least, most]| format!("{least:.3}..{most:.3}"));
                 println!(
-                    "{case:<34} {mode:<22} {value:>12.3} {unit:<10} {baseline:>12} {ratio:>8}  {verdict}"
+                    "{case:<34} {mode:<22} {value:>12.3} {unit:<10} {baseline:>12} {ratio:>8}  {verdict} {spread}"
                 );
             }
             if let Some(void) = &self.void {

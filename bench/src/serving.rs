@@ -85,6 +85,19 @@ impl Server {
         Ok(said)
     }
 
+    /// The sum of the samples whose line in /metrics begins so.
+    pub(crate) fn metric(&self, begins: &str) -> anyhow::Result<f64> {
+        // A silent connection is closed before it is needed again.
+        let mut client = Client::connect(self.address)?;
+        let mut text = Vec::new();
+        client.download("/metrics", &mut text)?;
+        let text = String::from_utf8(text)?;
+        let samples = text.lines().filter(|line| line.starts_with(begins));
+        let values: Vec<f64> = samples.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+        ensure!(!values.is_empty(), "no metric begins with {begins}");
+        Ok(values.iter().sum())
+    }
+
     /// A line of /proc/PID/status, in bytes.
     pub(crate) fn memory(&self, name: &str) -> anyhow::Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;

@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use clap::Args;
-use everworld::{PLUGINS, client::Client, clock, spine, worlds};
+use everworld::{PLUGINS, clock, spine, worlds};
 use everworld_engine::{Mirror, MirrorHooks, Options, Parallel, Pool, Tick};
 use everworld_persistence::{RealDisk, Snapshot, SnapshotMeta, Store, StoreOptions};
 use std::{sync::Arc, thread, time::Duration};
@@ -92,15 +92,7 @@ fn idle_log(args: &SizesArgs, npcs: u64, rows: &mut Vec<Row>) -> anyhow::Result<
     let dir = tempfile::tempdir()?;
     let mut server = Server::start(dir.path(), 20.0, npcs)?;
     server.ready()?;
-    let written = || -> anyhow::Result<f64> {
-        // A silent connection is closed before it is needed again.
-        let mut client = Client::connect(server.address)?;
-        let mut text = Vec::new();
-        client.download("/metrics", &mut text)?;
-        let text = String::from_utf8(text)?;
-        let line = text.lines().find(|line| line.starts_with("everworld_log_written_bytes_total{"));
-        Ok(line.and_then(|line| line.rsplit(' ').next()).context("the metric is there")?.parse()?)
-    };
+    let written = || server.metric("everworld_log_written_bytes_total{");
     thread::sleep(Duration::from_secs(2));
     let before = written()?;
     thread::sleep(Duration::from_secs(args.secs));

@@ -310,20 +310,28 @@ pub fn statistics(image: &Image) -> Vec<Statistic> {
     let Some((tally, ships)) = image.value::<Tally>().zip(Grid::<Ships>::of(image)) else {
         return Vec::new();
     };
-    let mut neighbours = 0u64;
+    // Of all, and of those that are out of sight of every wall: what a ship sees of space alone.
+    let (mut seen, mut seen_inside, mut inside) = (0u64, 0u64, 0u64);
+    let walls = image.value::<Arena>().map_or([0.0; 3], |arena| [arena.side, arena.side, arena.height]);
     ships.each_cell(|cell| {
         for (position, ..) in cell.rows() {
             let near = |(at, ..): &&Ship| square(sub(at.to_array(), position.to_array())) <= SIGHT * SIGHT;
-            neighbours +=
-                cell.runs().map(|(_, others)| others.iter().filter(near).count() as u64).sum::<u64>();
-            // Itself.
-            neighbours -= 1;
+            let others: usize = cell.runs().map(|(_, others)| others.iter().filter(near).count()).sum();
+            // But itself.
+            let others = others as u64 - 1;
+            seen += others;
+            let mut axes = position.to_array().into_iter().zip(walls);
+            if axes.all(|(at, wall)| (SIGHT..=wall - SIGHT).contains(&at)) {
+                inside += 1;
+                seen_inside += others;
+            }
         }
     });
     let count = |count: u64| count as f64;
     vec![
         Statistic::new("ships", ships.len() as f64),
-        Statistic::new("mean_neighbours", count(neighbours) / ships.len() as f64),
+        Statistic::new("mean_neighbours", count(seen) / ships.len() as f64),
+        Statistic::new("mean_neighbours_inside", count(seen_inside) / count(inside)),
         Statistic::new("shots", count(tally.shots)),
         Statistic::new("hits", count(tally.hits)),
         Statistic::new("hit_share", count(tally.hits) / count(tally.shots)),
