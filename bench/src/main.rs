@@ -25,6 +25,7 @@ mod iofault;
 mod kill;
 mod measure;
 mod models;
+mod npcs;
 mod peers;
 mod persist;
 mod recover;
@@ -59,6 +60,11 @@ enum Name {
     Columns,
     /// The standard models against reference figures
     Models(models::ModelsArgs),
+    /// What a tick costs by the number of NPCs and of threads; beside an earlier run
+    Npcs(npcs::NpcsArgs),
+    /// A process to be measured
+    #[command(hide = true)]
+    NpcsChild(npcs::ChildArgs),
     /// A step of Flocking beside bare arrays and other entity systems
     Peers(peers::PeersArgs),
     /// The rivals' own loads, beside their published figures
@@ -128,6 +134,8 @@ fn main() -> ExitCode {
         Name::Schedule => schedule::run(),
         Name::Columns => columns::run(),
         Name::Models(args) => models::run(args),
+        Name::NpcsChild(args) => return ended(npcs::run_child(args)),
+        Name::Npcs(args) => npcs::run(args),
         Name::Peers(args) => peers::run(args),
         Name::Rivals(args) => rivals::run(args),
         Name::Capture(args) => capture::run(args),

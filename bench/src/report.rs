@@ -1,6 +1,7 @@
 //! What a benchmark prints: rows with their baseline and ratio, and whether the run counts.
 
 use serde::Serialize;
+use serde_json::Value;
 use std::{process::Command, sync::OnceLock};
 
 /// A benchmark's result.
@@ -9,6 +10,9 @@ pub(crate) struct Report {
     bench: &'static str,
     machine: Machine,
     rows: Vec<Row>,
+    /// What else there is to be drawn or compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
     /// Why the run does not count, if it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     void: Option<String>,
@@ -147,7 +151,12 @@ impl Row {
 
 impl Report {
     pub(crate) fn new(bench: &'static str, rows: Vec<Row>, void: Option<String>) -> Self {
-        Self { bench, machine: Machine::here(), rows, void }
+        Self { bench, machine: Machine::here(), rows, data: None, void }
+    }
+
+    /// With more to be drawn or compared.
+    pub(crate) fn with(self, data: Value) -> Self {
+        Self { data: Some(data), ..self }
     }
 
     /// Prints; false when a bound is missed or the run is void.
@@ -156,20 +165,27 @@ impl Report {
             println!("{}", serde_json::to_string_pretty(self)?);
         } else {
             println!("{}: {}", self.bench, self.machine_line());
+            let wide = |text: fn(&Row) -> &str| {
+                self.rows.iter().map(|row| text(row).chars().count()).max().unwrap_or(0).max(4)
+            };
+            let (case, mode, unit) = (wide(|row| &row.case), wide(|row| &row.mode), wide(|row| row.unit));
             println!(
-                "{:<34} {:<22} {:>12} {:<10} {:>12} {:>8}",
+                "{:<case$}  {:<mode$}  {:>12} {:<unit$} {:>12} {:>8}",
                 "case", "mode", "value", "unit", "baseline", "ratio"
             );
             for row in &self.rows {
                 let optional =
                     |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.3}"));
-                let verdict = row.verdict();
-                let Row { case, mode, value, unit, .. } = row;
                 let (baseline, ratio) = (optional(row.baseline), optional(row.ratio));
                 let spread =
                     row.spread.map_or(String::new(), |[least, most]| format!("{least:.3}..{most:.3}"));
                 println!(
-                    "{case:<34} {mode:<22} {value:>12.3} {unit:<10} {baseline:>12} {ratio:>8}  {verdict} {spread}"
+                    "{:<case$}  {:<mode$}  {:>12.3} {:<unit$} {baseline:>12} {ratio:>8}  {} {spread}",
+                    row.case,
+                    row.mode,
+                    row.value,
+                    row.unit,
+                    row.verdict()
                 );
             }
             if let Some(void) = &self.void {
