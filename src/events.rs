@@ -1,18 +1,28 @@
 //! What happens in a world, told when it may be seen outside (D2): ticks, what became of inputs, who came and who went,
-//! long work, snapshots, systems that are left out, and what somebody should look at.
+//! long work, snapshots, systems that are left out, what somebody should look at, and what systems emit.
 
-use crate::{ring::Ring, status::WorldState};
-use everworld_engine::{InputError, Lives, Outcome, Tick, Uid};
+use crate::{
+    ring::{Ring, Weigh},
+    status::WorldState,
+};
+use everworld_engine::{EventBatch, InputError, Lives, Outcome, Tick, Uid};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::{ops::Range, sync::Arc};
 
 /// The last events of a world.
 pub type Events = Ring<Event>;
 
-/// So many events of each world are kept (L1).
-pub const EVENTS_KEPT: usize = 4_096;
+/// Events of each world are kept up to this weight together (L1).
+pub const EVENTS_KEPT: usize = 65_536;
 
-/// What an event is about.
+/// What an event weighs beside one of those that systems emit.
+const PLAIN_WEIGHT: usize = 16;
+
+/// So many of those that systems emit are one member of the ring at most.
+const TOGETHER: usize = 512;
+
+/// What an event is about, but for those that systems emit: their topic is their name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Topic {
@@ -32,6 +42,34 @@ pub enum Topic {
     State,
     /// Somebody should look.
     Alert,
+}
+
+impl Topic {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Tick,
+        Self::Input,
+        Self::Entity,
+        Self::Job,
+        Self::Snapshot,
+        Self::System,
+        Self::State,
+        Self::Alert,
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tick => "tick",
+            Self::Input => "input",
+            Self::Entity => "entity",
+            Self::Job => "job",
+            Self::Snapshot => "snapshot",
+            Self::System => "system",
+            Self::State => "state",
+            Self::Alert => "alert",
+        }
+    }
 }
 
 /// An event.
@@ -57,12 +95,32 @@ pub enum What {
     System { fix: String },
     State { state: WorldState, reason: Option<String> },
     Alert { what: String },
+    Happened(Happened),
+}
+
+/// Some of what systems emitted of one kind in one tick.
+#[derive(Clone, Debug)]
+pub struct Happened {
+    tick: Tick,
+    batch: Arc<EventBatch>,
+    rows: Range<usize>,
+}
+
+impl Happened {
+    /// A tick's events of a kind, cut into members of the ring.
+    pub fn cut(tick: Tick, batch: EventBatch) -> impl Iterator<Item = Self> {
+        let batch = Arc::new(batch);
+        (0..batch.len()).step_by(TOGETHER).map(move |first| {
+            let rows = first..batch.len().min(first + TOGETHER);
+            Self { tick, batch: batch.clone(), rows }
+        })
+    }
 }
 
 impl Event {
     /// What it is about.
-    pub fn topic(&self) -> Topic {
-        match self.what {
+    pub fn topic(&self) -> &'static str {
+        let topic = match &self.what {
             What::Tick { .. } => Topic::Tick,
             What::Input { .. } => Topic::Input,
             What::Entity { .. } => Topic::Entity,
@@ -71,20 +129,44 @@ impl Event {
             What::System { .. } => Topic::System,
             What::State { .. } => Topic::State,
             What::Alert { .. } => Topic::Alert,
-        }
+            What::Happened(happened) => return happened.batch.info.name,
+        };
+        topic.name()
     }
 
-    /// Whether it is about that entity.
+    /// Whether it is about that entity; of several together, whether one may be.
     pub fn is_about(&self, uid: Uid) -> bool {
         match &self.what {
             What::Input { outcome: Ok(outcome), .. } => outcome.created.contains(&uid),
             What::Entity { lives } => lives.born.contains(&uid) || lives.gone.contains(&uid),
+            What::Happened(_) => true,
             _ => false,
         }
     }
 
-    /// As answers have it.
-    pub fn to_json(&self, number: u64) -> Value {
+    /// As answers have it: one, or of several together those after the first `skip` that are about `entity`.
+    pub fn to_json(&self, number: u64, skip: usize, entity: Option<Uid>) -> Vec<Value> {
+        let What::Happened(Happened { tick, batch, rows }) = &self.what else {
+            return vec![self.one_to_json(number)];
+        };
+        let is_wanted = |index: &usize| entity.is_none_or(|uid| batch.is_about(rows.start + index, uid));
+        let event = |index: usize| {
+            let (about, event) = batch.to_json(rows.start + index);
+            let mut value = json!({
+                "id": format!("{tick}.{number}.{index}"), "tick": tick, "branch": self.branch,
+                "topic": batch.info.name, "entity": about, "event": event,
+            });
+            // What is not told is said once, with the last one.
+            let dropped = batch.count - batch.len() as u64;
+            if dropped > 0 && rows.start + index + 1 == batch.len() {
+                value["dropped"] = dropped.into();
+            }
+            value
+        };
+        (skip..rows.len()).filter(is_wanted).map(event).collect()
+    }
+
+    fn one_to_json(&self, number: u64) -> Value {
         let mut event = json!({
             "id": format!("{}.{number}", self.tick), "tick": self.tick, "branch": self.branch, "topic": self.topic(),
         });
@@ -116,7 +198,17 @@ impl Event {
                 event["detail"] = json!(reason);
             }
             What::Alert { what } => event["detail"] = what.as_str().into(),
+            What::Happened(_) => unreachable!("it is told one by one"),
         }
         event
+    }
+}
+
+impl Weigh for Event {
+    fn weight(&self) -> usize {
+        match &self.what {
+            What::Happened(happened) => happened.rows.len(),
+            _ => PLAIN_WEIGHT,
+        }
     }
 }

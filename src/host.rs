@@ -15,7 +15,7 @@ mod snapshots;
 use crate::{
     clock,
     config::Config,
-    events::What,
+    events::{Happened, What},
     history::{Fix, History, HostStates, Past},
     metrics::{Metrics, WorldMetrics},
     pool,
@@ -36,7 +36,7 @@ use everworld_persistence::{
 };
 use everworld_systems::{Plugin, WorldRecord};
 use parking_lot::Mutex;
-use publisher::Publisher;
+use publisher::{News, Publisher};
 use snapshots::Snapshots;
 use std::{
     fmt,
@@ -431,7 +431,8 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     let mirror = Mirror::start(&handle.name, live.buffers().clone(), hooks)
         .map_err(|source| thread_error(&handle.name, source))?;
     let systems = live.plan().nodes.iter().map(|node| node.name.clone());
-    let metrics = metrics.world(&handle.name, systems);
+    let events = live.registry().events.iter().map(|kind| kind.name);
+    let metrics = metrics.world(&handle.name, systems, events);
     let snapshots = Snapshots::start(
         spine.store.clone(),
         spine.log.clone(),
@@ -812,6 +813,7 @@ impl Host {
         }
         let traced = self.status.tracer.is_on();
         self.live.set_traced(traced);
+        self.live.tell_events(self.config.tick.events_max);
         if let Err(error) = self.live.tick(&inputs) {
             self.get_past(tick, &inputs, fixes, error)?;
         }
@@ -830,13 +832,10 @@ impl Host {
         self.timings.record(report);
         self.ticks_since_stats += 1;
         self.sequencer.set_pending(self.live.pending_inputs());
-        self.publisher.computed(
-            tick,
-            seal,
-            report.entities,
-            (report.outcomes.clone(), report.lives.clone()),
-            &self.mirror,
-        );
+        let (entities, outcomes, lives) = (report.entities, report.outcomes.clone(), report.lives.clone());
+        let events = self.live.take_events().into_iter();
+        let events = events.flat_map(|batch| Happened::cut(tick, batch)).collect();
+        self.publisher.computed(tick, seal, entities, News { outcomes, lives, events }, &self.mirror);
         let (capture_nanos, shown) = self.capture(tick)?;
         times.capture_nanos = capture_nanos;
         self.show_stats();

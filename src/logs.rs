@@ -3,7 +3,7 @@
 use crate::{
     clock,
     config::{Config, LogFormat},
-    ring::Ring,
+    ring::{Ring, Weigh},
 };
 use serde_json::{Map, Value, json};
 use std::{
@@ -90,6 +90,8 @@ pub fn start(config: &Config) {
 
 /// Keeps the last lines.
 struct Keep(Arc<Ring<Line>>);
+
+impl Weigh for Line {}
 
 impl<S: Subscriber> Layer<S> for Keep {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {

@@ -44,6 +44,8 @@ pub struct Metrics {
     ticks: Family<WorldLabels, Counter>,
     tick_overruns: Family<WorldLabels, Counter>,
     inputs: Family<InputLabels, Counter>,
+    events: Family<EventLabels, Counter>,
+    events_dropped: Family<EventLabels, Counter>,
     snapshots: Family<SnapshotLabels, Counter>,
     captures_skipped: Family<WorldLabels, Counter>,
     failed_ticks: Family<WorldLabels, Counter>,
@@ -93,6 +95,12 @@ struct InputLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    world: String,
+    topic: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SnapshotLabels {
     world: String,
     kind: &'static str,
@@ -122,6 +130,8 @@ impl Metrics {
             ticks: Family::default(),
             tick_overruns: Family::default(),
             inputs: Family::default(),
+            events: Family::default(),
+            events_dropped: Family::default(),
             snapshots: Family::default(),
             captures_skipped: Family::default(),
             failed_ticks: Family::default(),
@@ -170,6 +180,12 @@ impl Metrics {
             m.tick_overruns.clone(),
         );
         registry.register("inputs", "Applied inputs", m.inputs.clone());
+        registry.register("events", "Events that systems emitted", m.events.clone());
+        registry.register(
+            "events_dropped",
+            "Events that were counted and not told, beyond tick.events_max",
+            m.events_dropped.clone(),
+        );
         registry.register("snapshots", "Snapshots written to the store", m.snapshots.clone());
         registry.register(
             "captures_skipped",
@@ -225,7 +241,12 @@ impl Metrics {
     }
 
     /// The recorder for one world's tick thread: labels are looked up once.
-    pub fn world(&self, world: &str, systems: impl IntoIterator<Item = String>) -> WorldMetrics {
+    pub fn world(
+        &self,
+        world: &str,
+        systems: impl IntoIterator<Item = String>,
+        events: impl IntoIterator<Item = &'static str>,
+    ) -> WorldMetrics {
         let labels = WorldLabels { world: world.to_owned() };
         let system = |system| {
             self.system_duration.get_or_create_owned(&SystemLabels { world: world.to_owned(), system })
@@ -239,7 +260,13 @@ impl Metrics {
                 outcome,
             })
         };
+        let event = |topic| {
+            let labels = EventLabels { world: world.to_owned(), topic };
+            let family = |family: &Family<EventLabels, Counter>| family.get_or_create_owned(&labels);
+            (topic, family(&self.events), family(&self.events_dropped))
+        };
         WorldMetrics {
+            events: events.into_iter().map(event).collect(),
             tick_duration: self.tick_duration.get_or_create_owned(&labels),
             ticks: self.ticks.get_or_create_owned(&labels),
             overruns: self.tick_overruns.get_or_create_owned(&labels),
@@ -274,6 +301,8 @@ pub struct WorldMetrics {
     pub scrub_passes: Counter,
     pub scrub_faults: Counter,
     systems: Vec<Histogram>,
+    /// How many there were and how many of them were not told, by topic.
+    events: Vec<(&'static str, Counter, Counter)>,
     inputs_applied: Counter,
     inputs_rejected: Counter,
     pub snapshots_written: Counter,
@@ -293,6 +322,13 @@ impl WorldMetrics {
         for (histogram, system) in self.systems.iter().zip(&report.systems) {
             if let Some(nanos) = system.wall_nanos {
                 histogram.observe(nanos as f64 / 1e9);
+            }
+        }
+        for batch in &report.events {
+            let of_topic = self.events.iter().find(|(topic, ..)| *topic == batch.info.name);
+            if let Some((_, happened, dropped)) = of_topic {
+                happened.inc_by(batch.count);
+                dropped.inc_by(batch.count - batch.len() as u64);
             }
         }
         let applied = report.outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).count();

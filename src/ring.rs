@@ -17,7 +17,16 @@ pub struct Ring<T> {
     /// What is not numbered yet. Who adds sends here, and numbers it only where no reader is just looking.
     incoming: SyncSender<T>,
     inner: Mutex<Inner<T>>,
+    /// What its members may weigh together.
     capacity: usize,
+}
+
+/// What a member of a ring takes of its capacity.
+pub trait Weigh {
+    /// At least 1.
+    fn weight(&self) -> usize {
+        1
+    }
 }
 
 struct Inner<T> {
@@ -25,6 +34,7 @@ struct Inner<T> {
     /// The number of the next member.
     next: u64,
     kept: VecDeque<Arc<T>>,
+    weight: usize,
 }
 
 /// What a reader gets at once.
@@ -38,15 +48,15 @@ pub struct Batch<T> {
 /// So many wait to be numbered while a reader looks (L1).
 const WAITING_MAX: usize = 1_024;
 
-impl<T> Ring<T> {
-    /// An empty one that keeps so many.
+impl<T: Weigh> Ring<T> {
+    /// An empty one that keeps members of so much weight, and the newest in any case.
     pub fn new(capacity: usize) -> Self {
         Self::beginning_with(crate::clock::unix_millis() * 1_000, capacity)
     }
 
     fn beginning_with(next: u64, capacity: usize) -> Self {
         let (send, incoming) = sync_channel(WAITING_MAX);
-        let inner = Inner { incoming, next, kept: VecDeque::new() };
+        let inner = Inner { incoming, next, kept: VecDeque::new(), weight: 0 };
         Self { incoming: send, inner: Mutex::new(inner), capacity }
     }
 
@@ -93,7 +103,7 @@ impl<T> Ring<T> {
     }
 }
 
-impl<T> Inner<T> {
+impl<T: Weigh> Inner<T> {
     fn take_in(&mut self, capacity: usize) {
         while let Ok(item) = self.incoming.try_recv() {
             self.keep(item, capacity);
@@ -102,9 +112,10 @@ impl<T> Inner<T> {
 
     fn keep(&mut self, item: T, capacity: usize) {
         self.next += 1;
+        self.weight += item.weight();
         self.kept.push_back(Arc::new(item));
-        if self.kept.len() > capacity {
-            self.kept.pop_front();
+        while self.weight > capacity && self.kept.len() > 1 {
+            self.weight -= self.kept.pop_front().map_or(0, |item| item.weight());
         }
     }
 }
@@ -119,6 +130,29 @@ impl Default for Ring<crate::events::Event> {
 mod tests {
     use super::*;
 
+    impl Weigh for u64 {}
+
+    struct Heavy(usize);
+
+    impl Weigh for Heavy {
+        fn weight(&self) -> usize {
+            self.0
+        }
+    }
+
+    #[test]
+    fn it_keeps_as_much_as_it_can_hold_and_the_newest() {
+        let ring = Ring::beginning_with(1, 10);
+        [4, 4, 3].into_iter().for_each(|weight| ring.push(Heavy(weight)));
+        let kept =
+            |ring: &Ring<Heavy>| ring.after(0, 9).items.iter().map(|(number, _)| *number).collect::<Vec<_>>();
+        assert_eq!(kept(&ring), [2, 3]);
+        ring.push(Heavy(50));
+        assert_eq!(kept(&ring), [4]);
+        ring.push(Heavy(1));
+        assert_eq!(kept(&ring), [5]);
+    }
+
     #[test]
     fn who_comes_late_is_told_what_is_missing() {
         let ring = Ring::beginning_with(101, 3);
@@ -129,7 +163,7 @@ mod tests {
         assert_eq!((seen(100, 9), ring.newest()), ((vec![], None), 100));
         // He knows what another one told him.
         assert_eq!(seen(7, 9), (vec![], Some((8, 100))));
-        (10..15).for_each(|item| ring.push(item));
+        (10u64..15).for_each(|item| ring.push(item));
         assert_eq!(seen(100, 9), (vec![(103, 12), (104, 13), (105, 14)], Some((101, 102))));
         assert_eq!(seen(102, 2), (vec![(103, 12), (104, 13)], None));
         assert_eq!(seen(105, 9), (vec![], None));
@@ -142,7 +176,7 @@ mod tests {
         let ring = Ring::beginning_with(1, 2_000);
         let looking = ring.inner.lock();
         std::thread::scope(|threads| {
-            threads.spawn(|| (0..1_000).for_each(|item| ring.push(item))).join().unwrap();
+            threads.spawn(|| (0u64..1_000).for_each(|item| ring.push(item))).join().unwrap();
             drop(looking);
         });
         let batch = ring.after(0, 2_000);

@@ -1,6 +1,6 @@
 //! Ships in a box with walls, and the plain motion that they share with a march.
 
-use everworld_engine::{Uid, component, resource};
+use everworld_engine::{Uid, component, event, resource};
 
 component! {
     /// Where something is in space, in units.
@@ -63,6 +63,20 @@ resource! {
         pub hits: u64,
         /// Ships lost.
         pub lost: u64,
+    }
+}
+
+event! {
+    /// A ship was shot to pieces.
+    pub struct Lost("lost") {
+        /// Where, to the east.
+        x: f32,
+        /// To the north.
+        y: f32,
+        /// Upwards.
+        z: f32,
+        /// The hits that it took in its last tick.
+        hits: u32,
     }
 }
 

@@ -23,7 +23,7 @@ mod visit;
 
 pub use census::Census;
 pub use day::{DAY_MINUTES, Day};
-pub use fleet::{Arena, Hull, Position3, Tally, Target, Velocity3};
+pub use fleet::{Arena, Hull, Lost, Position3, Tally, Target, Velocity3};
 pub use flock::{BirdPosition, BirdVelocity, Flock};
 pub use forest::{Fire, Forest, Tree};
 pub use goal::{Action, Goal};

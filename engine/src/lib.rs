@@ -22,6 +22,7 @@ mod changes;
 pub mod column;
 pub mod edits;
 mod effects;
+pub mod event;
 pub mod explain;
 pub mod fold;
 pub mod grid;
@@ -57,6 +58,7 @@ pub use capture::{Buffers, Capture};
 pub use changes::{Change, Changes, Place};
 pub use column::{Column, Layout, SlowColumn};
 pub use effects::{Effects, LIVES_MAX, Lives, UidIndex};
+pub use event::{Emit, EventBatch, EventInfo, Happened};
 pub use grid::{Geometry, Grid, InCells, Near, Space};
 pub use hash::StateHash;
 pub use ids::{Tick, Uid};
@@ -83,9 +85,9 @@ pub use world::{BuildErrors, EnableError, LiveWorld, Options, Parallel, TickErro
 /// What a file with components, systems or a plugin usually needs.
 pub mod prelude {
     pub use crate::{
-        Column, Due, Effects, Input, InputError, LiveWorld, Marked, Outcome, Phase, Priority, Random, Rows,
-        StateResource, TickTime, Timers, Uid, UidIndex, WorldBuilder, Write, component, explain, math,
-        resource, slow_component, system,
+        Column, Due, Effects, Emit, Happened, Input, InputError, LiveWorld, Marked, Outcome, Phase, Priority,
+        Random, Rows, StateResource, TickTime, Timers, Uid, UidIndex, WorldBuilder, Write, component, event,
+        explain, math, resource, slow_component, system,
     };
     pub use bevy_ecs::prelude::{Query, Res, ResMut, With, Without};
 }

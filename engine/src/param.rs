@@ -16,6 +16,7 @@ const ALLOWED: &[&str] = &[
     "everworld_engine::rows::Rows<",
     "everworld_engine::grid::InCells<",
     "everworld_engine::effects::Effects",
+    "everworld_engine::event::Emit<",
     "everworld_engine::timers::Timers",
     "everworld_engine::timers::Due",
 ];

@@ -61,6 +61,15 @@ pub enum NodeKind {
     Structure,
     /// Applies the timers that systems set.
     Timers,
+    /// Puts what the systems of its phase emitted in order.
+    Events,
+}
+
+impl NodeKind {
+    /// True for what the engine adds to the systems.
+    pub fn is_engine(self) -> bool {
+        matches!(self, Self::Structure | Self::Timers | Self::Events)
+    }
 }
 
 /// `from` has finished before `to` starts. Positions in [`Plan::nodes`].
@@ -300,6 +309,7 @@ impl fmt::Display for PlanNode {
             NodeKind::Exclusive => f.write_str("  [exclusive]")?,
             NodeKind::Structure => f.write_str("  [applies structural effects]")?,
             NodeKind::Timers => f.write_str("  [applies timers]")?,
+            NodeKind::Events => f.write_str("  [gathers events]")?,
         }
         if self.priority != Priority::Normal {
             write!(f, "  priority {:?}", self.priority)?;

@@ -2,6 +2,7 @@
 
 use crate::fold::OrderFree;
 use rayon::{ThreadPool, prelude::*};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Threads for ticks.
 pub struct Pool(ThreadPool);
@@ -45,9 +46,20 @@ pub(crate) fn each<T: Send>(items: Vec<T>, body: impl Fn(T) + Sync + Send) {
 /// Runs over items like [`each`], and adds up what the body returns, in any order.
 pub(crate) fn sum<T: Send, S: OrderFree>(items: Vec<T>, body: impl Fn(T) -> S + Sync + Send) -> S {
     // A tick that is run serially is not on a worker: rayon would hand the work to its global pool.
-    if items.len() > 1 && rayon::current_thread_index().is_some() {
+    let sum = if items.len() > 1 && rayon::current_thread_index().is_some() {
         items.into_par_iter().map(body).reduce(S::default, S::plus)
     } else {
         items.into_iter().map(body).fold(S::default(), S::plus)
-    }
+    };
+    PASSES.fetch_add(1, Relaxed);
+    sum
+}
+
+/// How many passes over rows have ended, in all worlds of this process.
+static PASSES: AtomicU64 = AtomicU64::new(0);
+
+/// A number that is greater in a later pass of the same system, and else says nothing.
+#[inline]
+pub(crate) fn pass() -> u64 {
+    PASSES.load(Relaxed)
 }

@@ -7,6 +7,7 @@ use crate::{
         Column, Fault, FieldInfo, Layout, SlowColumn, field_paths, merge_json_into_row, row_schema,
         row_to_json,
     },
+    event::EventInfo,
     hash::column_salt,
     image::{ColumnSchema, ImageError, ResourceImage},
     input::InputKind,
@@ -26,6 +27,8 @@ pub struct Registry {
     pub(crate) columns: Vec<ColumnInfo>,
     pub(crate) resources: Vec<ResourceInfo>,
     pub(crate) inputs: Vec<InputKind>,
+    /// What may happen in it, in the order of names.
+    pub events: Vec<&'static EventInfo>,
     pub(crate) prototypes: BTreeMap<String, Vec<(usize, Vec<u8>)>>,
     pub(crate) evolution: Evolution,
     pub(crate) settable: Vec<Settable>,

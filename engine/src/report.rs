@@ -2,6 +2,7 @@
 
 use crate::{
     effects::Lives,
+    event::EventBatch,
     ids::Tick,
     input::{InputError, Outcome},
 };
@@ -42,6 +43,8 @@ pub struct TickReport {
     pub entities: usize,
     /// Who came and who went.
     pub lives: Lives,
+    /// What happened, kind by kind; those kinds of which something did.
+    pub events: Vec<EventBatch>,
     /// What became of each input, by its number.
     pub outcomes: Vec<(u64, Result<Outcome, InputError>)>,
     /// The whole tick.

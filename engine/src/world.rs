@@ -8,6 +8,7 @@ use crate::{
     effects::{
         self, BuiltArchetypes, Effect, Lives, SharedRegistry, Slot, StructureSlots, UidCounter, UidIndex,
     },
+    event::{Event, EventBatch, EventKind, Happened},
     explain,
     grid::{self, Grid, Space},
     hash::{StateHash, hash_plain_rows, hash_resource, hash_row, hash_state},
@@ -54,6 +55,7 @@ pub struct WorldBuilder {
     phases: Vec<Phase>,
     systems: Vec<SystemConfig>,
     setup: Vec<Box<dyn Fn(&mut InputWorld<'_>) + Send + Sync>>,
+    events: Vec<EventKind>,
     faults: Vec<BuildError>,
     sabotage: Vec<Sabotage>,
 }
@@ -96,6 +98,9 @@ pub enum Parallel {
 /// What the engine itself keeps beside the state.
 const ENGINE_DERIVED: [&str; 2] = ["uid_index", "due_timers"];
 
+/// What is told of every world, under these topics: no event of its own has such a name.
+const RESERVED_TOPICS: [&str; 8] = ["tick", "input", "entity", "job", "snapshot", "system", "state", "alert"];
+
 /// A tick whose systems took less than this together is not worth a second thread: handing it over costs as much.
 const SERIAL_NANOS: u64 = 20_000;
 
@@ -108,6 +113,9 @@ pub struct LiveWorld {
     /// What takes its memory before the first tick needs it.
     warm: Vec<fn(&mut World)>,
     setup: Vec<Box<dyn Fn(&mut InputWorld<'_>) + Send + Sync>>,
+    /// The kinds of events, in the order of their names; and how many of each a report tells.
+    events: Vec<EventKind>,
+    events_told: usize,
     plan: Plan,
     executor: Executor,
     watch: Watch,
@@ -203,6 +211,7 @@ impl WorldBuilder {
             phases: vec![Phase("tick")],
             systems: Vec::new(),
             setup: Vec::new(),
+            events: Vec::new(),
             faults: Vec::new(),
             sabotage: Vec::new(),
         };
@@ -277,6 +286,19 @@ impl WorldBuilder {
         self.derive_as::<Grid<S>>(S::NAME);
         self.warm.push(grid::warm::<S>);
         self.system(place(grid::config::<S>()))
+    }
+
+    /// A kind of event, for systems that take [`Emit`](crate::Emit) of it.
+    pub fn event<E: Event>(&mut self) -> &mut Self {
+        let kind = EventKind::of::<E>();
+        if RESERVED_TOPICS.contains(&E::NAME) || self.events.iter().any(|known| known.info.name == E::NAME) {
+            self.faults.push(BuildError::DuplicateName("event", E::NAME.into()));
+            return self;
+        }
+        self.derive_as::<Happened<E>>(E::NAME);
+        EventKind::prepare::<E>(&mut self.world);
+        self.events.push(kind);
+        self
     }
 
     fn derive_as<R: Resource + Default>(&mut self, name: &'static str) {
@@ -428,6 +450,8 @@ impl WorldBuilder {
             rebuild: self.rebuild,
             warm: self.warm,
             setup: self.setup,
+            events: self.events,
+            events_told: 0,
             plan,
             executor,
             watch,
@@ -507,7 +531,10 @@ impl Planner {
         if faults.len() > before {
             return None;
         }
+        builder.events.sort_by_key(|kind| kind.info.name);
+        builder.registry.events = builder.events.iter().map(|kind| kind.info).collect();
         planner.add_effect_nodes(&mut builder.world);
+        planner.add_event_nodes(&mut builder.world, &builder.events);
         Some(planner)
     }
 
@@ -638,7 +665,35 @@ impl Planner {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one struct, at its two places of origin")]
+    /// For each kind of event a node at the end of each phase in which systems emit it.
+    fn add_event_nodes(&mut self, world: &mut World, kinds: &[EventKind]) {
+        for kind in kinds {
+            let emitters = (kind.emitters)(world);
+            for (number, phase) in self.phases.clone().into_iter().enumerate() {
+                let is_emitter =
+                    |planned: &Planned| planned.phase == 2 * number && emitters.contains(&planned.node.name);
+                let after: Vec<usize> =
+                    (0..self.nodes.len()).filter(|i| is_emitter(&self.nodes[*i])).collect();
+                if !after.is_empty() {
+                    let systems: Vec<String> =
+                        after.iter().map(|i| self.nodes[*i].node.name.clone()).collect();
+                    let (name, gathering) =
+                        (format!("{}::{}", phase.0, kind.info.name), (kind.gathering)(world, &systems));
+                    self.push_engine_node(
+                        world,
+                        name,
+                        NodeKind::Events,
+                        2 * number + 1,
+                        phase.0,
+                        gathering,
+                        after,
+                    );
+                }
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one struct, at its three places of origin")]
     fn push_engine_node(
         &mut self,
         world: &mut World,
@@ -650,7 +705,11 @@ impl Planner {
         after: Vec<usize>,
     ) {
         let access = system.initialize(world);
-        let writes = if kind == NodeKind::Timers { vec!["timers".to_owned()] } else { Vec::new() };
+        let writes = match kind {
+            NodeKind::Timers => vec!["timers".to_owned()],
+            NodeKind::Events => name.rsplit("::").next().map(str::to_owned).into_iter().collect(),
+            _ => Vec::new(),
+        };
         let node = PlanNode {
             name,
             kind,
@@ -727,8 +786,7 @@ impl Planner {
     fn reason(&self, from: usize, to: usize) -> Option<EdgeReason> {
         let (a, b) = (&self.nodes[from], &self.nodes[to]);
         if b.after.contains(&from) {
-            let engine = matches!(b.node.kind, NodeKind::Structure | NodeKind::Timers);
-            return Some(if engine { EdgeReason::Effects } else { EdgeReason::Declared });
+            return Some(if b.node.kind.is_engine() { EdgeReason::Effects } else { EdgeReason::Declared });
         }
         // bevy calls a system without any access compatible with everything, an exclusive one included; but it
         // too takes a change tick from the world, which an exclusive one holds alone.
@@ -908,7 +966,7 @@ impl LiveWorld {
     pub fn set_enabled(&mut self, system: &str, enabled: bool) -> Result<(), EnableError> {
         let node = self.plan.nodes.iter().position(|node| node.name == system);
         let node = node.ok_or_else(|| EnableError::Unknown(system.to_owned()))?;
-        if matches!(self.plan.nodes[node].kind, NodeKind::Structure | NodeKind::Timers) {
+        if self.plan.nodes[node].kind.is_engine() {
             return Err(EnableError::Engine(system.to_owned()));
         }
         self.executor.set_quarantined(node, !enabled);
@@ -942,6 +1000,16 @@ impl LiveWorld {
     /// Looks closer at each step, so that the next failure names its culprit; slower, with the same results.
     pub fn set_careful(&mut self, careful: bool) {
         self.careful = careful;
+    }
+
+    /// Has reports tell the first so many events of each kind, and not only how many there were.
+    pub fn tell_events(&mut self, most: usize) {
+        self.events_told = most;
+    }
+
+    /// What happened in the last tick, once: [`TickReport::events`] is empty then.
+    pub fn take_events(&mut self) -> Vec<EventBatch> {
+        std::mem::take(&mut self.report.events)
     }
 
     /// Notes of each node when and where it ran, see [`SystemReport::began`].
@@ -981,6 +1049,7 @@ impl LiveWorld {
         self.watch.begin(tick, start);
         self.world.resource_mut::<TickTime>().tick = tick;
         self.report.outcomes.clear();
+        self.events.iter().for_each(|kind| (kind.clear)(&mut self.world));
         if self.has_pending || !inputs.is_empty() {
             let how = HowToApply { watch: &self.watch, skipped: &self.skipped, settle_each: self.careful };
             let world = &mut self.world;
@@ -1020,6 +1089,9 @@ impl LiveWorld {
         self.report.began_nanos = start;
         self.report.lives = std::mem::take(&mut *self.world.resource_mut::<Lives>());
         self.report.entities = self.entities();
+        let happened = self.events.iter().map(|kind| (kind.told)(&self.world, self.events_told));
+        self.report.events.clear();
+        self.report.events.extend(happened.filter(|batch| batch.count > 0));
         self.watch.end();
         let end = wall();
         self.report.wall_nanos = end.wrapping_sub(start);
@@ -1233,6 +1305,7 @@ impl LiveWorld {
         // What systems asked for before one of them failed was never part of a state.
         self.structure.iter().for_each(|slot| drop(slot.take()));
         self.timers.iter().for_each(|slot| drop(slot.take()));
+        self.events.iter().for_each(|kind| (kind.forget)(&mut self.world));
         effects::clear(&mut self.world);
         self.capturing.forget();
         self.rebuild.iter().for_each(|rebuild| rebuild(&mut self.world));

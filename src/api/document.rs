@@ -57,9 +57,12 @@ is left.
 **Events** (`/events`, and lines of `/v1/logs` in the same way): a page of what is kept, oldest first, or a stream of what is
 new. An event has `id` (`tick.number`), `tick`, `branch` and `topic`: `tick` (ticks that are shown together are one), `input` (what
 became of it), `entity` (who came and who went in a tick: how many, and the first 100 by name), `job` (work that takes long, and its
-end), `snapshot`, `system` (one is left out), `state`, `alert` (somebody should look). `Last-Event-ID` or `after` goes on
-behind an event. The last 4096 events and 2048 lines are kept, and no id is used again, also after a restart of the server; who
-misses some is told `lagged` with their numbers.
+end), `snapshot`, `system` (one is left out), `state`, `alert` (somebody should look). What systems of the world emit has the
+name of its kind as `topic`, `entity` (whom it is about) and its fields in `event`, in one order for each run of a tick, and ids
+of three parts; beyond `tick.events_max` of a kind and tick it is only counted, and the last one that is told says how many were
+`dropped`. `entity=` finds those that name an entity in a field, too. `Last-Event-ID` or `after` goes on behind an event. The last
+65,536 events of systems are kept, of others a sixteenth of that, and 2048 lines; no id is used again, also after a restart of
+the server; who misses some is told `lagged` with their numbers.
 
 **Errors** are `application/problem+json` (RFC 9457): `type`, `title`, `status`, `detail`, and for 422 `errors` with a JSON
 pointer each. 400 malformed, 401 no or a wrong token, 403 not for this role, 404, 409 not in this state, 410 not kept any more,

@@ -2,7 +2,7 @@
 
 use super::{
     App,
-    follow::{Followed, Form},
+    follow::{After, Followed, Form},
     past::{Parameters, parameters},
     problem::Problem,
     query::Names,
@@ -16,7 +16,6 @@ use axum::{
 };
 use everworld_engine::Uid;
 use serde::Deserialize;
-use serde_json::json;
 use std::sync::Arc;
 
 #[derive(Deserialize)]
@@ -29,12 +28,16 @@ pub(super) struct EventQuery {
     limit: Option<usize>,
 }
 
-/// The number of an event, by its id.
-fn number(text: &str) -> Result<u64, Problem> {
-    let number = text.rsplit('.').next().and_then(|number| number.parse().ok());
-    number.ok_or_else(|| {
-        Problem::malformed(format!("after: expected the id of an event, tick.number, found \"{text}\""))
-    })
+/// Where the reader is who knows the event of that id.
+fn place(text: &str) -> Result<After, Problem> {
+    let parts: Option<Vec<u64>> = text.split('.').map(|part| part.parse().ok()).collect();
+    match parts.as_deref() {
+        Some([number] | [_, number]) => Ok(After::whole(*number)),
+        Some([_, number, part]) => Ok(After { number: number.saturating_sub(1), parts: *part as usize + 1 }),
+        _ => Err(Problem::malformed(format!(
+            "after: expected the id of an event, tick.number or tick.number.part, found \"{text}\""
+        ))),
+    }
 }
 
 pub(super) async fn list(
@@ -44,28 +47,30 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let EventQuery { topic, entity, after, limit } = parameters(query)?;
+    let handle = app.world(&world)?;
+    let own = handle.running().into_iter().flat_map(|running| &running.registry.events);
+    let known: Vec<&'static str> =
+        Topic::ALL.iter().map(|topic| topic.name()).chain(own.map(|kind| kind.name)).collect();
     let topics = topic.0.iter().map(|name| {
-        serde_json::from_value::<Topic>(json!(name)).map_err(|_| {
-            Problem::malformed(format!(
-                "topic: there is none \"{name}\"; topics: tick, input, entity, job, snapshot, system, state, alert"
-            ))
+        known.iter().find(|known| *known == name).copied().ok_or_else(|| {
+            let known = known.join(", ");
+            Problem::malformed(format!("topic: there is none \"{name}\"; topics: {known}"))
         })
     });
-    let topics: Vec<Topic> = topics.collect::<Result<_, _>>()?;
-    let handle = app.world(&world)?;
+    let topics: Vec<&str> = topics.collect::<Result<_, _>>()?;
     let events = &handle.status.events;
     let form = Form::of(&headers);
     let last_id = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let after = match last_id.or(after.as_deref()).map(number).transpose()? {
-        Some(number) => number,
-        None if form == Form::Page => events.last(usize::MAX),
-        None => events.newest(),
+    let after = match last_id.or(after.as_deref()).map(place).transpose()? {
+        Some(after) => after,
+        None if form == Form::Page => After::whole(events.last(usize::MAX)),
+        None => After::whole(events.newest()),
     };
     let entity = entity.map(Uid::new);
-    let show = move |number: u64, event: &Event| {
+    let show = move |number: u64, event: &Event, parts: usize| {
         let is_wanted = (topics.is_empty() || topics.contains(&event.topic()))
             && entity.is_none_or(|uid| event.is_about(uid));
-        is_wanted.then(|| event.to_json(number))
+        if is_wanted { event.to_json(number, parts, entity) } else { Vec::new() }
     };
     let hosting = app.hosting.clone();
     let ring = move || hosting.world(&world).map(|handle| handle.status.events.clone());

@@ -10,7 +10,7 @@ use super::{
     query::READER_PATIENCE,
     rows::{BrokenOff, Pieces},
 };
-use crate::ring::Ring;
+use crate::ring::{Ring, Weigh};
 use axum::{
     Json,
     body::{Body, Bytes},
@@ -54,14 +54,32 @@ impl Form {
 pub(super) struct Followed<T> {
     /// The ring, while there is one: a world may go.
     pub(super) ring: Box<dyn Fn() -> Option<Arc<Ring<T>>> + Send + Sync>,
-    /// None for members that are not asked for.
-    pub(super) show: Box<dyn Fn(u64, &T) -> Option<Value> + Send + Sync>,
-    /// The number of the last one that the reader knows.
-    pub(super) after: u64,
+    /// What a member of that number tells, but for the first so many parts of it; nothing where it is not asked for.
+    pub(super) show: Box<dyn Fn(u64, &T, usize) -> Vec<Value> + Send + Sync>,
+    pub(super) after: After,
     pub(super) limit: usize,
 }
 
-impl<T: Send + Sync + 'static> Followed<T> {
+/// Up to where a reader knows what there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct After {
+    /// The number of the last member that he knows all of.
+    pub(super) number: u64,
+    /// How many parts he knows of the next one.
+    pub(super) parts: usize,
+}
+
+impl After {
+    /// Behind a whole member.
+    pub(super) fn whole(number: u64) -> Self {
+        Self { number, parts: 0 }
+    }
+}
+
+/// A piece of a stream is about so long at most.
+const PIECE_BYTES: usize = 256 * 1_024;
+
+impl<T: Weigh + Send + Sync + 'static> Followed<T> {
     pub(super) fn answer(self, app: &Arc<App>, form: Form) -> Result<Response, Problem> {
         if form == Form::Page {
             return Ok(Json(self.page()).into_response());
@@ -82,27 +100,34 @@ impl<T: Send + Sync + 'static> Followed<T> {
     }
 
     fn page(&self) -> Value {
-        let mut items = Vec::new();
-        let (mut after, mut missed, mut more) = (self.after, None, false);
+        let mut items: Vec<Value> = Vec::new();
+        let (mut at, mut missed, mut more) = (self.after, None, false);
+        let mut after = at.number.to_string();
         if let Some(ring) = (self.ring)() {
             'looking: loop {
-                let batch = ring.after(after, AT_ONCE);
+                let batch = ring.after(at.number, AT_ONCE);
                 missed = missed.or(batch.missed);
                 if batch.items.is_empty() {
                     break;
                 }
                 for (number, item) in batch.items {
-                    if items.len() == self.limit {
+                    let mut shown = (self.show)(number, &item, parts_of(at, number));
+                    let room = self.limit - items.len();
+                    if shown.len() > room || room == 0 {
                         more = true;
+                        shown.truncate(room);
+                        // In the midst of a member its last part says where.
+                        after = shown.last().map_or(after, |last| id_of(last, number));
+                        items.append(&mut shown);
                         break 'looking;
                     }
-                    items.extend((self.show)(number, &item));
-                    after = number;
+                    items.append(&mut shown);
+                    at = After::whole(number);
+                    after = number.to_string();
                 }
             }
         }
-        let mut page =
-            json!({"items": items, "next": more.then(|| after.to_string()), "after": after.to_string()});
+        let mut page = json!({"items": items, "next": more.then(|| after.clone()), "after": after});
         if let Some((from, to)) = missed {
             page["lagged"] = json!({"from": from, "to": to});
         }
@@ -118,19 +143,21 @@ impl<T: Send + Sync + 'static> Followed<T> {
             if app.draining.load(std::sync::atomic::Ordering::Relaxed) {
                 return;
             }
-            let batch = ring.after(after, AT_ONCE);
+            let batch = ring.after(after.number, AT_ONCE);
             let mut text = String::new();
             if let Some((from, to)) = batch.missed {
-                after = to;
+                after = After::whole(to);
                 let lagged = json!({"type": "lagged", "from": from, "to": to});
                 write(&mut text, is_lines, None, "lagged", &lagged);
             }
             for (number, item) in &batch.items {
-                after = *number;
-                if let Some(value) = (self.show)(*number, item) {
-                    let id = value["id"].as_str().map_or_else(|| number.to_string(), str::to_owned);
-                    let kind = value["topic"].as_str().unwrap_or("line").to_owned();
-                    write(&mut text, is_lines, Some(&id), &kind, &value);
+                for value in (self.show)(*number, item, parts_of(after, *number)) {
+                    let kind = value["topic"].as_str().unwrap_or("line");
+                    write(&mut text, is_lines, Some(&id_of(&value, *number)), kind, &value);
+                }
+                after = After::whole(*number);
+                if text.len() >= PIECE_BYTES {
+                    break;
                 }
             }
             if text.is_empty() && batch.items.is_empty() {
@@ -153,6 +180,15 @@ impl<T: Send + Sync + 'static> Followed<T> {
             }
         }
     }
+}
+
+/// How many parts a reader knows of a member.
+fn parts_of(after: After, number: u64) -> usize {
+    if number == after.number + 1 { after.parts } else { 0 }
+}
+
+fn id_of(value: &Value, number: u64) -> String {
+    value["id"].as_str().map_or_else(|| number.to_string(), str::to_owned)
 }
 
 fn write(text: &mut String, is_lines: bool, id: Option<&str>, kind: &str, value: &Value) {

@@ -3,7 +3,7 @@
 use super::{
     App,
     entities::read_json,
-    follow::{Followed, Form},
+    follow::{After, Followed, Form},
     past::{Parameters, parameters},
     problem::Problem,
     spec::LIMIT_MAX,
@@ -32,7 +32,8 @@ pub(super) async fn list(
     let limit = limit.unwrap_or(100).min(LIMIT_MAX);
     let last = || logs::lines().map_or(0, |lines| lines.last(limit));
     let after = last_id.or(after).unwrap_or_else(last);
-    let show = |number: u64, line: &Line| Some(line.to_json(number));
+    let show = |number: u64, line: &Line, _: usize| vec![line.to_json(number)];
+    let after = After::whole(after);
     Followed { ring: Box::new(logs::lines), show: Box::new(show), after, limit }
         .answer(&app, Form::of(&headers))
 }

@@ -222,6 +222,8 @@ keys! {
         inputs_max: usize where 1..=1_048_576 = 4096, Host;
         /// Logged inputs that may wait for a tick; above: 503.
         pending_inputs_max: usize where 1..=16_777_216 = 65_536, Host;
+        /// Events of each kind that a tick tells outside, the first ones; the others are counted only.
+        events_max: usize where 0..=1_000_000 = 10_000, Host;
         /// A tick that takes longer makes the world degraded, visibly; 0 = no such limit.
         soft_limit_millis: u64 where 0..=86_400_000 = 5000, Host;
         /// A tick that takes longer ends the process with exit 70, and what hung is left out after the restart

@@ -143,6 +143,7 @@ mod tests {
             tick.rate_hz = 0.0                    # --set
             tick.inputs_max = 4096                # default
             tick.pending_inputs_max = 65536       # default
+            tick.events_max = 10000               # default
             tick.soft_limit_millis = 5000         # default
             tick.hard_limit_millis = 60000        # default
             inputs.idempotency_keys_max = 65536   # default

@@ -1,6 +1,10 @@
 //! Decides when a computed tick may be seen outside (D2): once its Seal and a Horizon that reaches it are durable.
 
-use crate::{events::What, sequencer::Sequencer, status::WorldStatus};
+use crate::{
+    events::{Happened, What},
+    sequencer::Sequencer,
+    status::WorldStatus,
+};
 use everworld_engine::{InputError, Lives, Mirror, Outcome, Tick};
 use parking_lot::Mutex;
 use std::{collections::VecDeque, sync::Arc};
@@ -29,12 +33,22 @@ struct Inner {
     branch: u32,
 }
 
+/// So many cuts of events wait with a tick that stands for several (L1).
+const WAITING_EVENTS_MAX: usize = 4_096;
+
 struct Computed {
     tick: Tick,
     seal: u64,
     entities: usize,
-    outcomes: Vec<(u64, Result<Outcome, InputError>)>,
-    lives: Lives,
+    told: News,
+}
+
+/// What is told of a tick when it is shown.
+#[derive(Default)]
+pub(super) struct News {
+    pub(super) outcomes: Vec<(u64, Result<Outcome, InputError>)>,
+    pub(super) lives: Lives,
+    pub(super) events: Vec<Happened>,
 }
 
 impl Publisher {
@@ -70,16 +84,9 @@ impl Publisher {
     }
 
     /// A tick is computed; `seal` is the log position of its Seal, 0 without one.
-    pub(super) fn computed(
-        &self,
-        tick: Tick,
-        seal: u64,
-        entities: usize,
-        (outcomes, lives): (Vec<(u64, Result<Outcome, InputError>)>, Lives),
-        mirror: &Mirror,
-    ) {
+    pub(super) fn computed(&self, tick: Tick, seal: u64, entities: usize, told: News, mirror: &Mirror) {
         let mut inner = self.inner.lock();
-        inner.add(Computed { tick, seal, entities, outcomes, lives });
+        inner.add(Computed { tick, seal, entities, told });
         self.advance(&mut inner, mirror);
     }
 
@@ -123,9 +130,10 @@ impl Publisher {
             if !is_sealed || next.tick > inner.durable_horizon {
                 return;
             }
-            let Some(Computed { tick, entities, outcomes, lives, .. }) = inner.waiting.pop_front() else {
+            let Some(Computed { tick, entities, told, .. }) = inner.waiting.pop_front() else {
                 return;
             };
+            let News { outcomes, lives, events } = told;
             if outcomes.is_empty() {
                 self.show(inner, tick, entities, mirror);
             } else {
@@ -139,13 +147,14 @@ impl Publisher {
             if !lives.is_empty() {
                 self.status.tell(What::Entity { lives: Box::new(lives) });
             }
+            events.into_iter().for_each(|happened| self.status.tell(What::Happened(happened)));
         }
     }
 }
 
 impl Inner {
-    fn add(&mut self, computed: Computed) {
-        let is_plain = |computed: &Computed| computed.seal == 0 && computed.outcomes.is_empty();
+    fn add(&mut self, mut computed: Computed) {
+        let is_plain = |computed: &Computed| computed.seal == 0 && computed.told.outcomes.is_empty();
         let (durable, awaited) = (self.durable_horizon, self.awaited_horizon);
         match self.waiting.back_mut() {
             // Both beyond the horizon and without inputs: the later one says it all. One at or below the horizon
@@ -157,6 +166,11 @@ impl Inner {
                     && last.tick > durable
                     && (computed.tick <= awaited || last.tick > awaited) =>
             {
+                // But for what happened, as much as would be kept.
+                let mut events = std::mem::take(&mut last.told.events);
+                events.append(&mut computed.told.events);
+                let behind = events.len().saturating_sub(WAITING_EVENTS_MAX);
+                computed.told.events = events.split_off(behind);
                 *last = computed;
             }
             _ => self.waiting.push_back(computed),
@@ -215,7 +229,7 @@ mod tests {
     }
 
     fn computed(tick: u64, seal: u64) -> Computed {
-        Computed { tick: Tick(tick), seal, entities: 0, outcomes: Vec::new(), lives: Lives::default() }
+        Computed { tick: Tick(tick), seal, entities: 0, told: News::default() }
     }
 
     #[test]
@@ -282,7 +296,7 @@ mod tests {
             let (applied, waits) = (applied.clone(), waits.clone());
             move || {
                 if status.tick() == Tick(1) {
-                    // Told once more when the mirror ends.
+                    // News once more when the mirror ends.
                     _ = show.send(());
                     waits.store(applied.lock().try_recv().is_err(), SeqCst);
                     *early.lock() = told.lock().recv_timeout(Duration::from_millis(200)).ok();
@@ -297,7 +311,7 @@ mod tests {
         mirror.offer(live.capture());
         mirror.handle().settled();
         let publisher = Publisher::new(status.clone(), sequencer, (0, Tick(1)), false);
-        publisher.computed(Tick(1), 0, 1, (outcomes, Lives::default()), &mirror);
+        publisher.computed(Tick(1), 0, 1, News { outcomes, ..News::default() }, &mirror);
 
         assert_eq!(mirror.handle().peek().unwrap().tick, Tick(1));
         let stored = early.lock().take();

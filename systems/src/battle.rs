@@ -9,7 +9,7 @@
 //! it as a target. So nothing has to be locked, and nothing depends on who comes first.
 
 use crate::scenario::{Plugin, Scenario, ScenarioError, Statistic};
-use everworld_components::{Arena, Hull, Position3, Tally, Target, Velocity3};
+use everworld_components::{Arena, Hull, Lost, Position3, Tally, Target, Velocity3};
 use everworld_engine::{
     Geometry, Grid, Image, InCells, Space, grid,
     input::InputWorld,
@@ -93,6 +93,7 @@ fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioE
         .column::<Target>()
         .resource(Arena { side, height })
         .resource(Tally::default())
+        .event::<Lost>()
         .prototype("ship", &[("position", None), ("velocity", None), ("hull", None), ("target", None)])
         .phases(&[AIM, FIGHT])
         .grid::<Ships>(|grid| grid.phase(AIM))
@@ -221,6 +222,7 @@ pub(crate) fn fight(
     arena: Res<Arena>,
     time: Res<TickTime>,
     effects: Effects,
+    lost: Emit<Lost>,
     mut tally: ResMut<Tally>,
     mut ships: InCells<
         Ships,
@@ -230,7 +232,7 @@ pub(crate) fn fight(
 ) {
     let (tick, dt) = (time.tick.0, time.dt_secs as f32);
     let walls = [arena.side, arena.side, arena.height];
-    let [shots, hits, lost] = ships.sum(
+    let [shots, hits, losses] = ships.sum(
         |cell, fates| {
             fates.fill(Fate::default());
             for (ships, fates) in cell.rows().chunks(8).zip(fates.chunks_mut(8)) {
@@ -251,6 +253,8 @@ pub(crate) fn fight(
                 hulls.set(i, Hull { points: left });
                 if left == 0 {
                     sums[2] += 1;
+                    let Position3 { x, y, z } = *position;
+                    lost.emit(uids[i], Lost { x, y, z, hits: fate.hits });
                     effects.despawn(uids[i], uids[i]);
                     continue;
                 }
@@ -271,7 +275,7 @@ pub(crate) fn fight(
     );
     tally.shots += shots;
     tally.hits += hits;
-    tally.lost += lost;
+    tally.lost += losses;
 }
 
 /// A velocity that turned to a way by some part.

@@ -93,6 +93,71 @@ fn events_are_told_in_order_and_a_reader_goes_on_where_he_was() {
     assert!(place(&page["items"][0]).1 > place(seen.last().unwrap()).1, "{page}");
 }
 
+/// What the systems of a world emit is told under its own topic, and a reader goes on in the midst of a tick.
+#[test]
+fn what_systems_emit_is_told_in_order() {
+    const EVENTS: &str = "/v1/worlds/battle/events";
+    let data = tempfile::tempdir().unwrap();
+    // So dense that a volley of many hits each: hundreds are lost in one tick.
+    let scenario = data.path().join("battle.toml");
+    let text = include_str!("../../configs/battle.toml").replace("# side = 1000.0", "side = 24.0");
+    std::fs::write(&scenario, text.replace("height = 200.0", "height = 12.0")).unwrap();
+    let scenario = format!("world.scenario={}", scenario.display());
+    let dir = data.path().join("data");
+    let sets = ["--set", &scenario, "--set", "world.population=3000", "--set", "tick.rate_hz=0"];
+    let server = Server::start(&dir, &sets);
+    let lost = server.until(|server| {
+        let (_, page) = server.get(&format!("{EVENTS}?topic=lost&limit=1000"));
+        (page["items"].as_array()?.len() >= 600).then_some(page)
+    });
+    assert_eq!(server.post("/v1/worlds/battle/pause", "").0, 202);
+    let items = lost["items"].as_array().unwrap();
+    let place = |event: &Value| {
+        let id = event["id"].as_str().unwrap().split('.').map(|part| part.parse().unwrap());
+        <[u64; 3]>::try_from(id.collect::<Vec<_>>()).unwrap()
+    };
+    assert!(items.windows(2).all(|pair| place(&pair[0]) < place(&pair[1])), "{items:?}");
+    let uid = |event: &Value| event["entity"].as_str().unwrap().parse::<u64>().unwrap();
+    let of_a_tick = |pair: &&[Value]| pair[0]["tick"] == pair[1]["tick"];
+    assert!(items.windows(2).filter(of_a_tick).all(|pair| uid(&pair[0]) < uid(&pair[1])), "{items:?}");
+    assert!(items.iter().all(|event| event["event"]["hits"].as_u64().is_some_and(|hits| hits > 0)));
+
+    // By pages of any size, and by one who comes back in the midst of a tick.
+    let mut pages = Vec::new();
+    let mut after = "0".to_owned();
+    while pages.len() < items.len() {
+        let (_, page) = server.get(&format!("{EVENTS}?topic=lost&limit=7&after={after}"));
+        pages.extend(page["items"].as_array().unwrap().iter().cloned());
+        after = page["after"].as_str().unwrap().to_owned();
+    }
+    assert_eq!(pages[..items.len()], items[..]);
+    let last = items[5]["id"].as_str().unwrap();
+    let mut stream =
+        Stream::open(&server, &format!("{EVENTS}?topic=lost&after={last}"), "application/x-ndjson");
+    for item in &items[6..600] {
+        assert_eq!(stream.json().as_ref(), Some(item));
+    }
+    let own = uid(&items[3]);
+    let (_, page) = server.get(&format!("{EVENTS}?topic=lost&entity={own}"));
+    assert_eq!(page["items"], json!([items[3]]));
+    let (status, answer) = server.get(&format!("{EVENTS}?topic=weather"));
+    assert!(status == 400 && answer.to_string().contains("alert, lost"), "{answer}");
+    let mut metrics = Vec::new();
+    server.client().download("/metrics", &mut metrics).unwrap();
+    let metrics = String::from_utf8(metrics).unwrap();
+    assert!(metrics.contains("everworld_events_total{world=\"battle\",topic=\"lost\"}"), "{metrics}");
+    server.kill();
+
+    // As many as are wanted, the others counted.
+    let dir = data.path().join("other");
+    let server = Server::start(&dir, &[&sets[..], &["--set", "tick.events_max=3"]].concat());
+    let dropped = server.until(|server| {
+        let (_, page) = server.get(&format!("{EVENTS}?topic=lost&limit=1000"));
+        page["items"].as_array()?.iter().find(|event| event["dropped"].is_u64()).cloned()
+    });
+    assert!(place(&dropped)[2] == 2 && dropped["dropped"].as_u64().is_some_and(|dropped| dropped > 0));
+}
+
 #[test]
 fn the_log_can_be_read_and_told_to_say_more() {
     let data = tempfile::tempdir().unwrap();

@@ -6,6 +6,7 @@ mod columns;
 mod determinism;
 mod explain;
 mod grid;
+mod happened;
 mod migrate;
 mod mirror;
 mod query;
