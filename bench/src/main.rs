@@ -17,6 +17,7 @@ mod capture;
 mod columns;
 mod crash;
 mod det;
+mod events;
 mod harness;
 mod heavy;
 mod hostile;
@@ -69,6 +70,8 @@ enum Name {
     Peers(peers::PeersArgs),
     /// The rivals' own loads, beside their published figures
     Rivals(rivals::RivalsArgs),
+    /// What systems emit, in the tick and to a subscriber
+    Events(events::EventsArgs),
     /// How long the tick stands still for a capture
     Capture(capture::CaptureArgs),
     /// What the tick feels of persistence
@@ -121,7 +124,7 @@ fn main() -> ExitCode {
     let result = match &cli.name {
         Name::Server { args } => {
             let args = std::iter::once("everworld".into()).chain(args.iter().cloned());
-            return everworld::cli::main(args, everworld::PLUGINS);
+            return everworld::cli::main(args, scenarios::plugins());
         }
         Name::Look { dir } => return ended(crash::look(dir)),
         Name::Reliability(args) => {
@@ -138,6 +141,7 @@ fn main() -> ExitCode {
         Name::Npcs(args) => npcs::run(args),
         Name::Peers(args) => peers::run(args),
         Name::Rivals(args) => rivals::run(args),
+        Name::Events(args) => events::run(args),
         Name::Capture(args) => capture::run(args),
         Name::Persist(args) => persist::run(args),
         Name::Sizes(args) => sizes::run(args),

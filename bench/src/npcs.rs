@@ -158,7 +158,7 @@ fn measured(args: &NpcsArgs) -> anyhow::Result<Vec<Case>> {
     // Round by round: an hour of noise hits all alike.
     for _ in 0..args.rounds {
         for &(npcs, threads) in &sizes {
-            bar.set_message(format!("{} NPCs, {threads} threads", npcs));
+            bar.set_message(format!("{npcs} NPCs, {threads} threads"));
             let (runs, failed, calibrations) = found.entry((npcs, threads)).or_default();
             calibrations.push(calibration(threads)?);
             match child(args, npcs, threads) {
