@@ -9,8 +9,10 @@ use crate::{
 use anyhow::Context as _;
 use clap::Args;
 use everworld::{PLUGINS, Plugin, WorldRecord, worlds};
-use everworld_engine::Tick;
+use everworld_engine::{Image, Tick};
+use everworld_systems::Statistic;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 #[derive(Args, Clone)]
@@ -38,8 +40,6 @@ struct Case {
     variant: &'static str,
     implementation: &'static str,
     sets: &'static [&'static str],
-    /// Until the fire is out, where it is one.
-    until_extinct: bool,
     /// Played by these, if not by the sound ones.
     plugin: Option<&'static Plugin>,
 }
@@ -54,13 +54,12 @@ const LARGE_SHEEP: &[&str] = &[
 ];
 
 macro_rules! cases {
-    ($($model:literal $variant:literal $implementation:literal $sets:expr $(, $extinct:literal)?;)+) => {
+    ($($model:literal $variant:literal $implementation:literal $sets:expr;)+) => {
         &[$(Case {
             model: $model,
             variant: $variant,
             implementation: $implementation,
             sets: $sets,
-            until_extinct: false $(|| $extinct)?,
             plugin: None,
         }),+]
     };
@@ -79,13 +78,13 @@ const CASES: &[Case] = cases! {
     "schelling" "large" "reference-async"
         &["population=8000", "schelling.side=100", "schelling.reach=2", "schelling.wanted=8",
             "schelling.update=asynchronous"];
-    "forestfire" "small" "reference-sync(left column all burning)" &[], true;
+    "forestfire" "small" "reference-sync(left column all burning)" &[];
     "forestfire" "small" "reference-sync(only trees of left column burning)"
-        &["forestfire.ignition=trees"], true;
+        &["forestfire.ignition=trees"];
     "forestfire" "large" "reference-sync(left column all burning)"
-        &["forestfire.side=500", "forestfire.density=0.9"], true;
+        &["forestfire.side=500", "forestfire.density=0.9"];
     "forestfire" "large" "reference-sync(only trees of left column burning)"
-        &["forestfire.side=500", "forestfire.density=0.9", "forestfire.ignition=trees"], true;
+        &["forestfire.side=500", "forestfire.density=0.9", "forestfire.ignition=trees"];
     "wolfsheep" "small" "reference-async" &[];
     "wolfsheep" "large" "reference-async" LARGE_SHEEP;
 };
@@ -134,8 +133,8 @@ fn known(model: &str, variant: &str, implementation: &str) -> anyhow::Result<Vec
     ours.map(read).collect()
 }
 
-/// The figures of one seed.
-fn play(case: &Case, seed: u64, last: u64) -> anyhow::Result<BTreeMap<Place, f64>> {
+/// The figures of one seed that are known.
+fn play(case: &Case, seed: u64, known: &[Known]) -> anyhow::Result<BTreeMap<Place, f64>> {
     let mut sets: Vec<String> = case.sets.iter().map(|set| (*set).to_owned()).collect();
     sets.push(format!("seed={seed}"));
     let plugin = case.plugin.or_else(|| PLUGINS.iter().find(|plugin| plugin.name == case.model));
@@ -145,23 +144,71 @@ fn play(case: &Case, seed: u64, last: u64) -> anyhow::Result<BTreeMap<Place, f64
     let record = WorldRecord { world: scenario.name.clone(), scenario };
     let mut live = worlds::create(&record, std::slice::from_ref(plugin), harness::options(1)?)?;
     let statistics = plugin.statistics.context("the model is measured")?;
+    let last = known.iter().filter_map(|known| known.step).max().unwrap_or(0);
+    let is_known = |tick: Tick| known.iter().any(|known| known.step == Some(tick.0));
+    let burns_out = known.iter().any(|known| known.statistic == "extinction_step");
+    // What is known of the run as a whole and is no end of a fire needs each step.
+    let needs_each = !burns_out && known.iter().any(|known| known.step.is_none());
     let (mut figures, mut series) = (BTreeMap::new(), BTreeMap::<&str, Vec<f64>>::new());
+    let (mut fire, mut out) = (None, !burns_out);
     loop {
         let tick = live.now();
-        for statistic in statistics(&live.image()) {
-            let Some(value) = statistic.value else { continue };
-            figures.insert((Some(tick.0), statistic.name.to_owned()), value);
-            series.entry(statistic.name).or_default().push(value);
+        let looks_for_fire = !out && tick.0.is_multiple_of(FIRE_TICKS);
+        if needs_each || is_known(tick) || looks_for_fire {
+            let image = live.image();
+            for Statistic { name, value } in statistics(&image) {
+                let Some(value) = value else { continue };
+                figures.insert((Some(tick.0), name.to_owned()), value);
+                series.entry(name).or_default().push(value);
+                out |= looks_for_fire && name == "burning_cells" && value == 0.0;
+            }
+            if out && looks_for_fire {
+                went_out(&mut figures, case, plugin, fire.take().unwrap_or(image))?;
+            } else if looks_for_fire {
+                fire = Some(image);
+            }
         }
-        let burns =
-            series.get("burning_cells").and_then(|cells| cells.last()).is_some_and(|cells| *cells > 0.0);
-        if tick >= Tick(last) && !(case.until_extinct && burns) {
+        if tick >= Tick(last) && out {
             break;
         }
         live.tick(&[])?;
     }
-    of_the_run(&mut figures, &series);
+    if needs_each {
+        of_the_run(&mut figures, &series);
+    }
     Ok(figures)
+}
+
+/// So often it is looked whether a fire still burns: an image of a large forest takes as long as many ticks.
+const FIRE_TICKS: u64 = 16;
+
+/// In which step a fire went out that still burnt in an image, or is out in it.
+fn went_out(
+    figures: &mut BTreeMap<Place, f64>,
+    case: &Case,
+    plugin: &Plugin,
+    burning: Image,
+) -> anyhow::Result<()> {
+    let mut scenario = worlds::load_scenario(
+        case.model,
+        PLUGINS,
+        &case.sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>(),
+    )?;
+    plugin.name.clone_into(&mut scenario.plugin);
+    let mut live = worlds::build(&scenario, std::slice::from_ref(plugin), harness::options(1)?)?;
+    live.restore(&burning)?;
+    loop {
+        let statistics = (plugin.statistics.context("the model is measured")?)(&live.image());
+        let of =
+            |name: &str| statistics.iter().find(|found| found.name == name).and_then(|found| found.value);
+        if of("burning_cells") == Some(0.0) {
+            figures.insert((None, "extinction_step".into()), live.now().0 as f64);
+            let burnt = of("burnt_over_initial_trees").context("what burnt")?;
+            figures.insert((None, "final_burnt_over_initial_trees".into()), burnt);
+            return Ok(());
+        }
+        live.tick(&[])?;
+    }
 }
 
 /// What is told of a run as a whole.
@@ -175,19 +222,29 @@ fn of_the_run(figures: &mut BTreeMap<Place, f64>, series: &BTreeMap<&str, Vec<f6
             tell(&format!("{kind}_extinct"), f64::from(u8::from(counts.contains(&0.0))));
         }
     }
-    if let Some(burning) = series.get("burning_cells")
-        && let Some(out) = burning.iter().position(|cells| *cells == 0.0)
-    {
-        tell("extinction_step", out as f64);
-        tell("final_burnt_over_initial_trees", series["burnt_over_initial_trees"][out]);
-    }
 }
 
 /// How far a figure is off.
 #[derive(Debug)]
 struct Off {
     place: Place,
+    /// Over the seeds: the mean, and the standard deviation.
+    found: [f64; 2],
+    /// Those of the reference.
+    known: [f64; 2],
     z: f64,
+}
+
+/// A figure beside its reference, as reports have it.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Figure {
+    pub(crate) case: String,
+    /// The step; none of the whole run.
+    pub(crate) step: Option<u64>,
+    pub(crate) statistic: String,
+    pub(crate) found: [f64; 2],
+    pub(crate) known: [f64; 2],
+    pub(crate) z: f64,
 }
 
 /// Compares what the seeds came to with what is known, figure by figure.
@@ -204,15 +261,13 @@ fn compare(runs: &[BTreeMap<Place, f64>], known: &[Known]) -> anyhow::Result<Vec
         // Known to six digits.
         let is_equal = (mean - known.mean).abs() <= 1e-6 * known.mean.abs().max(1.0);
         let z = if is_equal { 0.0 } else { (mean - known.mean) / error };
-        Ok(Off { place, z })
+        Ok(Off { place, found: [mean, variance.sqrt()], known: [known.mean, known.sd], z })
     };
     known.iter().map(off).collect()
 }
 
-fn runs_of(case: &Case, seeds: u64) -> anyhow::Result<Vec<BTreeMap<Place, f64>>> {
-    let last =
-        known(case.model, case.variant, case.implementation)?.iter().filter_map(|known| known.step).max();
-    (1..=seeds).into_par_iter().map(|seed| play(case, seed, last.unwrap_or(0))).collect()
+fn runs_of(case: &Case, known: &[Known], seeds: u64) -> anyhow::Result<Vec<BTreeMap<Place, f64>>> {
+    (1..=seeds).into_par_iter().map(|seed| play(case, seed, known)).collect()
 }
 
 /// The most that a figure may be off.
@@ -229,20 +284,29 @@ fn farthest(off: &[Off]) -> f64 {
 }
 
 pub(crate) fn run(args: &ModelsArgs) -> Outcome {
-    let (mut rows, mut figures, mut seldom) = (Vec::new(), 0, 0);
+    let (mut rows, mut figures, mut seldom) = (Vec::new(), Vec::new(), 0);
     let wanted = |case: &&Case| {
         args.models.iter().any(|model| model == case.model)
             && args.variants.iter().any(|variant| variant == case.variant)
     };
     for case in CASES.iter().filter(wanted) {
-        let runs = runs_of(case, args.seeds)?;
-        let off = compare(&runs, &known(case.model, case.variant, case.implementation)?)?;
+        let figures_known = known(case.model, case.variant, case.implementation)?;
+        let runs = runs_of(case, &figures_known, args.seeds)?;
+        let off = compare(&runs, &figures_known)?;
         let name = format!("{} {}, {}", case.model, case.variant, case.implementation);
-        for Off { place: (step, statistic), z } in off.iter().filter(|off| off.z.abs() > args.tell) {
+        for Off { place: (step, statistic), z, .. } in off.iter().filter(|off| off.z.abs() > args.tell) {
             let step = step.map_or_else(|| "end".into(), |step| format!("step {step}"));
             rows.push(Row::plain(&name, &format!("{statistic}, {step}"), *z, "errors"));
         }
-        (figures, seldom) = (figures + off.len(), seldom + beyond(&off, Z_SELDOM));
+        seldom += beyond(&off, Z_SELDOM);
+        figures.extend(off.iter().map(|Off { place: (step, statistic), found, known, z }| Figure {
+            case: name.clone(),
+            step: *step,
+            statistic: statistic.clone(),
+            found: *found,
+            known: *known,
+            z: *z,
+        }));
         let mode = format!("farthest of {} figures, {} seeds", off.len(), args.seeds);
         rows.push(Row::bounded(&name, &mode, farthest(&off), "errors", Bound::AtMost(Z_MAX)));
         for (model, right, wrong) in WRONG {
@@ -257,10 +321,10 @@ pub(crate) fn run(args: &ModelsArgs) -> Outcome {
             }
         }
     }
-    let share = 100.0 * seldom as f64 / figures.max(1) as f64;
+    let share = 100.0 * seldom as f64 / figures.len().max(1) as f64;
     rows.push(Row::bounded(
         "all",
-        &format!("beyond {Z_SELDOM}, of {figures} figures"),
+        &format!("beyond {Z_SELDOM}, of {} figures", figures.len()),
         share,
         "%",
         Bound::AtMost(1.0),
@@ -269,12 +333,11 @@ pub(crate) fn run(args: &ModelsArgs) -> Outcome {
         for (what, model, plugin) in models_planted::ALL {
             let found = CASES.iter().find(|case| case.model == *model && case.variant == "small");
             let Case { variant, implementation, sets, .. } = *found.context("a case of the model")?;
-            let case =
-                Case { model, variant, implementation, sets, until_extinct: false, plugin: Some(plugin) };
+            let case = Case { model, variant, implementation, sets, plugin: Some(plugin) };
             let mut known = known(model, variant, implementation)?;
             // A planted fire may never go out.
             known.retain(|known| known.step.is_some() || !matches!(*model, "forestfire"));
-            let off = compare(&runs_of(&case, args.seeds)?, &known)?;
+            let off = compare(&runs_of(&case, &known, args.seeds)?, &known)?;
             rows.push(Row::bounded(
                 &format!("planted: {what}"),
                 &format!("{model} small, farthest"),
@@ -284,5 +347,5 @@ pub(crate) fn run(args: &ModelsArgs) -> Outcome {
             ));
         }
     }
-    Ok(Report::new("models", rows, None))
+    Ok(Report::new("models", rows, None).with(serde_json::to_value(figures)?))
 }
