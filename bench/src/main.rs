@@ -29,6 +29,8 @@ mod models;
 mod npcs;
 mod peers;
 mod persist;
+mod plots;
+mod publish;
 mod recover;
 mod reliability;
 mod report;
@@ -70,6 +72,8 @@ enum Name {
     Peers(peers::PeersArgs),
     /// The rivals' own loads, beside their published figures
     Rivals(rivals::RivalsArgs),
+    /// What all benchmarks found, as docs/BENCHMARKS.md and as one page with plots
+    Report(publish::ReportArgs),
     /// What systems emit, in the tick and to a subscriber
     Events(events::EventsArgs),
     /// How long the tick stands still for a capture
@@ -137,6 +141,7 @@ fn main() -> ExitCode {
         Name::Schedule => schedule::run(),
         Name::Columns => columns::run(),
         Name::Models(args) => models::run(args),
+        Name::Report(args) => return ended(publish::run(args)),
         Name::NpcsChild(args) => return ended(npcs::run_child(args)),
         Name::Npcs(args) => npcs::run(args),
         Name::Peers(args) => peers::run(args),

@@ -233,7 +233,8 @@ impl Case {
         }
     }
 
-    fn name(&self) -> String {
+    /// As rows have it.
+    pub(crate) fn name(&self) -> String {
         let threads = if self.threads == 1 { "1 thread" } else { &format!("{} threads", self.threads) };
         format!("{}, {} NPCs, {threads}", self.scenario, self.npcs)
     }

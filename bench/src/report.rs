@@ -1,6 +1,6 @@
 //! What a benchmark prints: rows with their baseline and ratio, and whether the run counts.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use std::{process::Command, sync::OnceLock};
 
@@ -9,6 +9,7 @@ use std::{process::Command, sync::OnceLock};
 pub(crate) struct Report {
     bench: &'static str,
     machine: Machine,
+    #[serde(serialize_with = "judged")]
     rows: Vec<Row>,
     /// What else there is to be drawn or compared.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,6 +63,18 @@ pub(crate) struct Row {
     /// What the ratio must keep to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<Bound>,
+}
+
+/// A row as JSON has it: with what comes of its bound.
+#[derive(Serialize)]
+struct Judged<'r> {
+    #[serde(flatten)]
+    row: &'r Row,
+    verdict: String,
+}
+
+fn judged<S: Serializer>(rows: &[Row], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(rows.iter().map(|row| Judged { row, verdict: row.verdict() }))
 }
 
 #[derive(Clone, Copy, Serialize)]

@@ -35,13 +35,14 @@ const ARROWS: [(&str, &[&str]); 6] = [
 ];
 
 /// The only crates that may use these crates from outside.
-const HOMES: [(&[&str], &[&str]); 5] = [
+const HOMES: [(&[&str], &[&str]); 6] = [
     (
         &["tokio", "hyper", "hyper-util", "axum", "tower", "tower-http", "http-body-util"],
         &["everworld", "everworld-bench"],
     ),
     (&["prometheus-client", "sysinfo", "thread-priority", "ratatui", "arrow-ipc", "csv"], &["everworld"]),
     (&["redb", "zstd"], &["everworld-persistence"]),
+    (&["plotters"], &["everworld-bench"]),
     (&["rayon"], &["everworld-engine", "everworld-persistence", "everworld-bench"]),
     (&["bevy_ecs"], &["everworld-engine", "everworld-components", "everworld-systems", "everworld-bench"]),
 ];
