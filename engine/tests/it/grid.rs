@@ -182,7 +182,9 @@ fn check(live: &LiveWorld, land: &Land) {
     let grid = Grid::<Spots>::of(&image).unwrap();
     assert_eq!(grid.len(), spots.len());
     let mut found = Vec::new();
-    for (most, within) in [(1, f64::INFINITY), (5, land.radius.max(0.5)), (3, 4.0 * land.radius)] {
+    for (most, within) in
+        [(1, f64::INFINITY), (5, land.radius.max(0.5)), (3, 4.0 * land.radius), (400, f64::INFINITY)]
+    {
         for (uid, spot) in spots.iter().step_by(7) {
             let here = [spot.x, spot.y, spot.z];
             let mut all: Vec<(f64, Uid)> = spots
@@ -381,4 +383,17 @@ fn cells_are_as_many_as_are_worth_it() {
     check(&live, &land);
     let grid = Grid::<Spots>::of(&live.image()).unwrap();
     assert!(grid.geometry().count() <= 1_024, "{:?}", grid.geometry());
+}
+
+/// Whoever looks for more than there are comes to an end.
+#[test]
+fn the_nearest_of_few_are_all_of_them() {
+    for kind in 0..6 {
+        let land = Land { kind, size: [12.0; 3], radius: 1.0 };
+        for population in 1..4 {
+            let mut live = created(world(land, population, false), 1, Parallel::Never);
+            live.tick(&[]).unwrap();
+            check(&live, &land);
+        }
+    }
 }
