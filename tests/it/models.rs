@@ -3,7 +3,7 @@
 
 use crate::support::options;
 use everworld::{PLUGINS, WorldRecord, worlds};
-use everworld_components::{Hull, Position3, Tally, Target, Velocity3};
+use everworld_components::{Hull, Neighbourhood, Position3, Resident, Site, Tally, Target, Velocity3};
 use everworld_engine::{Column, Image, InputEnvelope, LiveWorld, Tick, random::mix};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -54,6 +54,31 @@ fn whoever_is_put_off_the_lattice_breaks_nothing() {
         let plugin = PLUGINS.iter().find(|plugin| plugin.name == name).unwrap();
         let statistics = plugin.statistics.unwrap()(&live.image());
         assert!(statistics.iter().all(|statistic| statistic.value.is_some()), "{name}: {statistics:?}");
+    }
+}
+
+/// Also where there are so few that cells of the grid are larger than sites.
+#[test]
+fn schelling_counts_who_is_around_and_nobody_else() {
+    for sets in [
+        ["population=1000", "schelling.side=40", "schelling.reach=1"],
+        ["population=300", "schelling.side=60", "schelling.reach=2"],
+    ] {
+        let mut live = model("schelling", &sets, 2);
+        for _ in 0..3 {
+            let before = live.image();
+            let (reach, sites) = (before.value::<Neighbourhood>().unwrap().reach, column::<Site>(&before));
+            let groups = column::<Resident>(&before);
+            live.tick(&[]).unwrap();
+            for (uid, resident) in column::<Resident>(&live.image()) {
+                let at = sites[&uid];
+                let same = sites.iter().filter(|(other, site)| {
+                    let is_near = at.x.abs_diff(site.x).max(at.y.abs_diff(site.y)) <= reach;
+                    **other != uid && is_near && groups[other].group == resident.group
+                });
+                assert_eq!(resident.same as usize, same.count(), "{uid} at {at:?}: {sets:?}");
+            }
+        }
     }
 }
 
