@@ -37,12 +37,13 @@ fn whoever_is_put_off_the_lattice_breaks_nothing() {
         ("forestfire", 7, &[]),
         ("flocking", 7, &[]),
         ("flocking", 7, &["flocking.update=asynchronous"]),
+        ("battle", 7, &["population=300", "battle.side=200"]),
     ] {
         let mut live = model(name, sets, 2);
-        let far = if name == "flocking" {
-            json!({"position": {"x": -1e300, "y": 1e300}})
-        } else {
-            json!({"site": {"x": u32::MAX, "y": 3}})
+        let far = match name {
+            "flocking" => json!({"position": {"x": -1e300, "y": 1e300}}),
+            "battle" => json!({"position": {"x": -3e38, "z": 3e38}, "velocity": {"x": 3e38, "y": -3e38}}),
+            _ => json!({"site": {"x": u32::MAX, "y": 3}}),
         };
         let envelope = update(&live, &json!([{"uid": uid.to_string(), "components": far}]));
         let report = live.tick(&[envelope]).unwrap();
