@@ -1310,3 +1310,27 @@ impl Host {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_is_answered_once_it_is_durable_and_shown_whichever_comes_first() {
+        for is_shown_first in [false, true] {
+            let (reply, mut answer) = oneshot::channel();
+            let mut told = Told { reply: Some(reply), ..Told::default() };
+            let mut turn = |shows: bool| {
+                if shows {
+                    told.shown();
+                } else {
+                    told.logged(Ok(Done { seq: 7, branch: 0, tick: Tick(5) }));
+                }
+            };
+            turn(is_shown_first);
+            assert!(answer.try_recv().is_err(), "shown first: {is_shown_first}");
+            turn(!is_shown_first);
+            assert_eq!(answer.try_recv().unwrap().unwrap().seq, 7);
+        }
+    }
+}

@@ -92,15 +92,22 @@ fn settle(world: &mut InputWorld<'_>, population: u64) {
     }));
 }
 
+/// Whether a site is around another: a cell of the grid may be of several sites, where few of them are taken.
+fn is_around(at: &Site, other: &Site, reach: u32) -> bool {
+    at.x.abs_diff(other.x).max(at.y.abs_diff(other.y)) <= reach
+}
+
 /// All look around at once.
-pub(crate) fn look(mut residents: InCells<Residents, Write<Resident>, u32>) {
+pub(crate) fn look(map: Res<Neighbourhood>, mut residents: InCells<Residents, Write<Resident>, u32>) {
     residents.for_each(
         |cell, same| {
-            for ((_, resident), same) in cell.rows().iter().zip(same) {
+            for ((site, resident), same) in cell.rows().iter().zip(same) {
                 let others = cell.runs().flat_map(|(_, others)| others);
+                let is_same = |(at, other): &&(Site, Resident)| {
+                    other.group == resident.group && is_around(site, at, map.reach)
+                };
                 // Themselves are among them.
-                let same_group = others.filter(|(_, other)| other.group == resident.group).count();
-                *same = same_group.saturating_sub(1) as u32;
+                *same = others.filter(is_same).count().saturating_sub(1) as u32;
             }
         },
         |mut residents, same| {
@@ -233,9 +240,10 @@ pub fn statistics(image: &Image) -> Vec<Statistic> {
     };
     let (mut happy, mut shares, mut with_others) = (0.0, 0.0, 0.0);
     residents.each_cell(|cell| {
-        for (_, resident) in cell.rows() {
+        for (site, resident) in cell.rows() {
             let (mut others, mut same) = (-1.0, -1.0);
-            for (_, other) in cell.runs().flat_map(|(_, others)| others) {
+            let around = cell.runs().flat_map(|(_, others)| others);
+            for (_, other) in around.filter(|(at, _)| is_around(site, at, map.reach)) {
                 others += 1.0;
                 same += f64::from(u8::from(other.group == resident.group));
             }

@@ -50,8 +50,8 @@ fn worlds_are_written_down_with_where_they_come_from_and_any_can_be_hosted() {
         let tick = server.get("/v1/status").1["tick"].as_u64()?;
         (tick > 20).then_some(tick)
     });
-    let (code, forked) =
-        server.post("/v1/worlds/town/fork", &json!({"at_tick": tick, "name": "other"}).to_string());
+    let fork = json!({"at_tick": tick, "name": "other"}).to_string();
+    let (code, forked) = server.in_the_end(server.post("/v1/worlds/town/fork", &fork));
     assert_eq!(code, 200, "{forked}");
     let worlds = server.get("/v1/worlds").1["items"].clone();
     assert_eq!((&worlds[0]["world"], &worlds[0]["state"]), (&json!("town"), &json!("running")), "{worlds}");

@@ -121,7 +121,7 @@ fn a_fork_begins_with_what_it_is_told() {
     let at = paused["tick"].as_u64().unwrap();
     let fork = |name: &str, inputs: Value| {
         let body = json!({"name": name, "at_tick": at, "inputs": inputs});
-        server.post("/v1/worlds/town/fork", &body.to_string())
+        server.in_the_end(server.post("/v1/worlds/town/fork", &body.to_string()))
     };
     let spawn = |at_tick: Option<u64>| {
         let payload = json!({"entities": [{"prototype": "townsman"}, {"prototype": "townsman"}]});

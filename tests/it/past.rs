@@ -115,18 +115,6 @@ fn a_killed_world_tells_the_same_as_it_did_while_it_ran() {
     assert!(files(data.path()) == kept, "who looks writes nothing");
 }
 
-/// The answer itself, also where that takes longer than a request waits.
-fn patiently(server: &Server, (status, answer): (u16, Value)) -> (u16, Value) {
-    if status != 202 {
-        return (status, answer);
-    }
-    let location = answer["location"].as_str().unwrap();
-    server.until(|server| {
-        let (status, mut job) = server.get(location);
-        (job["state"] != "running").then(|| (status, job["result"].take()))
-    })
-}
-
 #[test]
 fn a_rewind_and_a_fork_outlive_a_kill_and_can_be_compared() {
     let data = tempfile::tempdir().unwrap();
@@ -141,7 +129,7 @@ fn a_rewind_and_a_fork_outlive_a_kill_and_can_be_compared() {
     assert_eq!(status, 400, "{problem}");
     assert!(problem["detail"].to_string().contains("?confirm=town"), "{problem}");
     let fork = json!({"at_tick": born + 5, "name": "other"}).to_string();
-    let (status, forked) = patiently(&server, server.post("/v1/worlds/town/fork", &fork));
+    let (status, forked) = server.in_the_end(server.post("/v1/worlds/town/fork", &fork));
     assert_eq!((status, &forked["tick"]), (200, &json!(born + 5)), "{forked}");
     assert_eq!(server.post("/v1/worlds/town/fork", &fork).0, 409);
     let other = &server.get("/v1/worlds").1["items"][1];

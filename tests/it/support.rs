@@ -130,6 +130,18 @@ impl Server {
         }
     }
 
+    /// The answer itself, also where that takes longer than a request waits.
+    pub fn in_the_end(&self, (status, answer): (u16, Value)) -> (u16, Value) {
+        if status != 202 {
+            return (status, answer);
+        }
+        let location = answer["location"].as_str().unwrap();
+        self.until(|server| {
+            let (status, mut job) = server.get(location);
+            (job["state"] != "running").then(|| (status, job["result"].take()))
+        })
+    }
+
     pub fn wait_ready(&self) {
         self.until(|server| (server.get("/readyz").0 == 200).then_some(()));
     }

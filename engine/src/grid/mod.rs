@@ -415,7 +415,8 @@ impl<S: Space> Grid<S> {
                     }
                 }
             });
-            if beyond * beyond > limit {
+            // Nor is there anybody else, however far one looks.
+            if beyond * beyond > limit || beyond == f64::INFINITY {
                 break;
             }
         }

@@ -1,12 +1,13 @@
 //! The grid: it finds whoever is near and nobody else, and what is summed up over neighbours does not depend on the order
 //! of rows (W3) or on threads (W1).
 
-use crate::{created, options};
+use crate::created;
 use everworld_engine::{
     Geometry, Grid, InCells, LiveWorld, Parallel, Space, WorldBuilder, component, grid, prelude::*,
     random::Draws,
 };
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 component! {
     struct Spot("spot", version 1) { x: f64, y: f64, z: f64 }
@@ -133,10 +134,16 @@ const LIFE: everworld_engine::Phase = everworld_engine::Phase("life");
 const LOOK: everworld_engine::Phase = everworld_engine::Phase("look");
 
 fn world(land: Land, population: u64, lives: bool) -> WorldBuilder {
-    let mut world = WorldBuilder::new(5, 1.0);
-    world.column::<Spot>().column::<Seen>().column::<Hat>().resource(land).phases(&[LIFE, LOOK]);
+    let mut world = world_of_crowd(land, population, lives);
     world.grid::<Spots>(|grid| grid.phase(LOOK));
     world.system(system(look).phase(LOOK).after(grid::build::<Spots>));
+    world
+}
+
+/// A world where nobody looks around.
+fn world_of_crowd(land: Land, population: u64, lives: bool) -> WorldBuilder {
+    let mut world = WorldBuilder::new(5, 1.0);
+    world.column::<Spot>().column::<Seen>().column::<Hat>().resource(land).phases(&[LIFE, LOOK]);
     if lives {
         world.system(system(live).phase(LIFE));
     }
@@ -175,7 +182,9 @@ fn check(live: &LiveWorld, land: &Land) {
     let grid = Grid::<Spots>::of(&image).unwrap();
     assert_eq!(grid.len(), spots.len());
     let mut found = Vec::new();
-    for (most, within) in [(1, f64::INFINITY), (5, land.radius.max(0.5)), (3, 4.0 * land.radius)] {
+    for (most, within) in
+        [(1, f64::INFINITY), (5, land.radius.max(0.5)), (3, 4.0 * land.radius), (400, f64::INFINITY)]
+    {
         for (uid, spot) in spots.iter().step_by(7) {
             let here = [spot.x, spot.y, spot.z];
             let mut all: Vec<(f64, Uid)> = spots
@@ -241,21 +250,128 @@ fn w1_w3_neither_threads_nor_rows_change_what_is_seen() {
     assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
 }
 
-/// A grid of before entities came and went is no grid of theirs.
+/// A grid of before entities came and went is no grid of theirs, neither to look around nor to be refreshed.
 #[test]
 fn a_stale_grid_is_told() {
     let land = Land { kind: 0, size: [10.0; 3], radius: 1.0 };
-    let mut world = WorldBuilder::new(5, 1.0);
-    world.column::<Spot>().column::<Seen>().column::<Hat>().resource(land).phases(&[LIFE, LOOK]);
-    world.grid::<Spots>(|grid| grid.phase(LIFE));
-    world.system(system(live).phase(LIFE)).system(system(look).phase(LOOK));
-    world.setup(move |world| {
-        world.spawn_many((0..200).map(|_| (Spot::default(), Seen::default())));
+    for use_it in [system(look), system(grid::refresh::<Spots>).named("publish")] {
+        let mut world = WorldBuilder::new(5, 1.0);
+        world.column::<Spot>().column::<Seen>().column::<Hat>().resource(land).phases(&[LIFE, LOOK]);
+        world.grid::<Spots>(|grid| grid.phase(LIFE));
+        world.system(system(live).phase(LIFE)).system(use_it.phase(LOOK));
+        world.setup(move |world| {
+            world.spawn_many((0..200).map(|_| (Spot::default(), Seen::default())));
+        });
+        let error = created(world, 1, Parallel::Never).tick(&[]).unwrap_err().to_string();
+        assert!(error.contains("the grid \"spots\" is of before"), "{error}");
+    }
+}
+
+/// The spots with what they saw.
+struct Crowd;
+
+impl Space for Crowd {
+    const NAME: &'static str = "crowd";
+    type Map = Land;
+    type Columns = (Spot, Seen);
+    type Filter = ();
+
+    fn geometry(land: &Land) -> Geometry {
+        land.geometry()
+    }
+
+    fn place((spot, _): &(Spot, Seen)) -> [f64; 3] {
+        [spot.x, spot.y, spot.z]
+    }
+}
+
+/// What somebody writes in a tick.
+fn noted(uid: Uid, tick: u64) -> u64 {
+    mixed(uid).wrapping_mul(2 * tick + 1)
+}
+
+fn note(time: Res<TickTime>, mut spots: Rows<(&'static Uid, Write<Seen>)>) {
+    spots.for_each(|(uids, mut seen)| {
+        for (i, uid) in uids.iter().enumerate() {
+            seen.row_mut(i).count = noted(*uid, time.tick.0);
+        }
     });
-    let mut live = world.build(options(1, Parallel::Never)).unwrap();
-    live.create().unwrap();
-    let error = live.tick(&[]).unwrap_err().to_string();
-    assert!(error.contains("the grid \"spots\" is of before"), "{error}");
+}
+
+/// What the grid has of each comes into its row.
+fn copy(mut crowd: InCells<Crowd, Write<Seen>, u64>) {
+    crowd.for_each(
+        |cell, counts| {
+            for ((_, seen), count) in cell.rows().iter().zip(counts) {
+                *count = seen.count;
+            }
+        },
+        |mut seen, counts| {
+            for i in 0..seen.len() {
+                seen.row_mut(i).who = counts.of(i);
+            }
+        },
+    );
+}
+
+/// A grid shows the rows as they were when it was built, until it is refreshed: whatever order they and the tables are in.
+#[test]
+fn what_was_written_since_is_seen_after_a_refresh_and_not_before() {
+    let land = Land { kind: 1, size: [40.0, 30.0, 0.0], radius: 1.0 };
+    for is_refreshed in [false, true] {
+        let mut world = world_of_crowd(land, 5_000, true);
+        world.grid::<Crowd>(|grid| grid.phase(LOOK));
+        world.system(system(note).phase(LOOK).after(grid::build::<Crowd>));
+        let mut reader = system(copy).phase(LOOK).after(note);
+        if is_refreshed {
+            world.system(system(grid::refresh::<Crowd>).named("publish").phase(LOOK).after(note));
+            reader = reader.after(grid::refresh::<Crowd>);
+        }
+        world.system(reader);
+        let mut live = created(world, 2, Parallel::Always);
+        // What each had before the tick: those who are born have nothing.
+        let mut before = BTreeMap::new();
+        for tick in 1..=3 {
+            live.tick(&[]).unwrap();
+            let image = live.image();
+            let uids = image.tables.iter().flat_map(|table| table.uids());
+            let seen = image.tables.iter().filter_map(|table| table.rows_of::<Seen>()).flatten();
+            let mut now = BTreeMap::new();
+            for (uid, seen) in uids.zip(seen) {
+                assert_eq!(seen.count, noted(uid, tick));
+                let then = before.get(&uid).copied().unwrap_or_default();
+                assert_eq!(seen.who, if is_refreshed { seen.count } else { then }, "{uid} in tick {tick}");
+                now.insert(uid, seen.count);
+            }
+            before = now;
+            live.restore(&image.shuffled(tick)).unwrap();
+        }
+    }
+}
+
+/// Rows of spots that are as far from each other as is near: many are on borders of cells, and none is too far.
+#[test]
+fn what_is_just_near_is_found_across_the_borders_of_cells() {
+    for kind in 0..4 {
+        for radius in [0.1, 0.79, 1.0, 7.0] {
+            let length = 128.0 * radius;
+            let land = Land { kind, size: [length, length / 32.0, length / 32.0], radius };
+            let mut world = world(land, 0, false);
+            world.setup(move |world| {
+                let up = if land.has_height() { radius } else { 0.0 };
+                let spot = |x: f64, y: f64, z: f64| {
+                    (Spot { x: x * radius, y: y * radius, z: z * up }, Seen::default())
+                };
+                for i in 0..128 {
+                    let i = f64::from(i);
+                    world.spawn_many([spot(i, 0.0, 0.0), spot(i, 1.0, 0.0), spot(i, 1.0, 1.0)]);
+                }
+            });
+            let mut live = created(world, 1, Parallel::Never);
+            live.tick(&[]).unwrap();
+            check(&live, &land);
+        }
+    }
 }
 
 /// Many more cells than rows cost nothing: there are fewer, larger ones.
@@ -267,4 +383,17 @@ fn cells_are_as_many_as_are_worth_it() {
     check(&live, &land);
     let grid = Grid::<Spots>::of(&live.image()).unwrap();
     assert!(grid.geometry().count() <= 1_024, "{:?}", grid.geometry());
+}
+
+/// Whoever looks for more than there are comes to an end.
+#[test]
+fn the_nearest_of_few_are_all_of_them() {
+    for kind in 0..6 {
+        let land = Land { kind, size: [12.0; 3], radius: 1.0 };
+        for population in 1..4 {
+            let mut live = created(world(land, population, false), 1, Parallel::Never);
+            live.tick(&[]).unwrap();
+            check(&live, &land);
+        }
+    }
 }

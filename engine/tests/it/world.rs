@@ -3,7 +3,7 @@
 use crate::{created, options};
 use bevy_ecs::prelude::*;
 use everworld_engine::{
-    Chunk, Due, Effects, Image, ImageError, Input, InputEnvelope, InputError, Outcome, Parallel,
+    Chunk, Due, Effects, Image, ImageError, Input, InputEnvelope, InputError, Outcome, Parallel, Phase,
     StateResource as _, Tick, TickTime, Timers, Uid, UidIndex, WorldBuilder, component, input::InputWorld,
     resource, system,
 };
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+    atomic::{AtomicU8, Ordering::Relaxed},
 };
 
 component! {
@@ -102,13 +102,20 @@ fn a_tick_tells_who_came_and_who_went() {
             _ => {}
         }
     }
-    static FAILS: AtomicBool = AtomicBool::new(true);
-    fn fail(world: &mut World) {
-        let tick = world.resource::<TickTime>().tick;
-        assert!(tick.0 < 5 || !FAILS.swap(false, Relaxed), "planted");
+    // Once before anybody is born, once after.
+    static FAILURES: AtomicU8 = AtomicU8::new(0);
+    fn fail(of: u8, tick: Tick) {
+        let fails = tick.0 == 5 && FAILURES.compare_exchange(of, of + 1, Relaxed, Relaxed).is_ok();
+        assert!(!fails, "planted");
     }
+    const EARLY: Phase = Phase("early");
+    const LATE: Phase = Phase("late");
     let mut world = builder();
-    world.system(system(live)).system(system(fail).after(live));
+    world.phases(&[EARLY, LATE]).system(system(live).phase(EARLY));
+    let early = |time: Res<TickTime>| fail(0, time.tick);
+    let late = |time: Res<TickTime>| fail(1, time.tick);
+    world.system(system(early).named("early").phase(EARLY).after(live));
+    world.system(system(late).named("late").phase(LATE));
     world.setup(|world| _ = world.spawn(Age { ticks: 0 }));
     let mut live = created(world, 1, Parallel::Never);
     let lives = |live: &mut everworld_engine::LiveWorld| {
@@ -125,8 +132,11 @@ fn a_tick_tells_who_came_and_who_went() {
     assert_eq!(lives(&mut live), (vec![], 0, vec![Uid::new(2)], 1));
     assert_eq!(lives(&mut live), (vec![], 0, vec![], 0), "nobody goes twice");
     let image = live.image();
-    live.tick(&[]).unwrap_err();
-    live.restore(&image).unwrap();
+    for failing in ["early", "late"] {
+        let error = live.tick(&[]).unwrap_err();
+        assert!(error.to_string().contains(failing), "{error}");
+        live.restore(&image).unwrap();
+    }
     assert_eq!(lives(&mut live), (vec![Uid::new(152).get()], 1, vec![], 0), "nor in a tick that failed");
 }
 
