@@ -158,7 +158,7 @@ fn measured(args: &NpcsArgs) -> anyhow::Result<Vec<Case>> {
     // Round by round: an hour of noise hits all alike.
     for _ in 0..args.rounds {
         for &(npcs, threads) in &sizes {
-            bar.set_message(format!("{npcs} NPCs, {threads} threads"));
+            bar.set_message(format!("{npcs} NPCs, {}", self::threads(threads)));
             let (runs, failed, calibrations) = found.entry((npcs, threads)).or_default();
             calibrations.push(calibration(threads)?);
             match child(args, npcs, threads) {
@@ -235,8 +235,7 @@ impl Case {
 
     /// As rows have it.
     pub(crate) fn name(&self) -> String {
-        let threads = if self.threads == 1 { "1 thread" } else { &format!("{} threads", self.threads) };
-        format!("{}, {} NPCs, {threads}", self.scenario, self.npcs)
+        format!("{}, {} NPCs, {}", self.scenario, self.npcs, threads(self.threads))
     }
 
     fn rows(&self, rows: &mut Vec<Row>) {
@@ -256,6 +255,11 @@ impl Case {
     }
 }
 
+/// So many threads, in words.
+pub(crate) fn threads(count: usize) -> String {
+    if count == 1 { "1 thread".into() } else { format!("{count} threads") }
+}
+
 /// By how much more an NPC of a large world may cost than one of a world of a tenth.
 const GROWTH_MAX: f64 = 1.4;
 
@@ -263,7 +267,7 @@ const GROWTH_MAX: f64 = 1.4;
 fn growth(args: &NpcsArgs, cases: &[Case], rows: &mut Vec<Row>) {
     for threads in &args.threads {
         let of_threads: Vec<&Case> = cases.iter().filter(|case| case.threads == *threads).collect();
-        let name = format!("{}, {threads} threads", args.scenario);
+        let name = format!("{}, {}", args.scenario, self::threads(*threads));
         if let Some(exponent) = exponent(of_threads.iter().copied()) {
             rows.push(Row::plain(&name, "scaling exponent", exponent, "power"));
         }

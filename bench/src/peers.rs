@@ -11,6 +11,7 @@ use crate::{
     },
     canary,
     measure::median,
+    npcs,
     report::{Bound, Report, Row},
 };
 use anyhow::{Context as _, ensure};
@@ -154,7 +155,7 @@ pub(crate) fn run(args: &PeersArgs) -> Outcome {
         {
             let printed = others.measure(args, other, file.path(), side)?;
             let ms = median(printed.ms_per_step.clone());
-            let name = format!("{} {}, {} threads", printed.name, printed.version, printed.threads);
+            let name = format!("{} {}, {}", printed.name, printed.version, npcs::threads(printed.threads));
             rows.push(Row::plain(&case, &name, ms, "ms/step").of(&printed.ms_per_step));
             let row = Row::plain(&case, &format!("{} / everworld", printed.name), ms / medians[1], "times");
             rows.push(if bound > 0.0 { Row { bound: Some(Bound::AtLeast(bound)), ..row } } else { row });

@@ -1,6 +1,9 @@
 //! Plots as SVG, for the report.
 
-use crate::{models::Figure, npcs::Case};
+use crate::{
+    models::Figure,
+    npcs::{self, Case},
+};
 use plotters::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,7 +54,7 @@ pub(crate) fn scaling(cases: &[Case]) -> String {
             .caption("ns per NPC and tick, by the number of NPCs", ("sans-serif", 16))
             .build_cartesian_2d(
                 around(cases.iter().map(|case| case.entities as f64)).log_scale(),
-                around(cases.iter().flat_map(|case| case.spread)).log_scale(),
+                0.0..cases.iter().flat_map(|case| case.spread).fold(0.0, f64::max) * 1.1,
             )?;
         chart
             .configure_mesh()
@@ -66,7 +69,7 @@ pub(crate) fn scaling(cases: &[Case]) -> String {
             let color = color(number);
             chart
                 .draw_series(LineSeries::new(points.clone(), color.stroke_width(2)))?
-                .label(format!("{threads} threads"))
+                .label(npcs::threads(threads))
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
             chart.draw_series(points.map(|point| Circle::new(point, 3, color.filled())))?;
             let spreads = of_threads().map(|case| {
@@ -75,7 +78,9 @@ pub(crate) fn scaling(cases: &[Case]) -> String {
             });
             chart.draw_series(spreads)?;
         }
-        chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+        let mut labels = chart.configure_series_labels();
+        let labels = labels.position(SeriesLabelPosition::LowerLeft);
+        labels.background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
         Ok(())
     })
 }

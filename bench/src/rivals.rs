@@ -6,6 +6,7 @@
 use crate::{
     Outcome, canary, harness,
     measure::median,
+    npcs,
     persist::percentile,
     report::{Bound, Report, Row},
     serving::Server,
@@ -98,9 +99,9 @@ fn free(args: &RivalsArgs, load: &Load, npcs: u64, case: &str, rows: &mut Vec<Ro
     }
     for (threads, figures) in medians {
         let (p50, p99): (Vec<f64>, Vec<f64>) = figures.into_iter().unzip();
-        let mode = format!("{threads} threads: p50 of {} ticks", args.ticks);
+        let mode = format!("{}: p50 of {} ticks", npcs::threads(threads), args.ticks);
         rows.push(Row::beside(case, &mode, median(p50.clone()), "ms", load.tick_ms).of(&p50));
-        let mode = format!("{threads} threads: p99");
+        let mode = format!("{}: p99", npcs::threads(threads));
         rows.push(Row::plain(case, &mode, median(p99.clone()), "ms").of(&p99));
     }
     rows.push(Row::plain(case, load.on, load.tick_ms, "ms"));

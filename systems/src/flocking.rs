@@ -93,8 +93,8 @@ fn check(flock: &Flock, scenario: &Scenario) -> Result<(), ScenarioError> {
     let mut expected = scenario.expected();
     let Flock { side, radius, separation, cohere, separate, align } = *flock;
     expected.that((1e-3..=1e9).contains(&side), "flocking.side", "0.001 to 1e9", side);
-    let half = format!("more than 0 and at most {}, half of the side", side / 2.0);
-    expected.that(radius > 0.0 && radius <= side / 2.0, "flocking.radius", half, radius);
+    let half = format!("more than 0 and less than {}, half of the side", side / 2.0);
+    expected.that(radius > 0.0 && radius < side / 2.0, "flocking.radius", half, radius);
     let within = format!("0 to {radius}, the radius");
     expected.that((0.0..=radius).contains(&separation), "flocking.separation", within, separation);
     for (name, weight) in [("cohere", cohere), ("separate", separate), ("align", align)] {

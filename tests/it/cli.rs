@@ -29,7 +29,7 @@ fn exit_codes_and_messages() {
     );
     check(&["run", "town", "--set", "town.wages=1"], 78, &["unknown field `wages`"]);
     check(&["run", "town", "--set", "town.wage"], 78, &["--set town.wage: expected key=value"]);
-    check(&["run", "town", "--npcs", "3"], 78, &["population: expected at least the cast"]);
+    check(&["run", "town", "--npcs", "3"], 78, &["population: expected at least", "the cast, found 3"]);
     check(
         &["run", "town", "--set", "plugin=village"],
         78,

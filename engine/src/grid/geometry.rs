@@ -31,7 +31,7 @@ impl Geometry {
     /// A rectangle from (0, 0) on whose opposite sides are one, in which things within `radius` are near.
     ///
     /// # Panics
-    /// When a side or the radius is not positive and finite, or the radius is more than half of a side: something would
+    /// When a side or the radius is not positive and finite, or the radius is not less than half of a side: something would
     /// be near in two directions.
     pub fn torus(size: [f64; 2], radius: f64) -> Self {
         Self::new([size[0], size[1], 0.0], radius, true)
@@ -79,7 +79,7 @@ impl Geometry {
             }
             assert!(is_good(length), "a side is a positive number, not {length}");
             assert!(
-                !wraps || 2.0 * radius <= length,
+                !wraps || 2.0 * radius < length,
                 "on a torus a side of {length} has two ways within {radius}"
             );
             let least = radius * (1.0 + SLACK);

@@ -334,8 +334,8 @@ fn what_was_written_since_is_seen_after_a_refresh_and_not_before() {
         for tick in 1..=3 {
             live.tick(&[]).unwrap();
             let image = live.image();
-            let uids = image.tables.iter().flat_map(|table| table.uids());
-            let seen = image.tables.iter().filter_map(|table| table.rows_of::<Seen>()).flatten();
+            let uids = image.tables.iter().flat_map(everworld_engine::TableImage::uids);
+            let seen = image.tables.iter().filter_map(everworld_engine::TableImage::rows_of::<Seen>).flatten();
             let mut now = BTreeMap::new();
             for (uid, seen) in uids.zip(seen) {
                 assert_eq!(seen.count, noted(uid, tick));
