@@ -23,6 +23,7 @@ use crate::{
     scrubber::{ScrubOptions, Scrubber},
     sequencer::{Begin, Limits, Origin, Sequencer},
     spine::{self, Spine, SpineError, SpineOptions},
+    statistician::Statistician,
     status::{Phase, Shown, TickTimes, Timings, WorldState, WorldStatus},
     verifier::{Verifier, VerifyOptions},
     watchdog,
@@ -73,6 +74,8 @@ pub struct Running {
     pub registry: Arc<Registry>,
     /// What runs in a tick.
     pub plan: Arc<Plan>,
+    /// Whether there are figures that worlds of its kind are measured by.
+    pub is_measured: bool,
     /// The name of its scenario and its seed.
     pub scenario: (String, u64),
     /// Its log, for figures.
@@ -406,6 +409,8 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         &status,
         &mut |_| {},
     )?;
+    let kind = plugins.iter().find(|plugin| plugin.name == spine.record.scenario.plugin);
+    let measure = kind.and_then(|plugin| plugin.statistics);
     let registry = live.registry().clone();
     let begin = Begin {
         next: spine.next,
@@ -476,6 +481,7 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         registry,
         plan: Arc::new(live.plan().clone()),
         scenario: (spine.record.scenario.name.clone(), live.seed()),
+        is_measured: measure.is_some(),
         log: spine.log.clone(),
         history: spine.history.clone(),
     };
@@ -484,12 +490,19 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         .map_err(|source| thread_error(&handle.name, source))?;
     let scrubber = start_scrubber(&config, &spine, &handle, &metrics)
         .map_err(|source| thread_error(&handle.name, source))?;
+    let every = Duration::from_secs_f64(config.statistics.every_secs);
+    let statistician = measure
+        .filter(|_| !every.is_zero())
+        .map(|measure| Statistician::start(handle.clone(), measure, every))
+        .transpose()
+        .map_err(|source| thread_error(&handle.name, source))?;
     let timings = Timings::new(live.plan());
     status.watched.set(live.watch(), spine.log.clone());
     let mut host = Host {
         options,
         verifier,
         scrubber,
+        _statistician: statistician,
         states,
         checkpoint: (now, clock::now_nanos()),
         hashed: now,
@@ -579,6 +592,8 @@ struct Host {
     verifier: Option<Verifier>,
     /// Reads the files again.
     scrubber: Option<Scrubber>,
+    /// Measures it.
+    _statistician: Option<Statistician>,
     publisher: Arc<Publisher>,
     metrics: WorldMetrics,
     timings: Timings,

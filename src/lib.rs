@@ -30,6 +30,7 @@ pub mod ring;
 pub mod scrubber;
 pub mod sequencer;
 pub mod spine;
+pub mod statistician;
 pub mod status;
 pub mod tokens;
 pub mod trace;

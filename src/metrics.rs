@@ -365,6 +365,20 @@ impl Collector for Worlds {
         self.each(&mut encoder, "snapshot_last_tick", "The newest snapshot's tick", |handle| {
             vec![(world(handle), handle.status.last_snapshot().0 as f64)]
         })?;
+        self.each(
+            &mut encoder,
+            "world_statistic",
+            "What the world is measured by, at the last sample",
+            |handle| {
+                let sample = handle.status.statistics.latest();
+                let figure = |statistic: &everworld_systems::Statistic| {
+                    let mut labels = world(handle);
+                    labels.push(("statistic", statistic.name.to_owned()));
+                    Some((labels, statistic.value?))
+                };
+                sample.iter().flat_map(|sample| sample.statistics.iter().filter_map(figure)).collect()
+            },
+        )?;
         let coverage = |handle: &WorldHandle| handle.status.verification().coverage;
         self.each(&mut encoder, "verified_ratio", "The share of ticks that were computed again", |handle| {
             vec![(world(handle), coverage(handle))]

@@ -86,6 +86,13 @@ impl<T: Weigh> Ring<T> {
         inner.next - 1 - inner.kept.len().min(count) as u64
     }
 
+    /// The newest member.
+    pub fn latest(&self) -> Option<Arc<T>> {
+        let mut inner = self.inner.lock();
+        inner.take_in(self.capacity);
+        inner.kept.back().cloned()
+    }
+
     /// At most so many of those that come after a number.
     pub fn after(&self, number: u64, limit: usize) -> Batch<T> {
         let mut inner = self.inner.lock();
@@ -123,6 +130,12 @@ impl<T: Weigh> Inner<T> {
 impl Default for Ring<crate::events::Event> {
     fn default() -> Self {
         Self::new(crate::events::EVENTS_KEPT)
+    }
+}
+
+impl Default for Ring<crate::statistician::Sample> {
+    fn default() -> Self {
+        Self::new(crate::statistician::SAMPLES_KEPT)
     }
 }
 

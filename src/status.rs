@@ -3,6 +3,7 @@
 use crate::{
     events::{Event, Events, What},
     scrubber::Scrub,
+    statistician::Samples,
     trace::Tracer,
     verifier::Verification,
     watchdog::Watched,
@@ -171,6 +172,8 @@ pub struct WorldStatus {
     pub watched: Watched,
     /// What has happened.
     pub events: Arc<Events>,
+    /// What it was measured by, from time to time.
+    pub statistics: Arc<Samples>,
     /// Traces of ticks.
     pub tracer: Tracer,
     /// Why a running world is not as it should be.

@@ -64,6 +64,11 @@ of three parts; beyond `tick.events_max` of a kind and tick it is only counted, 
 65,536 events of systems are kept, of others a sixteenth of that, and 2048 lines; no id is used again, also after a restart of
 the server; who misses some is told `lagged` with their numbers.
 
+**Statistics** (`/statistics`): the figures by which worlds of a kind are measured (the order of a flock, how many are happy, how
+many coins there are), sampled each `statistics.every_secs` from what may be seen: the newest by default, behind `after`, or as a
+stream. The last 4096 samples are kept; the last one is `world_statistic` among the metrics. 404 where a kind is measured by
+nothing. `everworld run --stats-every N` takes them of exact ticks.
+
 **Errors** are `application/problem+json` (RFC 9457): `type`, `title`, `status`, `detail`, and for 422 `errors` with a JSON
 pointer each. 400 malformed, 401 no or a wrong token, 403 not for this role, 404, 409 not in this state, 410 not kept any more,
 412 changed since, 413, 415, 422 invalid, 429 more than `http.rate_per_sec`, 503 too busy, coming back or stopping; 429 and 503

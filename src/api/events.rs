@@ -28,18 +28,6 @@ pub(super) struct EventQuery {
     limit: Option<usize>,
 }
 
-/// Where the reader is who knows the event of that id.
-fn place(text: &str) -> Result<After, Problem> {
-    let parts: Option<Vec<u64>> = text.split('.').map(|part| part.parse().ok()).collect();
-    match parts.as_deref() {
-        Some([number] | [_, number]) => Ok(After::whole(*number)),
-        Some([_, number, part]) => Ok(After { number: number.saturating_sub(1), parts: *part as usize + 1 }),
-        _ => Err(Problem::malformed(format!(
-            "after: expected the id of an event, tick.number or tick.number.part, found \"{text}\""
-        ))),
-    }
-}
-
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Path(world): Path<String>,
@@ -61,7 +49,7 @@ pub(super) async fn list(
     let events = &handle.status.events;
     let form = Form::of(&headers);
     let last_id = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let after = match last_id.or(after.as_deref()).map(place).transpose()? {
+    let after = match last_id.or(after.as_deref()).map(After::parse).transpose()? {
         Some(after) => after,
         None if form == Form::Page => After::whole(events.last(usize::MAX)),
         None => After::whole(events.newest()),
@@ -75,5 +63,5 @@ pub(super) async fn list(
     let hosting = app.hosting.clone();
     let ring = move || hosting.world(&world).map(|handle| handle.status.events.clone());
     let limit = limit.unwrap_or(100).min(LIMIT_MAX);
-    Followed { ring: Box::new(ring), show: Box::new(show), after, limit }.answer(&app, form)
+    Followed { ring: Box::new(ring), show: Box::new(show), kind: "event", after, limit }.answer(&app, form)
 }

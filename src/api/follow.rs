@@ -56,6 +56,8 @@ pub(super) struct Followed<T> {
     pub(super) ring: Box<dyn Fn() -> Option<Arc<Ring<T>>> + Send + Sync>,
     /// What a member of that number tells, but for the first so many parts of it; nothing where it is not asked for.
     pub(super) show: Box<dyn Fn(u64, &T, usize) -> Vec<Value> + Send + Sync>,
+    /// What a member is called in a stream that says it of none.
+    pub(super) kind: &'static str,
     pub(super) after: After,
     pub(super) limit: usize,
 }
@@ -73,6 +75,20 @@ impl After {
     /// Behind a whole member.
     pub(super) fn whole(number: u64) -> Self {
         Self { number, parts: 0 }
+    }
+
+    /// Behind the member, or the part of one, of that id.
+    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
+        let parts: Option<Vec<u64>> = text.split('.').map(|part| part.parse().ok()).collect();
+        match parts.as_deref() {
+            Some([number] | [_, number]) => Ok(Self::whole(*number)),
+            Some([_, number, part]) => {
+                Ok(Self { number: number.saturating_sub(1), parts: (*part as usize).saturating_add(1) })
+            }
+            _ => Err(Problem::malformed(format!(
+                "after: expected an id as answers have it, tick.number or tick.number.part, found \"{text}\""
+            ))),
+        }
     }
 }
 
@@ -152,7 +168,7 @@ impl<T: Weigh + Send + Sync + 'static> Followed<T> {
             }
             for (number, item) in &batch.items {
                 for value in (self.show)(*number, item, parts_of(after, *number)) {
-                    let kind = value["topic"].as_str().unwrap_or("line");
+                    let kind = value["topic"].as_str().unwrap_or(self.kind);
                     write(&mut text, is_lines, Some(&id_of(&value, *number)), kind, &value);
                 }
                 after = After::whole(*number);

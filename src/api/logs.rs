@@ -34,7 +34,7 @@ pub(super) async fn list(
     let after = last_id.or(after).unwrap_or_else(last);
     let show = |number: u64, line: &Line, _: usize| vec![line.to_json(number)];
     let after = After::whole(after);
-    Followed { ring: Box::new(logs::lines), show: Box::new(show), after, limit }
+    Followed { ring: Box::new(logs::lines), show: Box::new(show), kind: "line", after, limit }
         .answer(&app, Form::of(&headers))
 }
 

@@ -24,6 +24,7 @@ mod routes;
 mod rows;
 mod server;
 mod spec;
+mod statistics;
 mod systems;
 mod ticks;
 mod tls;

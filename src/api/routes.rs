@@ -3,7 +3,7 @@
 use super::{
     App, bulk, changes, entities, events, imports, inputs, live, logs, map, past, process, query,
     spec::{self, Answer, LIMIT_MAX, Param},
-    systems, ticks, traces, worlds,
+    statistics, systems, ticks, traces, worlds,
 };
 use axum::{
     Router,
@@ -194,6 +194,9 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/v1/worlds/{w}/events", Role::Viewer, "What happens, once it may be seen: ?topic=tick,input,entity,job,snapshot,system,state,alert, or what systems of this world emit&entity=&after=&limit=; a page of what is kept, or with Accept: text/event-stream or application/x-ndjson a stream", || get(events::list))
         .query(&[Param::text("topic", "input,alert"), Param::whole("entity", 0, i64::MAX as u64), Param::text("after", "480.17"), Param::whole("limit", 1, LIMIT_MAX as u64)])
         .gives(&[Answer::json(200, "EventList"), Answer::text("text/event-stream"), Answer::text("application/x-ndjson")]),
+    route("GET", "/v1/worlds/{w}/statistics", Role::Viewer, "What worlds of this kind are measured by, sampled each statistics.every_secs: the newest, or behind ?after=&limit=; a page of what is kept, or with Accept: text/event-stream or application/x-ndjson a stream", || get(statistics::list))
+        .query(&[Param::text("after", "480.17"), Param::whole("limit", 1, LIMIT_MAX as u64)])
+        .gives(&[Answer::json(200, "StatisticsList"), Answer::text("text/event-stream"), Answer::text("application/x-ndjson")]),
     route("GET", "/v1/worlds/{w}/changes", Role::Viewer, "Follow entities: one cut, then what changes, as server-sent events or NDJSON: ?with=&without=&where=&select=&near=x,y,r&bbox=&around=uid,r&after_tick=", || get(changes::follow))
         .query(FOLLOWED).gives(&[Answer::text("text/event-stream"), Answer::text("application/x-ndjson")]),
     route("POST", "/v1/worlds/{w}/import", Role::Admin, "A population, with Content-Type: application/x-ndjson, an entity on each line, or text/csv with a header of fields by their paths, as they are exported; ?prototype= of rows that name none. All is looked at before the first row is taken; with an Idempotency-Key it can be tried again", || post(imports::post))

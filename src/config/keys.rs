@@ -293,6 +293,12 @@ keys! {
         every_secs: f64 where 0.01..=31_536_000.0 = 3600.0, Host;
     }
 
+    /// What a world is measured by, where its plugin says so: taken from a view when the CPU has nothing else to do.
+    statistics: StatisticsConfig {
+        /// Seconds between two samples; 0 = none is taken.
+        every_secs: f64 where 0.0..=86_400.0 = 10.0, Host;
+    }
+
     /// The copy of the world that all readers read.
     mirror: MirrorConfig {
         /// Time between two refreshes; 0 = by size: every tick up to 20,000 entities, each second above.

@@ -163,6 +163,7 @@ mod tests {
             verify.memory_bytes_max = 536870912   # default
             scrub.mb_per_sec = 4.0                # default
             scrub.every_secs = 3600.0             # default
+            statistics.every_secs = 10.0          # default
             mirror.period_millis = 0              # default
             snapshot.period_millis = 0            # default
             snapshot.dense_secs = 600             # default

@@ -2,17 +2,20 @@
 
 use crate::{
     day, market, mind, needs,
-    scenario::{Plugin, Scenario, ScenarioError},
+    scenario::{Plugin, Scenario, ScenarioError, Statistic},
     visits, walk, work,
 };
 use everworld_components::{
     Action, Census, Day, Goal, Home, Name, Needs, Occupation, Persona, Position, Purse, TownMap, Trade,
     Traits, Treasury, Velocity,
 };
-use everworld_engine::{column::row_bytes_of, input::InputWorld, prelude::*, random::Draws};
+use everworld_engine::{
+    Image, TableImage, column::row_bytes_of, input::InputWorld, prelude::*, random::Draws,
+};
 use serde::Deserialize;
 
-pub(crate) const PLUGIN: Plugin = Plugin::new("town", include_str!("../../configs/town.toml"), plugin);
+pub(crate) const PLUGIN: Plugin =
+    Plugin::new("town", include_str!("../../configs/town.toml"), plugin).measured_by(statistics);
 
 const SENSE: Phase = Phase("sense");
 const FEEL: Phase = Phase("feel");
@@ -108,6 +111,25 @@ fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioE
             move |world| settle(world, population, &params)
         });
     Ok(())
+}
+
+/// How the town is: who lives in it, what they lack, and what they own.
+pub fn statistics(image: &Image) -> Vec<Statistic> {
+    let needs: Vec<Needs> = image.tables.iter().filter_map(TableImage::rows_of).flatten().collect();
+    let purses = image.tables.iter().filter_map(TableImage::rows_of::<Purse>).flatten();
+    let owned: u64 = purses.map(|purse| u64::from(purse.coins)).sum();
+    let treasury = image.value::<Treasury>().map_or(0, |treasury| treasury.coins);
+    let mean = |need: fn(&Needs) -> f32| {
+        needs.iter().map(|needs| f64::from(need(needs))).sum::<f64>() / needs.len() as f64
+    };
+    vec![
+        Statistic::new("people", needs.len() as f64),
+        Statistic::new("mean_hunger", mean(|needs| needs.hunger)),
+        Statistic::new("mean_fatigue", mean(|needs| needs.fatigue)),
+        Statistic::new("mean_loneliness", mean(|needs| needs.loneliness)),
+        Statistic::new("mean_purpose", mean(|needs| needs.purpose)),
+        Statistic::new("coins", treasury as f64 + owned as f64),
+    ]
 }
 
 fn check(params: &Params, scenario: &Scenario) -> Result<(), ScenarioError> {

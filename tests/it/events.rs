@@ -158,6 +158,61 @@ fn what_systems_emit_is_told_in_order() {
     assert!(place(&dropped)[2] == 2 && dropped["dropped"].as_u64().is_some_and(|dropped| dropped > 0));
 }
 
+/// What a world is measured by is a series, of what may be seen, and a metric; a kind that is not says so.
+#[test]
+fn a_world_is_measured_from_time_to_time() {
+    const STATISTICS: &str = "/v1/worlds/flocking/statistics";
+    let data = tempfile::tempdir().unwrap();
+    let sets = [
+        "--set",
+        "world.scenario=flocking",
+        "--set",
+        "tick.rate_hz=50",
+        "--set",
+        "statistics.every_secs=0.05",
+    ];
+    let server = Server::start(data.path(), &sets);
+    let page = server.until(|server| {
+        let (_, page) = server.get(STATISTICS);
+        (page["items"].as_array()?.len() >= 5).then_some(page)
+    });
+    let items = page["items"].as_array().unwrap();
+    let tick = |sample: &Value| sample["tick"].as_u64().unwrap();
+    assert!(items.windows(2).all(|pair| tick(&pair[0]) < tick(&pair[1])), "{page}");
+    let orders = items.iter().map(|sample| sample["statistics"]["order_parameter"].as_f64().unwrap());
+    let orders: Vec<f64> = orders.collect();
+    assert!(orders.iter().all(|order| (0.0..=1.0).contains(order)) && orders[0] != orders[4], "{orders:?}");
+    // They are those of the tick, as a run of the same scenario has them.
+    let scenario = everworld::worlds::load_scenario("flocking", everworld::PLUGINS, &[]).unwrap();
+    let record = everworld::WorldRecord { world: "flocking".into(), scenario };
+    let mut live =
+        everworld::worlds::create(&record, everworld::PLUGINS, crate::support::options(1)).unwrap();
+    (0..tick(&items[1])).for_each(|_| _ = live.tick(&[]).unwrap());
+    let plugin = everworld::PLUGINS.iter().find(|plugin| plugin.name == "flocking").unwrap();
+    let expected: serde_json::Map<String, Value> = plugin.statistics.unwrap()(&live.image())
+        .iter()
+        .map(|statistic| (statistic.name.to_owned(), json!(statistic.value)))
+        .collect();
+    assert_eq!(items[1]["statistics"], json!(expected));
+    let after = items[2]["id"].as_str().unwrap();
+    let (_, later) = server.get(&format!("{STATISTICS}?after={after}&limit=1"));
+    assert_eq!(later["items"], json!([items[3]]));
+    let mut stream = Stream::open(&server, &format!("{STATISTICS}?after={after}"), "text/event-stream");
+    let line = std::iter::from_fn(|| stream.line()).find(|line| line.starts_with("event: "));
+    assert_eq!(line.as_deref(), Some("event: statistics"));
+    let mut metrics = Vec::new();
+    server.client().download("/metrics", &mut metrics).unwrap();
+    let metrics = String::from_utf8(metrics).unwrap();
+    let metric = "everworld_world_statistic{world=\"flocking\",statistic=\"order_parameter\"}";
+    assert!(metrics.contains(metric), "{metrics}");
+    server.kill();
+
+    let dir = data.path().join("march");
+    let server = Server::start(&dir, &["--set", "world.scenario=march", "--set", "world.population=50"]);
+    let (status, answer) = server.get("/v1/worlds/march/statistics");
+    assert!(status == 404 && answer.to_string().contains("measured by nothing"), "{answer}");
+}
+
 #[test]
 fn the_log_can_be_read_and_told_to_say_more() {
     let data = tempfile::tempdir().unwrap();

@@ -335,7 +335,8 @@ fn what_was_written_since_is_seen_after_a_refresh_and_not_before() {
             live.tick(&[]).unwrap();
             let image = live.image();
             let uids = image.tables.iter().flat_map(everworld_engine::TableImage::uids);
-            let seen = image.tables.iter().filter_map(everworld_engine::TableImage::rows_of::<Seen>).flatten();
+            let seen =
+                image.tables.iter().filter_map(everworld_engine::TableImage::rows_of::<Seen>).flatten();
             let mut now = BTreeMap::new();
             for (uid, seen) in uids.zip(seen) {
                 assert_eq!(seen.count, noted(uid, tick));
