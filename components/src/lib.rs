@@ -3,6 +3,7 @@
 //! Behaviour is in `everworld-systems`. Units: metres, in-world minutes (one tick), coins; parts of one from 0 to 1.
 
 mod census;
+mod company;
 mod day;
 mod fleet;
 mod flock;
@@ -22,6 +23,7 @@ mod traits;
 mod visit;
 
 pub use census::Census;
+pub use company::Company;
 pub use day::{DAY_MINUTES, Day};
 pub use fleet::{Arena, Hull, Lost, Position3, Tally, Target, Velocity3};
 pub use flock::{BirdPosition, BirdVelocity, Flock};
@@ -53,6 +55,7 @@ pub fn register(world: &mut WorldBuilder) {
         .column::<Home>()
         .column::<Purse>()
         .column::<Goal>()
+        .column::<Company>()
         .column::<Visit>()
         .slow_column::<Name>()
         .slow_column::<Persona>();

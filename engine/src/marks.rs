@@ -22,7 +22,7 @@ pub(crate) struct Marks {
     followed: Option<Vec<Vec<u64>>>,
     /// Rows may have come, gone or moved since the last capture.
     pub(crate) structure_changed: bool,
-    /// Another number whenever rows came, went or moved.
+    /// Another number whenever rows came, went or moved, and whenever inputs were applied, which may write anything.
     pub(crate) structure: u64,
 }
 

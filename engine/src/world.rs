@@ -10,7 +10,7 @@ use crate::{
     },
     event::{Event, EventBatch, EventKind, Happened},
     explain,
-    grid::{self, Grid, Space},
+    grid::{self, Grid, GridKind, Space},
     hash::{StateHash, hash_plain_rows, hash_resource, hash_row, hash_state},
     ids::{Tick, Uid},
     image::{CHUNK_ROWS, Chunk, ColumnImage, Image, ImageError, TableImage},
@@ -56,6 +56,7 @@ pub struct WorldBuilder {
     systems: Vec<SystemConfig>,
     setup: Vec<Box<dyn Fn(&mut InputWorld<'_>) + Send + Sync>>,
     events: Vec<EventKind>,
+    grids: Vec<GridKind>,
     faults: Vec<BuildError>,
     sabotage: Vec<Sabotage>,
 }
@@ -212,6 +213,7 @@ impl WorldBuilder {
             systems: Vec::new(),
             setup: Vec::new(),
             events: Vec::new(),
+            grids: Vec::new(),
             faults: Vec::new(),
             sabotage: Vec::new(),
         };
@@ -284,7 +286,10 @@ impl WorldBuilder {
     /// A grid of who is near, built anew in each tick by a system of its name; `place` says where in the tick that comes.
     pub fn grid<S: Space>(&mut self, place: impl FnOnce(SystemConfig) -> SystemConfig) -> &mut Self {
         self.derive_as::<Grid<S>>(S::NAME);
+        self.rebuild.pop();
+        self.rebuild.push(grid::forget::<S>);
         self.warm.push(grid::warm::<S>);
+        self.grids.push(GridKind::of::<S>());
         self.system(place(grid::config::<S>()))
     }
 
@@ -400,6 +405,7 @@ impl WorldBuilder {
         }
         let planner = Planner::new(&mut self, &mut faults);
         let by_ticks = planner.as_ref().map(|planner| planner.written_by_ticks(&self)).unwrap_or_default();
+        let written = planner.as_ref().map(Planner::written);
         let planned = planner.and_then(|planner| planner.place(&mut faults));
         if self.world.component_id::<Observer>().is_some() {
             faults.push(BuildError::Observers);
@@ -407,6 +413,13 @@ impl WorldBuilder {
         let Some((plan, nodes)) = planned.filter(|_| faults.is_empty()) else {
             return Err(BuildErrors(faults));
         };
+        if let Some(Some(written)) = written {
+            for grid in &self.grids {
+                if (grid.columns)(&mut self.world).iter().all(|column| !written.contains(column)) {
+                    (grid.stand_still)(&mut self.world);
+                }
+            }
+        }
         if plan.nodes.iter().any(|node| node.kind == NodeKind::Exclusive) {
             self.world.resource_mut::<Marks>().follow_all_moves();
         }
@@ -750,6 +763,23 @@ impl Planner {
             }
         }
         found
+    }
+
+    /// What systems write; none where one may write anything.
+    fn written(&self) -> Option<BTreeSet<ComponentId>> {
+        let mut found = BTreeSet::new();
+        // What structural effects write is seen as a change of structure.
+        for planned in self.nodes.iter().filter(|planned| planned.node.kind != NodeKind::Structure) {
+            let SystemAccess::Shared(set) = &planned.access else {
+                // Without any access.
+                if planned.access.is_exclusive() {
+                    return None;
+                }
+                continue;
+            };
+            found.extend(set.combined_access().writes().as_finite_set()?.iter());
+        }
+        Some(found)
     }
 
     fn place(mut self, faults: &mut Vec<BuildError>) -> Option<(Plan, Vec<Node>)> {

@@ -14,6 +14,7 @@ mod mind;
 mod needs;
 mod scenario;
 pub mod schelling;
+mod sense;
 mod town;
 mod visits;
 mod walk;

@@ -1,6 +1,6 @@
 //! Needs rise with time and fall by what someone does.
 
-use everworld_components::{Action, Goal, Needs, Position, Traits};
+use everworld_components::{Action, Company, Goal, Needs, Position, Traits};
 use everworld_engine::prelude::*;
 
 /// How far from its place an action can be done, in metres.
@@ -17,20 +17,22 @@ pub(crate) fn is_there(goal: &Goal, position: &Position) -> bool {
     position.distance_squared(goal.x, goal.y) <= REACH * REACH
 }
 
-type Person = (&'static Uid, Write<Needs>, &'static Goal, &'static Position, &'static Traits);
+type Person =
+    (&'static Uid, Write<Needs>, &'static Goal, &'static Position, &'static Traits, &'static Company);
 
 /// One minute of living.
 pub(crate) fn change(mut people: Rows<Person>) {
-    people.for_each(|(uids, mut needs, goals, positions, traits)| {
-        let rows = needs.all_mut().iter_mut().zip(goals).zip(positions).zip(traits);
-        for (((needs, goal), position), traits) in rows {
+    people.for_each(|(uids, mut needs, goals, positions, traits, companies)| {
+        let rows = needs.all_mut().iter_mut().zip(goals).zip(positions).zip(traits).zip(companies);
+        for ((((needs, goal), position), traits), company) in rows {
             let doing = if is_there(goal, position) { goal.action } else { Action::Idle };
             let asleep = doing == Action::Sleep;
             let hunger = if asleep { HUNGER * 0.5 } else { HUNGER };
             needs.hunger =
                 math::unit32(needs.hunger + if doing == Action::Eat { -1.0 / 30.0 } else { hunger });
             needs.fatigue = math::unit32(needs.fatigue + if asleep { -1.0 / (8.0 * 60.0) } else { FATIGUE });
-            let company = doing == Action::Socialise || doing == Action::Trade;
+            // Among others: alone on the square there is nobody to talk to.
+            let company = company.near > 0 && (doing == Action::Socialise || doing == Action::Trade);
             let longing = LONELINESS * (0.5 + traits.extraversion);
             needs.loneliness = math::unit32(needs.loneliness + if company { -1.0 / 120.0 } else { longing });
             needs.purpose = math::unit32(

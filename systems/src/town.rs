@@ -3,15 +3,16 @@
 use crate::{
     day, market, mind, needs,
     scenario::{Plugin, Scenario, ScenarioError, Statistic},
-    visits, walk, work,
+    sense, visits, walk, work,
 };
 use everworld_components::{
-    Action, Census, Day, Goal, Home, Name, Needs, Occupation, Persona, Position, Purse, TownMap, Trade,
-    Traits, Treasury, Velocity,
+    Action, Census, Company, Day, Goal, Home, Name, Needs, Occupation, Persona, Position, Purse, TownMap,
+    Trade, Traits, Treasury, Velocity,
 };
 use everworld_engine::{
-    Image, TableImage, column::row_bytes_of, input::InputWorld, prelude::*, random::Draws,
+    Image, TableImage, column::row_bytes_of, grid, input::InputWorld, prelude::*, random::Draws,
 };
+use sense::People;
 use serde::Deserialize;
 
 pub(crate) const PLUGIN: Plugin =
@@ -92,10 +93,13 @@ fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioE
                 ("home", None),
                 ("purse", None),
                 ("goal", None),
+                ("company", None),
             ],
         )
         .phases(&[SENSE, FEEL, DECIDE, MOVE, SETTLE])
         .system(system(day::pass).phase(SENSE).priority(Priority::High))
+        .grid::<People>(|grid| grid.phase(SENSE))
+        .system(system(sense::look).phase(SENSE).after(grid::build::<People>))
         .system(system(needs::change).phase(FEEL))
         .system(system(mind::decide).phase(DECIDE))
         .system(system(visits::leave).phase(DECIDE))
@@ -196,7 +200,7 @@ const CAST_STREAM: u64 = 1;
 const HOUSE_STREAM: u64 = 2;
 const PERSON_STREAM: u64 = 3;
 
-type Person = (Position, Velocity, Needs, Traits, Occupation, Home, Purse, Goal);
+type Person = (Position, Velocity, Needs, Traits, Occupation, Home, Purse, Goal, Company);
 
 fn person(draws: &mut Draws, map: &TownMap, town: &TownParams, home: Home, trade: Trade) -> Person {
     // The sum of three uniform draws: near enough to a bell, and within 0..1 by itself.
@@ -221,5 +225,16 @@ fn person(draws: &mut Draws, map: &TownMap, town: &TownParams, home: Home, trade
     };
     let goal = Goal { since: 0, x: home.x, y: home.y, score: 0.0, action: Action::Idle };
     let purse = Purse { coins: draws.below(2 * town.coins + 1) };
-    (Position { x: home.x, y: home.y }, Velocity::default(), needs, traits, occupation, home, purse, goal)
+    let company = Company::default();
+    (
+        Position { x: home.x, y: home.y },
+        Velocity::default(),
+        needs,
+        traits,
+        occupation,
+        home,
+        purse,
+        goal,
+        company,
+    )
 }

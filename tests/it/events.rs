@@ -163,14 +163,9 @@ fn what_systems_emit_is_told_in_order() {
 fn a_world_is_measured_from_time_to_time() {
     const STATISTICS: &str = "/v1/worlds/flocking/statistics";
     let data = tempfile::tempdir().unwrap();
-    let sets = [
-        "--set",
-        "world.scenario=flocking",
-        "--set",
-        "tick.rate_hz=50",
-        "--set",
-        "statistics.every_secs=0.05",
-    ];
+    let sets = "--set world.scenario=flocking --set world.population=400 --set tick.rate_hz=50 \
+                --set statistics.every_secs=0.05";
+    let sets: Vec<&str> = sets.split_whitespace().collect();
     let server = Server::start(data.path(), &sets);
     let page = server.until(|server| {
         let (_, page) = server.get(STATISTICS);

@@ -1,5 +1,8 @@
 //! Who is near: a uniform grid over the rows of a world, built anew in each tick.
 //!
+//! Rows that stand still need no more: a grid whose columns no system writes is built anew only when entities come, go or
+//! change their columns, or an input is applied. What moves and what stands still are therefore best two spaces.
+//!
 //! A [`Space`] says which rows are in it, where they are, and which of their columns are copied in the order of cells.
 //! [`WorldBuilder::grid`](crate::WorldBuilder::grid) adds the system that builds its [`Grid`]; systems after it ask
 //! through [`InCells`], cell by cell, or through `Res<Grid<S>>` for single places. The neighbours of a cell come as a
@@ -27,7 +30,9 @@ use crate::{
     state::StateResource,
     system::{SystemConfig, system},
 };
-use bevy_ecs::{prelude::*, query::ArchetypeFilter, storage::TableId, system::SystemParam};
+use bevy_ecs::{
+    component::ComponentId, prelude::*, query::ArchetypeFilter, storage::TableId, system::SystemParam,
+};
 use std::{
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -115,8 +120,12 @@ pub struct Grid<S: Space> {
     members: Vec<u32>,
     /// The tables, each with its first row among all of them and how many it has.
     tables: Vec<(TableId, usize, usize)>,
-    /// The state of structure that it is of, see [`Rows`].
-    structure: u64,
+    /// The state of structure that it is of, see [`Rows`]; none while it is of nothing.
+    structure: Option<u64>,
+    /// What it was asked to be.
+    asked: Geometry,
+    /// No system writes its columns: it stays as it is until structure changes, or an input comes.
+    is_still: bool,
     /// Kept from tick to tick for their memory alone.
     scratch: Scratch,
 }
@@ -139,7 +148,9 @@ impl<S: Space> Default for Grid<S> {
             rows: Vec::new(),
             members: Vec::new(),
             tables: Vec::new(),
-            structure: 0,
+            structure: None,
+            asked: Geometry::default(),
+            is_still: false,
             scratch: Scratch::default(),
         }
     }
@@ -152,13 +163,16 @@ pub fn build<S: Space>(
     map: Res<S::Map>,
     mut rows: Rows<(&'static Uid, <S::Columns as Columns>::Data), S::Filter>,
 ) {
-    let structure = rows.structure();
+    let (structure, geometry) = (rows.structure(), S::geometry(&map));
+    if grid.is_still && grid.structure == Some(structure) && grid.asked == geometry {
+        return;
+    }
     let plain = |task: Placed<(_, _)>| {
         let Placed { table, first_row, len, rows: (uids, rows) } = task;
         Placed { table, first_row, len, rows: (uids, S::Columns::plain(rows)) }
     };
     let tasks = rows.placed().into_iter().map(plain);
-    grid.build(S::geometry(&map), &tasks.collect::<Vec<_>>(), structure);
+    grid.build(geometry, &tasks.collect::<Vec<_>>(), structure);
 }
 
 /// Copies the columns of the rows of a grid again: for systems that are to see what others wrote since it was built. Who is
@@ -182,6 +196,34 @@ pub fn refresh<S: Space>(
             to.write(*member as usize, S::Columns::row(columns, i));
         }
     });
+}
+
+/// What a world does with a grid, whatever its space.
+#[derive(Clone, Copy)]
+pub(crate) struct GridKind {
+    /// The columns that its rows are found and copied by.
+    pub(crate) columns: fn(&mut World) -> Vec<ComponentId>,
+    /// No system writes these.
+    pub(crate) stand_still: fn(&mut World),
+}
+
+impl GridKind {
+    pub(crate) fn of<S: Space>() -> Self {
+        Self {
+            columns: |world| {
+                let mut ids = Vec::new();
+                <S::Columns as Columns>::Data::register(world, &mut ids);
+                ids
+            },
+            stand_still: |world| world.resource_mut::<Grid<S>>().is_still = true,
+        }
+    }
+}
+
+/// Empties a grid.
+pub(crate) fn forget<S: Space>(world: &mut World) {
+    let is_still = world.resource::<Grid<S>>().is_still;
+    world.insert_resource(Grid::<S> { is_still, ..Grid::default() });
 }
 
 pub(crate) fn config<S: Space>() -> SystemConfig {
@@ -216,10 +258,11 @@ const TASK_MEMBERS: usize = 1_024;
 
 impl<S: Space> Grid<S> {
     fn build(&mut self, geometry: Geometry, tasks: &[Task<'_, S>], structure: u64) {
+        self.asked = geometry;
         let rows = rows_of(tasks);
         let geometry = geometry.at_most((rows * CELLS_PER_ROW).max(CELLS_MIN));
         let count = geometry.count();
-        (self.geometry, self.structure) = (geometry, structure);
+        (self.geometry, self.structure) = (geometry, Some(structure));
         self.note_tables(tasks);
         let is_worker = rayon::current_thread_index().is_some();
         let blocks =
@@ -335,6 +378,12 @@ impl<S: Space> Grid<S> {
         }
     }
 
+    /// Whether its rows stand still: no system writes the columns that are copied, so that it is built anew only when
+    /// entities come, go or change their columns, or an input is applied.
+    pub fn is_still(&self) -> bool {
+        self.is_still
+    }
+
     /// How many rows are in it.
     pub fn len(&self) -> usize {
         self.members.len()
@@ -358,7 +407,7 @@ impl<S: Space> Grid<S> {
 
     fn expect_structure(&self, now: u64) {
         assert!(
-            self.structure == now,
+            self.structure == Some(now),
             "the grid \"{}\" is of before entities came, went or changed their columns: use it in the same phase as they do, or build it after",
             S::NAME
         );

@@ -3,10 +3,11 @@
 
 use crate::created;
 use everworld_engine::{
-    Geometry, Grid, InCells, LiveWorld, Parallel, Space, WorldBuilder, component, grid, prelude::*,
-    random::Draws,
+    Geometry, Grid, InCells, InputEnvelope, LiveWorld, Parallel, Space, WorldBuilder, component, grid,
+    prelude::*, random::Draws,
 };
 use proptest::prelude::*;
+use serde_json::json;
 use std::collections::BTreeMap;
 
 component! {
@@ -248,6 +249,40 @@ fn w1_w3_neither_threads_nor_rows_change_what_is_seen() {
         hashes.push(live.state_hash());
     }
     assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
+}
+
+fn noted_input(live: &LiveWorld, seq: u64, kind: &str, payload: &serde_json::Value) -> InputEnvelope {
+    let registry = live.registry().clone();
+    let payload = registry.input(kind).unwrap().check(payload, &registry).unwrap();
+    InputEnvelope { seq, kind: kind.into(), at_tick: None, payload }
+}
+
+/// Where no system writes what is copied the grid stays as it is, and yet shows whatever comes from outside.
+#[test]
+fn rows_that_stand_still_are_seen_when_they_change() {
+    let land = Land { kind: 1, size: [20.0, 10.0, 0.0], radius: 1.0 };
+    let mut live = created(world(land, 300, false), 2, Parallel::Always);
+    assert!(live.resource::<Grid<Spots>>().is_still());
+    let tick = |live: &mut LiveWorld, inputs: &[InputEnvelope]| {
+        let report = live.tick(inputs).unwrap();
+        assert!(report.outcomes.iter().all(|(_, outcome)| outcome.is_ok()), "{:?}", report.outcomes);
+        check(live, &land);
+    };
+    tick(&mut live, &[]);
+    tick(&mut live, &[]);
+    // Into the same table, so that nothing but a value changes.
+    let moved = json!({"entities": [{"uid": "7", "components": {"spot": {"x": 3.5, "y": 9.9}}}]});
+    let moved = noted_input(&live, 1, "update_entities", &moved);
+    tick(&mut live, &[moved]);
+    let gone = noted_input(&live, 2, "despawn_entities", &json!({"entities": [{"uid": "9"}]}));
+    tick(&mut live, &[gone]);
+    let image = live.image();
+    tick(&mut live, &[]);
+    live.restore(&image.shuffled(3)).unwrap();
+    tick(&mut live, &[]);
+    // One system that moves them is enough.
+    let live = created(world(land, 300, true), 2, Parallel::Always);
+    assert!(!live.resource::<Grid<Spots>>().is_still());
 }
 
 /// A grid of before entities came and went is no grid of theirs, neither to look around nor to be refreshed.
