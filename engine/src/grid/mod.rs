@@ -12,8 +12,9 @@
 //! over neighbours depend neither on the order of rows nor on threads (W1, W3). The grid shows the rows as they were
 //! when it was built, whatever the systems after it write. It is derived: neither hashed nor stored.
 //!
-//! Built by a counting sort in parallel: cells are counted in blocks of rows, the counts are summed up, and each block
-//! puts its rows where they belong.
+//! Built by a counting sort in two steps, both in parallel: into some hundred buckets of neighbouring cells first, then cell by
+//! cell within each bucket. One step would miss the caches with each row; so all that is written lies in as many streams as
+//! there are buckets, or within one of them. Results come back to the rows by the same way.
 
 mod geometry;
 
@@ -34,6 +35,7 @@ use bevy_ecs::{
     component::ComponentId, prelude::*, query::ArchetypeFilter, storage::TableId, system::SystemParam,
 };
 use std::{
+    collections::BTreeMap,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -116,8 +118,14 @@ pub struct Grid<S: Space> {
     starts: Vec<u32>,
     /// The copied columns, in the order of members.
     rows: Vec<S::Columns>,
-    /// The member of each row, tables one after the other.
-    members: Vec<u32>,
+    /// Where the members of each bucket begin, and its slots; one more at the end.
+    buckets: Vec<u32>,
+    /// A bucket has two to this many cells.
+    bucket_bits: u32,
+    /// The slot of each row, tables one after the other: slots lie bucket by bucket, in a bucket in the order of rows.
+    slots: Vec<u32>,
+    /// The slot of each member.
+    order: Vec<u32>,
     /// The tables, each with its first row among all of them and how many it has.
     tables: Vec<(TableId, usize, usize)>,
     /// The state of structure that it is of, see [`Rows`]; none while it is of nothing.
@@ -127,17 +135,28 @@ pub struct Grid<S: Space> {
     /// No system writes its columns: it stays as it is until structure changes, or an input comes.
     is_still: bool,
     /// Kept from tick to tick for their memory alone.
-    scratch: Scratch,
+    scratch: Scratch<S::Columns>,
 }
 
 #[derive(Default)]
-struct Scratch {
+struct Scratch<C> {
     /// The cell of each row.
     cells: Vec<u32>,
     /// Where the rows of each block go.
     places: Places,
-    /// Uid and row of each member, while these are sorted.
-    who: Vec<[u64; 2]>,
+    /// The rows in the order of slots.
+    stream: Vec<Streamed<C>>,
+    /// Their Uids, where rows are not in the order of these.
+    uids: Vec<u64>,
+    /// The columns in the order of slots, when they are copied again.
+    fresh: Vec<C>,
+}
+
+/// A row on its way to its cell.
+#[derive(Clone, Copy, Default)]
+struct Streamed<C> {
+    row: C,
+    cell: u32,
 }
 
 impl<S: Space> Default for Grid<S> {
@@ -146,7 +165,10 @@ impl<S: Space> Default for Grid<S> {
             geometry: Geometry::default(),
             starts: vec![0, 0],
             rows: Vec::new(),
-            members: Vec::new(),
+            buckets: vec![0],
+            bucket_bits: 0,
+            slots: Vec::new(),
+            order: Vec::new(),
             tables: Vec::new(),
             structure: None,
             asked: Geometry::default(),
@@ -171,8 +193,13 @@ pub fn build<S: Space>(
         let Placed { table, first_row, len, rows: (uids, rows) } = task;
         Placed { table, first_row, len, rows: (uids, S::Columns::plain(rows)) }
     };
-    let tasks = rows.placed().into_iter().map(plain);
-    grid.build(geometry, &tasks.collect::<Vec<_>>(), structure);
+    let mut tasks: Vec<_> = rows.placed().into_iter().map(plain).collect();
+    // Tables by their first Uids: often all rows are in the order of Uids then.
+    let firsts = tasks.iter().filter(|task| task.first_row == 0);
+    let firsts: BTreeMap<usize, Option<Uid>> =
+        firsts.map(|task| (task.table.as_usize(), task.rows.0.first().copied())).collect();
+    tasks.sort_by_key(|task| firsts.get(&task.table.as_usize()).copied());
+    grid.build(geometry, &tasks, structure);
 }
 
 /// Copies the columns of the rows of a grid again: for systems that are to see what others wrote since it was built. Who is
@@ -186,14 +213,22 @@ pub fn refresh<S: Space>(
 ) {
     let grid = &mut *grid;
     grid.expect_structure(rows.structure());
-    let to = Scatter::new(&mut grid.rows);
+    let Grid { rows: own, buckets, slots, order, tables, scratch, .. } = grid;
+    scratch.fresh.resize(own.len(), S::Columns::default());
+    let to = Scatter::new(&mut scratch.fresh);
     let tasks = rows.placed().into_iter().filter_map(|task| {
-        let (_, first, _) = grid.tables.iter().find(|(table, ..)| *table == task.table)?;
-        Some((S::Columns::plain(task.rows), &grid.members[first + task.first_row..][..task.len]))
+        let (_, first, _) = tables.iter().find(|(table, ..)| *table == task.table)?;
+        Some((S::Columns::plain(task.rows), &slots[first + task.first_row..][..task.len]))
     });
-    each(tasks.collect(), |(columns, members)| {
-        for (i, member) in members.iter().enumerate() {
-            to.write(*member as usize, S::Columns::row(columns, i));
+    each(tasks.collect(), |(columns, slots)| {
+        for (i, slot) in slots.iter().enumerate() {
+            to.write(*slot as usize, S::Columns::row(columns, i));
+        }
+    });
+    let from = &scratch.fresh;
+    each(split(own, buckets).zip(split(order, buckets)).collect(), |(rows, order)| {
+        for (row, slot) in rows.iter_mut().zip(order) {
+            *row = from[*slot as usize];
         }
     });
 }
@@ -253,6 +288,9 @@ const BLOCK_ROWS_MIN: usize = 8_192;
 const CELLS_PER_ROW: usize = 2;
 /// So many cells there may be in any case.
 const CELLS_MIN: usize = 1_024;
+/// About so many rows are a bucket, but there are no more buckets than what can be written to side by side in a cache.
+const BUCKET_ROWS: usize = 1_024;
+const BUCKETS_MAX: usize = 1_024;
 /// About so many members are one task.
 const TASK_MEMBERS: usize = 1_024;
 
@@ -267,18 +305,29 @@ impl<S: Space> Grid<S> {
         let is_worker = rayon::current_thread_index().is_some();
         let blocks =
             if is_worker { rayon::current_num_threads().min(rows / BLOCK_ROWS_MIN).max(1) } else { 1 };
-        let Scratch { cells, places, who } = &mut self.scratch;
-        for (buffer, len) in [(&mut *cells, rows), (&mut self.members, rows), (&mut self.starts, count + 1)] {
+        let bits =
+            (count.div_ceil((rows / BUCKET_ROWS).clamp(1, BUCKETS_MAX)) as u32).next_power_of_two().ilog2();
+        self.bucket_bits = bits;
+        let bucket_count = count.div_ceil(1 << bits);
+        let Scratch { cells, places, stream, uids: uids_of, .. } = &mut self.scratch;
+        for (buffer, len) in [
+            (&mut *cells, rows),
+            (&mut self.slots, rows),
+            (&mut self.order, rows),
+            (&mut self.starts, count + 1),
+            (&mut self.buckets, bucket_count + 1),
+        ] {
             buffer.resize(len, 0);
         }
         self.rows.resize(rows, S::Columns::default());
+        stream.resize(rows, Streamed::default());
 
-        // Which cell each row is in, and how many each block has in a cell.
+        // Which cell each row is in, and how many each block has in a bucket.
         let per_block = tasks.len().div_ceil(blocks).max(1);
         let blocks = || tasks.chunks(per_block);
         let is_sorted = AtomicBool::new(true);
         let mut cells_left = cells.as_mut_slice();
-        let counting = blocks().zip(places.counts(blocks().len(), count)).map(|(tasks, counts)| {
+        let counting = blocks().zip(places.counts(blocks().len(), bucket_count)).map(|(tasks, counts)| {
             (tasks, counts, cells_left.split_off_mut(..rows_of(tasks)).expect("as many cells as rows"))
         });
         each(counting.collect(), |(tasks, counts, mut cells)| {
@@ -288,7 +337,7 @@ impl<S: Space> Grid<S> {
                 let own = cells.split_off_mut(..*len).expect("as many cells as rows");
                 for (i, cell) in own.iter_mut().enumerate() {
                     *cell = geometry.cell_of(S::place(&S::Columns::row(*columns, i))) as u32;
-                    counts[*cell as usize][0] += 1;
+                    counts[*cell as usize >> bits][0] += 1;
                 }
                 let ascends = uids.is_sorted() && uids.first().is_none_or(|first| last < Some(*first));
                 last = uids.last().copied().or(last);
@@ -305,63 +354,48 @@ impl<S: Space> Grid<S> {
         };
         let borders: Vec<_> = blocks().map(ends).collect();
         let is_sorted = is_sorted.into_inner() && borders.windows(2).all(|pair| pair[0].1 < pair[1].0);
-        places.lay_out(&mut self.starts);
+        places.lay_out(&mut self.buckets);
 
-        // Each row to its place.
-        let mut cells_left = cells.as_slice();
-        let mut cells_of =
-            |tasks: &[Task<'_, S>]| cells_left.split_off(..rows_of(tasks)).expect("as many cells as rows");
-        if is_sorted {
-            let mut members_left = self.members.as_mut_slice();
-            let placing = blocks().zip(places.of_blocks(&mut self.rows)).map(|(tasks, places)| {
-                let members = members_left.split_off_mut(..rows_of(tasks)).expect("as many members as rows");
-                (tasks, places, members, cells_of(tasks))
-            });
-            each(placing.collect(), |(tasks, mut places, members, cells)| {
-                let mut each_row = members.iter_mut().zip(cells);
-                for Placed { rows: (_, columns), len, .. } in tasks {
-                    for (i, (member, cell)) in each_row.by_ref().take(*len).enumerate() {
-                        *member = places.put(*cell as usize, S::Columns::row(*columns, i));
-                    }
-                }
-            });
-            return;
-        }
-        // The rows are not in the order of Uids: the members of each cell are sorted.
-        who.resize(rows, [0; 2]);
-        let mut first = 0;
-        let placing = blocks().zip(places.of_blocks(who)).map(|(tasks, places)| {
-            first += rows_of(tasks);
-            (tasks, places, first - rows_of(tasks), cells_of(tasks))
+        // Each row to its bucket.
+        let (mut cells_left, mut slots_left) = (cells.as_slice(), self.slots.as_mut_slice());
+        let placing = blocks().zip(places.of_blocks(stream)).map(|(tasks, places)| {
+            let rows = rows_of(tasks);
+            let slots = slots_left.split_off_mut(..rows).expect("as many slots as rows");
+            (tasks, places, slots, cells_left.split_off(..rows).expect("as many cells as rows"))
         });
-        each(placing.collect(), |(tasks, mut places, first, cells)| {
-            let uids = tasks.iter().flat_map(|task| task.rows.0);
-            for ((row, uid), cell) in (first..).zip(uids).zip(cells) {
-                places.put(*cell as usize, [uid.get(), row as u64]);
-            }
-        });
-        let starts = &self.starts;
-        let to = Scatter::new(&mut self.members);
-        each(split_at_cells(who, starts), |(cells, who): (Range<usize>, &mut [[u64; 2]])| {
-            let first = starts[cells.start];
-            for cell in cells {
-                let members = (starts[cell] - first) as usize..(starts[cell + 1] - first) as usize;
-                who[members].sort_unstable();
-            }
-            for (member, [_, row]) in (first..).zip(&*who) {
-                to.write(*row as usize, member);
-            }
-        });
-        let to = Scatter::new(&mut self.rows);
-        let mut members_left = self.members.as_slice();
-        let copying = blocks()
-            .map(|tasks| (tasks, members_left.split_off(..rows_of(tasks)).expect("as many members as rows")));
-        each(copying.collect(), |(tasks, members)| {
-            let mut members = members.iter();
+        each(placing.collect(), |(tasks, mut places, slots, cells)| {
+            let mut each_row = slots.iter_mut().zip(cells);
             for Placed { rows: (_, columns), len, .. } in tasks {
-                for (i, member) in members.by_ref().take(*len).enumerate() {
-                    to.write(*member as usize, S::Columns::row(*columns, i));
+                for (i, (slot, cell)) in each_row.by_ref().take(*len).enumerate() {
+                    let row = S::Columns::row(*columns, i);
+                    *slot = places.put(*cell as usize >> bits, Streamed { row, cell: *cell });
                 }
+            }
+        });
+        if !is_sorted {
+            uids_of.resize(rows, 0);
+            let to = Scatter::new(uids_of);
+            let mut slots_left = self.slots.as_slice();
+            let naming = tasks
+                .iter()
+                .map(|task| (task.rows.0, slots_left.split_off(..task.len).expect("as many slots as rows")));
+            each(naming.collect(), |(uids, slots)| {
+                uids.iter().zip(slots).for_each(|(uid, slot)| to.write(*slot as usize, uid.get()));
+            });
+        }
+
+        // In each bucket, cell by cell.
+        let (stream, uids_of) = (&*stream, &uids_of[..]);
+        let (cells, end) = self.starts.split_at_mut(count);
+        end[0] = rows as u32;
+        let members = split(&mut self.rows, &self.buckets).zip(split(&mut self.order, &self.buckets));
+        let firsts = self.buckets.iter().map(|first| *first as usize);
+        let sorting = cells.chunks_mut(1 << bits).zip(members).zip(firsts);
+        each(sorting.enumerate().collect(), |(bucket, ((starts, (rows, order)), first))| {
+            let stream = &stream[first..first + rows.len()];
+            sort_bucket(starts, rows, order, stream, (bucket << bits, first));
+            if !is_sorted {
+                sort_cells(starts, rows, order, stream, &uids_of[first..first + stream.len()], first);
             }
         });
     }
@@ -386,12 +420,12 @@ impl<S: Space> Grid<S> {
 
     /// How many rows are in it.
     pub fn len(&self) -> usize {
-        self.members.len()
+        self.rows.len()
     }
 
     /// True when nobody is in it.
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.rows.is_empty()
     }
 
     /// How the space is divided, which is at least as coarse as [`Space::geometry`] says.
@@ -605,25 +639,35 @@ impl<S: Space, D: RowData, O: Copy + Default + Send + Sync + 'static> InCells<'_
         }
         grid.expect_structure(self.rows.structure());
         self.results.resize(grid.len(), O::default());
-        each(
-            split_at_cells(&mut self.results, &grid.starts),
-            |(cells, results): (Range<usize>, &mut [O])| {
-                let first = grid.starts[cells.start] as usize;
-                let mut runs = Vec::new();
-                for cell in cells {
-                    grid.look_from(cell, &mut runs, |cell| {
-                        let members = cell.members();
-                        look(cell, &mut results[members.start - first..members.end - first]);
-                    });
-                }
-            },
-        );
+        let buckets = split(&mut self.results, &grid.buckets).zip(&grid.buckets).enumerate();
+        each(buckets.collect(), |(bucket, (results, first))| {
+            let cells =
+                bucket << grid.bucket_bits..((bucket + 1) << grid.bucket_bits).min(grid.starts.len() - 1);
+            let mut found = vec![O::default(); results.len()];
+            each(
+                split_at_cells(&mut found, &grid.starts[cells.start..=cells.end]),
+                |(part, found): (Range<usize>, &mut [O])| {
+                    let from = grid.starts[cells.start + part.start] as usize;
+                    let mut runs = Vec::new();
+                    for cell in part {
+                        grid.look_from(cells.start + cell, &mut runs, |cell| {
+                            let members = cell.members();
+                            look(cell, &mut found[members.start - from..members.end - from]);
+                        });
+                    }
+                },
+            );
+            let slots = &grid.order[*first as usize..][..found.len()];
+            for (slot, found) in slots.iter().zip(found) {
+                results[(slot - first) as usize] = found;
+            }
+        });
         let results = &self.results[..];
         let tasks = self.rows.placed().into_iter().filter_map(|task| {
             let (_, first, _) = grid.tables.iter().find(|(table, ..)| *table == task.table)?;
-            Some((task.rows, &grid.members[first + task.first_row..][..task.len]))
+            Some((task.rows, &grid.slots[first + task.first_row..][..task.len]))
         });
-        sum(tasks.collect(), |(rows, members)| write(rows, Results { results, members }))
+        sum(tasks.collect(), |(rows, slots)| write(rows, Results { results, slots }))
     }
 }
 
@@ -631,20 +675,77 @@ impl<S: Space, D: RowData, O: Copy + Default + Send + Sync + 'static> InCells<'_
 #[derive(Clone, Copy)]
 pub struct Results<'r, O> {
     results: &'r [O],
-    members: &'r [u32],
+    slots: &'r [u32],
 }
 
 impl<O: Copy> Results<'_, O> {
     /// The result of the row at that index of the slices.
     #[inline]
     pub fn of(&self, index: usize) -> O {
-        self.results[self.members[index] as usize]
+        self.results[self.slots[index] as usize]
+    }
+}
+
+/// Cuts what there is for each member, or slot, into buckets.
+fn split<'m, T>(mut members: &'m mut [T], buckets: &[u32]) -> impl Iterator<Item = &'m mut [T]> {
+    buckets.windows(2).map(move |ends| {
+        members.split_off_mut(..(ends[1] - ends[0]) as usize).expect("buckets have all members")
+    })
+}
+
+/// Puts the rows of a bucket in the order of their cells; those of a cell stay in the order in which they came. `starts` are
+/// those of its cells; it begins with that cell, and that member.
+fn sort_bucket<C: Copy>(
+    starts: &mut [u32],
+    rows: &mut [C],
+    order: &mut [u32],
+    stream: &[Streamed<C>],
+    (first_cell, first): (usize, usize),
+) {
+    starts.fill(0);
+    for streamed in stream {
+        starts[streamed.cell as usize - first_cell] += 1;
+    }
+    let mut end = first as u32;
+    for start in &mut *starts {
+        end += *start;
+        *start = end;
+    }
+    // From the last one back, so that what was the end of a cell becomes its start.
+    for (slot, streamed) in stream.iter().enumerate().rev() {
+        let start = &mut starts[streamed.cell as usize - first_cell];
+        *start -= 1;
+        let at = *start as usize - first;
+        (rows[at], order[at]) = (streamed.row, (first + slot) as u32);
+    }
+}
+
+/// Puts the members of each cell of a bucket in the order of their Uids, which are given by slot.
+fn sort_cells<C: Copy>(
+    starts: &[u32],
+    rows: &mut [C],
+    order: &mut [u32],
+    stream: &[Streamed<C>],
+    uids: &[u64],
+    first: usize,
+) {
+    for (cell, start) in starts.iter().enumerate() {
+        let end = starts.get(cell + 1).map_or(rows.len(), |end| *end as usize - first);
+        let members = *start as usize - first..end;
+        let own = &mut order[members.clone()];
+        let uid = |slot: &u32| uids[*slot as usize - first];
+        if !own.is_sorted_by_key(uid) {
+            own.sort_unstable_by_key(uid);
+            for (row, slot) in rows[members].iter_mut().zip(own) {
+                *row = stream[*slot as usize - first].row;
+            }
+        }
     }
 }
 
 /// Cuts what there is for each member between cells, into parts of some cells each.
 fn split_at_cells<'m, T>(mut members: &'m mut [T], starts: &[u32]) -> Vec<(Range<usize>, &'m mut [T])> {
-    let (mut parts, mut cell, mut from) = (Vec::new(), 0, 0);
+    let (mut parts, mut cell, mut from) = (Vec::new(), 0, starts[0] as usize);
     let last = starts.len() - 1;
     while cell < last {
         let wanted = from + TASK_MEMBERS;
