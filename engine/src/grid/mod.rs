@@ -289,7 +289,7 @@ const CELLS_PER_ROW: usize = 2;
 /// So many cells there may be in any case.
 const CELLS_MIN: usize = 1_024;
 /// About so many rows are a bucket, but there are no more buckets than what can be written to side by side in a cache.
-const BUCKET_ROWS: usize = 1_024;
+const BUCKET_ROWS: usize = 2_048;
 const BUCKETS_MAX: usize = 1_024;
 /// About so many members are one task.
 const TASK_MEMBERS: usize = 1_024;
