@@ -35,7 +35,7 @@ fn systems_tell_what_they_do_and_why() {
     let hashes = town(data.path());
     let mut reasons = BTreeSet::new();
     // Half a day of three people, and a traveller's first minutes: ticks before, at and behind a snapshot.
-    let ticks = (1..260).step_by(13).chain([99, 100, 101, 102, 260]);
+    let ticks = (1..260).step_by(11).chain([99, 100, 101, 102, 260]);
     let asked = ticks.flat_map(|tick| [(1, tick), (17, tick), (400, tick)]).chain([
         (901, 120),
         (901, 121),
@@ -70,6 +70,7 @@ fn systems_tell_what_they_do_and_why() {
         "mind::decide: does not",
         "mind::decide: it is",
         "needs::change: is on",
+        "sense::look: has",
         "needs::change: spends the",
         "visits::announce: has just",
         "timers::set: visits",
