@@ -826,9 +826,7 @@ impl Host {
         if !fixes.is_empty() {
             self.show_mode();
         }
-        let traced = self.status.tracer.is_on();
-        self.live.set_traced(traced);
-        self.live.tell_events(self.config.tick.events_max);
+        let traced = self.look_closely();
         if let Err(error) = self.live.tick(&inputs) {
             self.get_past(tick, &inputs, fixes, error)?;
         }
@@ -900,6 +898,7 @@ impl Host {
             }
             self.roll_back(tick)?;
             fixes.iter().for_each(|fix| fix.apply(&mut self.live));
+            self.look_closely();
             self.live.set_careful(true);
             let result = self.live.tick(inputs).map(|_| ());
             self.live.set_careful(false);
@@ -914,6 +913,14 @@ impl Host {
     }
 
     /// The world as it was before a tick, from the nearest snapshot and the log.
+    /// Has the next tick tell what is wanted of it; returns whether it is traced.
+    fn look_closely(&mut self) -> bool {
+        let traced = self.status.tracer.is_on();
+        self.live.set_traced(traced);
+        self.live.tell_events(self.config.tick.events_max);
+        traced
+    }
+
     fn roll_back(&mut self, tick: Tick) -> Result<(), SpineError> {
         let last = self.spine.log.last_lsn();
         self.spine.log.wait_durable(last).map_err(|error| self.log_failed(error))?;

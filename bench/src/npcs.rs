@@ -190,7 +190,15 @@ fn measured(args: &NpcsArgs) -> anyhow::Result<Vec<Case>> {
             let failures = (failed + wrong) as f64 / args.rounds as f64;
             Case::of(&args.scenario, (*npcs, *threads), runs, failures, median(calibrations.clone()))
         };
-    Ok(found.iter().filter(|(_, (runs, ..))| !runs.is_empty()).map(case).collect())
+    // One that never came to its end is no case with few failures.
+    for ((npcs, threads), (runs, failed, _)) in &found {
+        ensure!(
+            !runs.is_empty(),
+            "{npcs} NPCs on {}: all {failed} processes failed",
+            self::threads(*threads)
+        );
+    }
+    Ok(found.iter().map(case).collect())
 }
 
 impl Case {
@@ -316,6 +324,9 @@ fn compare(args: &NpcsArgs, cases: &[Case], baseline: &Data, rows: &mut Vec<Row>
         let bound = Bound::AtMost(args.failures);
         rows.push(Row::bounded(&case, "more failed runs", now.failures - before.failures, "share", bound));
     }
+    let wanted = |case: &&Case| args.counts.contains(&case.npcs) && args.threads.contains(&case.threads);
+    let missing = baseline.cases.iter().filter(wanted).filter(|case| case.scenario == args.scenario).count();
+    ensure!(missing <= compared, "{} cases of the baseline were not measured", missing - compared);
     ensure!(compared > 0, "the baseline has none of these cases: the same scenario, NPCs and threads");
     Ok(())
 }

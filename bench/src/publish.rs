@@ -66,7 +66,8 @@ const RUNS: [Run; 7] = [
                birds in no order of their own, without names, events, determinism across threads or anything else around them. \
                Not comparable: krABMaga computes in 32 bits on one thread and sees nobody across the seam of its torus; Mesa \
                goes through its birds one after the other and looks at all others for each, which is why it has few. A row \
-               \"sorted flat grid\" is the framework with the neighbour search that Everworld brings written by hand.",
+               \"sorted flat grid\" is the framework with a counting sort into flat arrays, written by hand: on one thread, looked at \
+               bird by bird, without lanes. Those outside this process run after the others, not in turns with them.",
     },
     Run {
         file: "peers-100k",

@@ -68,7 +68,8 @@ pub struct Emit<'s, E: Event> {
 }
 
 impl<E: Event> Emit<'_, E> {
-    /// Something happened to `about`, or was done by it: one Uid for all that comes from one row.
+    /// Something happened to `about`, or was done by it. In one pass over rows only one row may tell of an entity, its own as
+    /// a rule: what two rows tell of a third comes in no order that all threads agree on.
     pub fn emit(&self, about: Uid, event: E) {
         self.queue.0.push(about, event);
     }
@@ -164,6 +165,9 @@ impl<E: Event> Happened<E> {
             let first = self.events.len();
             for shard in &queue.shards {
                 let mut shard = shard.0.lock();
+                if shard.is_empty() {
+                    continue;
+                }
                 if self.events.is_empty() {
                     mem::swap(&mut self.events, &mut *shard);
                 } else {

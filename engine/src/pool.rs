@@ -46,6 +46,8 @@ pub(crate) fn each<T: Send>(items: Vec<T>, body: impl Fn(T) + Sync + Send) {
 /// Runs over items like [`each`], and adds up what the body returns, in any order.
 pub(crate) fn sum<T: Send, S: OrderFree>(items: Vec<T>, body: impl Fn(T) -> S + Sync + Send) -> S {
     // A tick that is run serially is not on a worker: rayon would hand the work to its global pool.
+    // What a system does before it, in it and after it are three passes.
+    PASSES.fetch_add(1, Relaxed);
     let sum = if items.len() > 1 && rayon::current_thread_index().is_some() {
         items.into_par_iter().map(body).reduce(S::default, S::plus)
     } else {
@@ -55,7 +57,7 @@ pub(crate) fn sum<T: Send, S: OrderFree>(items: Vec<T>, body: impl Fn(T) -> S + 
     sum
 }
 
-/// How many passes over rows have ended, in all worlds of this process.
+/// How many passes over rows have begun or ended, in all worlds of this process.
 static PASSES: AtomicU64 = AtomicU64::new(0);
 
 /// A number that is greater in a later pass of the same system, and else says nothing.

@@ -322,7 +322,7 @@ pub fn statistics(image: &Image) -> Vec<Statistic> {
             let near = |(at, ..): &&Ship| square(sub(at.to_array(), position.to_array())) <= SIGHT * SIGHT;
             let others: usize = cell.runs().map(|(_, others)| others.iter().filter(near).count()).sum();
             // But itself.
-            let others = others as u64 - 1;
+            let others = (others as u64).saturating_sub(1);
             seen += others;
             let mut axes = position.to_array().into_iter().zip(walls);
             if axes.all(|(at, wall)| (SIGHT..=wall - SIGHT).contains(&at)) {

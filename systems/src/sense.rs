@@ -45,7 +45,7 @@ pub(crate) fn look(
                     let near: usize =
                         cell.runs().map(|(_, others)| others.iter().filter(hears).count()).sum();
                     // But oneself.
-                    company.near = near as u32 - 1;
+                    company.near = (near as u32).saturating_sub(1);
                 }
             }
         },

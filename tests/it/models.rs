@@ -215,3 +215,15 @@ fn a_battle_is_what_it_is_ship_by_ship() {
     });
     assert_eq!(hashes[0], hashes[1]);
 }
+
+/// A grid that nobody builds, as its system is disabled, is empty: who looks around or refreshes it goes on.
+#[test]
+fn a_battle_without_its_grid_is_none() {
+    let scenario = worlds::load_scenario("battle", PLUGINS, &["population=300".to_owned()]).unwrap();
+    let record = WorldRecord { world: "battle".into(), scenario };
+    let mut live = worlds::create(&record, PLUGINS, options(2)).unwrap();
+    live.set_enabled("ships", false).unwrap();
+    (0..3).for_each(|_| _ = live.tick(&[]).unwrap());
+    live.set_enabled("ships", true).unwrap();
+    (0..3).for_each(|_| _ = live.tick(&[]).unwrap());
+}

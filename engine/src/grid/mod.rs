@@ -1,4 +1,4 @@
-//! Who is near: a uniform grid over the rows of a world, built anew in each tick.
+//! Who is near: a uniform grid over the rows of a world, built anew in each tick in which they may have moved.
 //!
 //! Rows that stand still need no more: a grid whose columns no system writes is built anew only when entities come, go or
 //! change their columns, or an input is applied. What moves and what stands still are therefore best two spaces.
@@ -212,6 +212,10 @@ pub fn refresh<S: Space>(
     mut rows: Rows<<S::Columns as Columns>::Data, S::Filter>,
 ) {
     let grid = &mut *grid;
+    // Also where nobody builds it: a disabled system leaves it empty.
+    if grid.is_empty() {
+        return;
+    }
     grid.expect_structure(rows.structure());
     let Grid { rows: own, buckets, slots, order, tables, scratch, .. } = grid;
     scratch.fresh.resize(own.len(), S::Columns::default());
@@ -265,8 +269,8 @@ pub(crate) fn config<S: Space>() -> SystemConfig {
     system(build::<S>).named(S::NAME)
 }
 
-/// Builds a grid outside a tick, for its memory: the first tick of a world is not to wait for a hundred megabytes. What is
-/// in it nobody reads before the tick builds it again; what goes wrong here goes wrong there, where it is told.
+/// Builds a grid outside a tick, for its memory: the first tick of a world is not to wait for a hundred megabytes. What
+/// goes wrong here goes wrong in the first tick, where it is told.
 pub(crate) fn warm<S: Space>(world: &mut World) {
     let mut system = IntoSystem::into_system(build::<S>);
     let _ = catch_unwind(AssertUnwindSafe(|| {
@@ -296,11 +300,13 @@ const TASK_MEMBERS: usize = 1_024;
 
 impl<S: Space> Grid<S> {
     fn build(&mut self, geometry: Geometry, tasks: &[Task<'_, S>], structure: u64) {
+        // Of nothing, until it is done: a place that cannot be told may end it halfway.
+        self.structure = None;
         self.asked = geometry;
         let rows = rows_of(tasks);
         let geometry = geometry.at_most((rows * CELLS_PER_ROW).max(CELLS_MIN));
         let count = geometry.count();
-        (self.geometry, self.structure) = (geometry, Some(structure));
+        self.geometry = geometry;
         self.note_tables(tasks);
         let is_worker = rayon::current_thread_index().is_some();
         let blocks =
@@ -398,6 +404,7 @@ impl<S: Space> Grid<S> {
                 sort_cells(starts, rows, order, stream, &uids_of[first..first + stream.len()], first);
             }
         });
+        self.structure = Some(structure);
     }
 
     fn note_tables(&mut self, tasks: &[Task<'_, S>]) {
