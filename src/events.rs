@@ -115,6 +115,21 @@ impl Happened {
             Self { tick, batch: batch.clone(), rows }
         })
     }
+
+    /// The tick in which it happened.
+    pub fn tick(&self) -> Tick {
+        self.tick
+    }
+
+    /// How many events it is.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// True for none: never, as it is cut.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
 }
 
 impl Event {
@@ -207,7 +222,7 @@ impl Event {
 impl Weigh for Event {
     fn weight(&self) -> usize {
         match &self.what {
-            What::Happened(happened) => happened.rows.len(),
+            What::Happened(happened) => happened.len(),
             _ => PLAIN_WEIGHT,
         }
     }

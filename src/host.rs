@@ -846,9 +846,9 @@ impl Host {
         self.ticks_since_stats += 1;
         self.sequencer.set_pending(self.live.pending_inputs());
         let (entities, outcomes, lives) = (report.entities, report.outcomes.clone(), report.lives.clone());
-        let events = self.live.take_events().into_iter();
-        let events = events.flat_map(|batch| Happened::cut(tick, batch)).collect();
-        self.publisher.computed(tick, seal, entities, News { outcomes, lives, events }, &self.mirror);
+        let happened = self.live.take_events().into_iter();
+        self.publisher.happened(happened.flat_map(|batch| Happened::cut(tick, batch)));
+        self.publisher.computed(tick, seal, entities, News { outcomes, lives }, &self.mirror);
         let (capture_nanos, shown) = self.capture(tick)?;
         times.capture_nanos = capture_nanos;
         self.show_stats();

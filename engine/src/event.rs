@@ -255,15 +255,13 @@ impl EventKind {
             told: |world, most| {
                 let Happened { events, lost } = world.resource::<Happened<E>>();
                 let told = &events[..events.len().min(most)];
+                let mut rows = Vec::with_capacity(told.len() * size_of::<E>());
+                told.iter().for_each(|emitted| rows.extend_from_slice(bytemuck::bytes_of(&emitted.event)));
                 EventBatch {
                     info: &<E as Described>::INFO,
                     count: events.len() as u64 + lost,
                     about: told.iter().map(|emitted| emitted.about).collect(),
-                    rows: told
-                        .iter()
-                        .flat_map(|emitted| bytemuck::bytes_of(&emitted.event))
-                        .copied()
-                        .collect(),
+                    rows,
                 }
             },
         }

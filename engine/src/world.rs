@@ -224,8 +224,8 @@ impl WorldBuilder {
         builder.world.init_resource::<Marks>();
         builder.world.init_resource::<RowsWrites>();
         builder.world.init_resource::<BuiltArchetypes>();
-        builder.derive_as::<UidIndex>(ENGINE_DERIVED[0]);
-        builder.derive_as::<DueTimers>(ENGINE_DERIVED[1]);
+        builder.derive_as::<UidIndex>(ENGINE_DERIVED[0], renew::<UidIndex>);
+        builder.derive_as::<DueTimers>(ENGINE_DERIVED[1], renew::<DueTimers>);
         builder
             .column::<Uid>()
             .resource(TickTime { tick: Tick(0), seed, dt_secs })
@@ -279,15 +279,14 @@ impl WorldBuilder {
     /// A resource that is rebuilt in every tick before it is read, hence neither hashed nor stored.
     pub fn derived<R: Resource + Default>(&mut self) -> &mut Self {
         let name = std::any::type_name::<R>().rsplit("::").next().unwrap_or("derived");
-        self.derive_as::<R>(name);
+        self.derive_as::<R>(name, renew::<R>);
         self
     }
 
-    /// A grid of who is near, built anew in each tick by a system of its name; `place` says where in the tick that comes.
+    /// A grid of who is near, built by a system of its name in each tick in which its rows may have moved; `place` says where
+    /// in the tick that comes.
     pub fn grid<S: Space>(&mut self, place: impl FnOnce(SystemConfig) -> SystemConfig) -> &mut Self {
-        self.derive_as::<Grid<S>>(S::NAME);
-        self.rebuild.pop();
-        self.rebuild.push(grid::forget::<S>);
+        self.derive_as::<Grid<S>>(S::NAME, grid::empty::<S>);
         self.warm.push(grid::warm::<S>);
         self.grids.push(GridKind::of::<S>());
         self.system(place(grid::config::<S>()))
@@ -300,17 +299,18 @@ impl WorldBuilder {
             self.faults.push(BuildError::DuplicateName("event", E::NAME.into()));
             return self;
         }
-        self.derive_as::<Happened<E>>(E::NAME);
+        self.derive_as::<Happened<E>>(E::NAME, kind.clear);
         EventKind::prepare::<E>(&mut self.world);
         self.events.push(kind);
         self
     }
 
-    fn derive_as<R: Resource + Default>(&mut self, name: &'static str) {
+    /// A resource that `empty` makes what it was in the beginning.
+    fn derive_as<R: Resource + Default>(&mut self, name: &'static str, empty: fn(&mut World)) {
         self.world.init_resource::<R>();
         let id = self.world.register_component::<R>();
         self.derived.insert(id, name);
-        self.rebuild.push(|world| world.insert_resource(R::default()));
+        self.rebuild.push(empty);
     }
 
     /// A kind of input.
@@ -487,6 +487,10 @@ impl WorldBuilder {
             poisoned: None,
         })
     }
+}
+
+fn renew<R: Resource + Default>(world: &mut World) {
+    world.insert_resource(R::default());
 }
 
 /// Turns systems into nodes, and finds what is wrong with them.

@@ -122,6 +122,11 @@ impl<T: Weigh + Send + Sync + 'static> Followed<T> {
         if let Some(ring) = (self.ring)() {
             'looking: loop {
                 let batch = ring.after(at.number, AT_ONCE);
+                // More was lost while this page was made: the next one tells it.
+                if batch.missed.is_some() && !items.is_empty() {
+                    more = true;
+                    break;
+                }
                 missed = missed.or(batch.missed);
                 if batch.items.is_empty() {
                     break;

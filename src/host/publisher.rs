@@ -1,7 +1,7 @@
 //! Decides when a computed tick may be seen outside (D2): once its Seal and a Horizon that reaches it are durable.
 
 use crate::{
-    events::{Happened, What},
+    events::{EVENTS_KEPT, Happened, What},
     sequencer::Sequencer,
     status::WorldStatus,
 };
@@ -22,6 +22,12 @@ struct Inner {
     /// Ticks that are computed and not shown. Ticks without inputs are folded into one entry, so that this grows
     /// with the Seals that wait for a sync, not with the ticks.
     waiting: VecDeque<Computed>,
+    /// What systems emitted in ticks that are not shown, tick by tick: told with the tick, or with one that stands for it.
+    /// As much of it as would be kept (L1).
+    happened: VecDeque<Happened>,
+    /// How many events these are, and how many were left out since some were told.
+    happened_rows: usize,
+    left_out: usize,
     durable_lsn: u64,
     durable_horizon: Tick,
     /// The newest horizon that was appended, durable or not.
@@ -32,9 +38,6 @@ struct Inner {
     /// The line of history of what is shown.
     branch: u32,
 }
-
-/// So many cuts of events wait with a tick that stands for several (L1).
-const WAITING_EVENTS_MAX: usize = 4_096;
 
 struct Computed {
     tick: Tick,
@@ -48,7 +51,6 @@ struct Computed {
 pub(super) struct News {
     pub(super) outcomes: Vec<(u64, Result<Outcome, InputError>)>,
     pub(super) lives: Lives,
-    pub(super) events: Vec<Happened>,
 }
 
 impl Publisher {
@@ -60,6 +62,9 @@ impl Publisher {
     ) -> Self {
         let inner = Inner {
             waiting: VecDeque::new(),
+            happened: VecDeque::new(),
+            happened_rows: 0,
+            left_out: 0,
             durable_lsn: 0,
             durable_horizon,
             appended_horizon: durable_horizon,
@@ -75,12 +80,29 @@ impl Publisher {
         let mut inner = self.inner.lock();
         inner.branch = branch;
         self.show(&inner, tick, entities, mirror);
+        self.tell_happened(&mut inner, tick);
     }
 
     fn show(&self, inner: &Inner, tick: Tick, entities: usize, mirror: &Mirror) {
         self.status.publish(inner.branch, tick, entities);
         mirror.allow(tick);
         self.status.tell(What::Tick { entities });
+    }
+
+    /// Tells what happened up to a tick that is shown.
+    fn tell_happened(&self, inner: &mut Inner, tick: Tick) {
+        if inner.left_out > 0 {
+            let count = std::mem::take(&mut inner.left_out);
+            self.status
+                .alert(format!("{count} events of systems are not told: they waited too long for the log"));
+        }
+        inner.due(tick).into_iter().for_each(|happened| self.status.tell(What::Happened(happened)));
+    }
+
+    /// What systems emitted in a tick, before [`Publisher::computed`] of it.
+    pub(super) fn happened(&self, happened: impl Iterator<Item = Happened>) {
+        let mut inner = self.inner.lock();
+        happened.for_each(|happened| inner.wait(happened));
     }
 
     /// A tick is computed; `seal` is the log position of its Seal, 0 without one.
@@ -133,7 +155,7 @@ impl Publisher {
             let Some(Computed { tick, entities, told, .. }) = inner.waiting.pop_front() else {
                 return;
             };
-            let News { outcomes, lives, events } = told;
+            let News { outcomes, lives } = told;
             if outcomes.is_empty() {
                 self.show(inner, tick, entities, mirror);
             } else {
@@ -147,13 +169,31 @@ impl Publisher {
             if !lives.is_empty() {
                 self.status.tell(What::Entity { lives: Box::new(lives) });
             }
-            events.into_iter().for_each(|happened| self.status.tell(What::Happened(happened)));
+            self.tell_happened(inner, tick);
         }
     }
 }
 
 impl Inner {
-    fn add(&mut self, mut computed: Computed) {
+    fn wait(&mut self, happened: Happened) {
+        self.happened_rows += happened.len();
+        self.happened.push_back(happened);
+        while self.happened_rows > EVENTS_KEPT {
+            let oldest = self.happened.pop_front().map_or(0, |happened| happened.len());
+            self.happened_rows -= oldest;
+            self.left_out += oldest;
+        }
+    }
+
+    /// What happened up to a tick.
+    fn due(&mut self, tick: Tick) -> Vec<Happened> {
+        let later = self.happened.partition_point(|happened| happened.tick() <= tick);
+        let due: Vec<Happened> = self.happened.drain(..later).collect();
+        self.happened_rows -= due.iter().map(Happened::len).sum::<usize>();
+        due
+    }
+
+    fn add(&mut self, computed: Computed) {
         let is_plain = |computed: &Computed| computed.seal == 0 && computed.told.outcomes.is_empty();
         let (durable, awaited) = (self.durable_horizon, self.awaited_horizon);
         match self.waiting.back_mut() {
@@ -166,11 +206,6 @@ impl Inner {
                     && last.tick > durable
                     && (computed.tick <= awaited || last.tick > awaited) =>
             {
-                // But for what happened, as much as would be kept.
-                let mut events = std::mem::take(&mut last.told.events);
-                events.append(&mut computed.told.events);
-                let behind = events.len().saturating_sub(WAITING_EVENTS_MAX);
-                computed.told.events = events.split_off(behind);
                 *last = computed;
             }
             _ => self.waiting.push_back(computed),
@@ -193,6 +228,9 @@ impl Inner {
 
     fn rewind(&mut self, tick: Tick) {
         self.waiting.retain(|computed| computed.tick <= tick);
+        let shared = self.due(tick);
+        (self.happened, self.happened_rows) = (VecDeque::new(), 0);
+        shared.into_iter().for_each(|happened| self.wait(happened));
         (self.durable_horizon, self.appended_horizon, self.awaited_horizon) = (tick, tick, tick);
     }
 }
@@ -204,7 +242,9 @@ mod tests {
         ledger::Ledger,
         sequencer::{Asked, Begin, Fate, Limits, Origin},
     };
-    use everworld_engine::{MirrorHooks, Options, Parallel, Pool, Stopwatch, WorldBuilder};
+    use everworld_engine::{
+        Emit, MirrorHooks, Options, Parallel, Pool, Stopwatch, Uid, WorldBuilder, event, system,
+    };
     use everworld_persistence::{Log, LogOptions, LogWriter, sim::SimDisk};
     use std::{
         path::Path,
@@ -219,6 +259,9 @@ mod tests {
         let tick = Tick(0);
         Inner {
             waiting: VecDeque::new(),
+            happened: VecDeque::new(),
+            happened_rows: 0,
+            left_out: 0,
             durable_lsn: 0,
             durable_horizon: tick,
             appended_horizon: tick,
@@ -230,6 +273,53 @@ mod tests {
 
     fn computed(tick: u64, seal: u64) -> Computed {
         Computed { tick: Tick(tick), seal, entities: 0, told: News::default() }
+    }
+
+    event! {
+        struct Called("called") { times: u64 }
+    }
+
+    /// So many events of a tick.
+    fn called(tick: u64, count: u64) -> impl Iterator<Item = Happened> {
+        let mut world = WorldBuilder::new(1, 1.0);
+        let call = move |called: Emit<'_, Called>| {
+            (0..count).for_each(|times| called.emit(Uid::new(1), Called { times }));
+        };
+        world.event::<Called>().system(system(call).named("call"));
+        let pool = Arc::new(Pool::start(1, "test", |_| {}).unwrap());
+        let options = Options { pool, parallel: Parallel::Never, stopwatch: Stopwatch::stopped() };
+        let mut live = world.build(options).unwrap();
+        live.tell_events(count as usize);
+        live.tick(&[]).unwrap();
+        let batch = live.take_events().remove(0);
+        Happened::cut(Tick(tick), batch)
+    }
+
+    /// What happened waits for its tick, or one that stands for it; no more of it than would be kept; and what two lines of
+    /// history share is told of the second.
+    #[test]
+    fn l1_what_happened_waits_within_a_bound() {
+        let mut inner = inner();
+        let told = |due: Vec<Happened>| -> Vec<(u64, usize)> {
+            due.iter().map(|happened| (happened.tick().0, happened.len())).collect()
+        };
+        for tick in 1..=4 {
+            called(tick, tick).for_each(|happened| inner.wait(happened));
+        }
+        assert_eq!(told(inner.due(Tick(2))), [(1, 1), (2, 2)]);
+        assert_eq!(told(inner.due(Tick(2))), []);
+        // Of ticks 3 and 4 only the first is of both lines.
+        inner.rewind(Tick(3));
+        called(4, 7).for_each(|happened| inner.wait(happened));
+        assert_eq!(told(inner.due(Tick(9))), [(3, 3), (4, 7)]);
+        assert_eq!((inner.happened_rows, inner.left_out), (0, 0));
+        for tick in 10..=12 {
+            called(tick, 30_000).for_each(|happened| inner.wait(happened));
+        }
+        assert!(inner.happened_rows <= EVENTS_KEPT && inner.left_out > 90_000 - EVENTS_KEPT - 512);
+        let due = told(inner.due(Tick(12)));
+        assert_eq!(due.iter().map(|(_, len)| len).sum::<usize>() + inner.left_out, 90_000);
+        assert_eq!((due.last().unwrap().0, inner.happened_rows), (12, 0));
     }
 
     #[test]
@@ -296,7 +386,7 @@ mod tests {
             let (applied, waits) = (applied.clone(), waits.clone());
             move || {
                 if status.tick() == Tick(1) {
-                    // News once more when the mirror ends.
+                    // Told once more when the mirror ends.
                     _ = show.send(());
                     waits.store(applied.lock().try_recv().is_err(), SeqCst);
                     *early.lock() = told.lock().recv_timeout(Duration::from_millis(200)).ok();

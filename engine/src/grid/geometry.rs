@@ -114,7 +114,7 @@ impl Geometry {
 
     /// How many cells there are.
     pub fn count(&self) -> usize {
-        self.cells.iter().map(|cells| *cells as usize).product()
+        self.cells.iter().fold(1, |count: usize, cells| count.saturating_mul(*cells as usize))
     }
 
     /// The cell of a place; of one outside, the nearest.

@@ -259,10 +259,17 @@ impl GridKind {
     }
 }
 
-/// Empties a grid.
-pub(crate) fn forget<S: Space>(world: &mut World) {
-    let is_still = world.resource::<Grid<S>>().is_still;
-    world.insert_resource(Grid::<S> { is_still, ..Grid::default() });
+/// Empties a grid, and leaves it its memory.
+pub(crate) fn empty<S: Space>(world: &mut World) {
+    let grid = &mut *world.resource_mut::<Grid<S>>();
+    (grid.geometry, grid.structure) = (Geometry::default(), None);
+    grid.rows.clear();
+    grid.slots.clear();
+    grid.order.clear();
+    grid.tables.clear();
+    grid.buckets.truncate(1);
+    grid.starts.clear();
+    grid.starts.extend([0, 0]);
 }
 
 pub(crate) fn config<S: Space>() -> SystemConfig {
