@@ -115,6 +115,9 @@ pub enum BuildError {
         /// How many are allowed.
         max: usize,
     },
+    /// An event under a name that means something else.
+    #[error("event \"{0}\" has the name of something else: a column, a resource or a topic of every world")]
+    TakenName(String),
     /// A closure without a name.
     #[error("system \"{0}\" is a closure: give it a name with .named(\"...\")")]
     Unnamed(String),

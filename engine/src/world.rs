@@ -99,8 +99,9 @@ pub enum Parallel {
 /// What the engine itself keeps beside the state.
 const ENGINE_DERIVED: [&str; 2] = ["uid_index", "due_timers"];
 
-/// What is told of every world, under these topics: no event of its own has such a name.
-const RESERVED_TOPICS: [&str; 8] = ["tick", "input", "entity", "job", "snapshot", "system", "state", "alert"];
+/// What is told of every world, under these topics, and what plans call births and deaths: no event has such a name.
+const RESERVED_TOPICS: [&str; 9] =
+    ["tick", "input", "entity", "job", "snapshot", "system", "state", "alert", "structure"];
 
 /// A tick whose systems took less than this together is not worth a second thread: handing it over costs as much.
 const SERIAL_NANOS: u64 = 20_000;
@@ -295,7 +296,7 @@ impl WorldBuilder {
     /// A kind of event, for systems that take [`Emit`](crate::Emit) of it.
     pub fn event<E: Event>(&mut self) -> &mut Self {
         let kind = EventKind::of::<E>();
-        if RESERVED_TOPICS.contains(&E::NAME) || self.events.iter().any(|known| known.info.name == E::NAME) {
+        if self.events.iter().any(|known| known.info.name == E::NAME) {
             self.faults.push(BuildError::DuplicateName("event", E::NAME.into()));
             return self;
         }
@@ -311,6 +312,24 @@ impl WorldBuilder {
         let id = self.world.register_component::<R>();
         self.derived.insert(id, name);
         self.rebuild.push(empty);
+    }
+
+    /// The names of what is derived, but for what the engine keeps.
+    fn own_derived(&self) -> Vec<&'static str> {
+        self.derived.values().copied().filter(|name| !ENGINE_DERIVED.contains(name)).collect()
+    }
+
+    /// Events with names that mean something else where systems and topics are named.
+    fn taken_names(&self) -> Vec<BuildError> {
+        let columns = self.registry.columns.iter().map(|column| column.name);
+        let resources = self.registry.resources.iter().map(|resource| resource.name);
+        let names: Vec<&str> = columns.chain(resources).chain(self.derived.values().copied()).collect();
+        let events = self.events.iter().map(|kind| kind.info.name);
+        let is_taken = |name: &&str| {
+            // What happened is derived, under its own name.
+            RESERVED_TOPICS.contains(name) || names.iter().filter(|known| *known == name).count() > 1
+        };
+        events.filter(is_taken).map(|name| BuildError::TakenName(name.into())).collect()
     }
 
     /// A kind of input.
@@ -403,10 +422,11 @@ impl WorldBuilder {
         if found > max {
             faults.push(BuildError::TooManyColumns { found, max });
         }
+        faults.extend(self.taken_names());
         let planner = Planner::new(&mut self, &mut faults);
         let by_ticks = planner.as_ref().map(|planner| planner.written_by_ticks(&self)).unwrap_or_default();
         let written = planner.as_ref().map(Planner::written);
-        let planned = planner.and_then(|planner| planner.place(&mut faults));
+        let planned = planner.and_then(|planner| planner.place(&self.own_derived(), &mut faults));
         if self.world.component_id::<Observer>().is_some() {
             faults.push(BuildError::Observers);
         }
@@ -424,9 +444,7 @@ impl WorldBuilder {
             self.world.resource_mut::<Marks>().follow_all_moves();
         }
         // The first two are the engine's: see WorldBuilder::new().
-        let derived: Vec<&str> =
-            self.derived.values().copied().filter(|name| !ENGINE_DERIVED.contains(name)).collect();
-        self.registry.settable = settable(&plan, &derived);
+        self.registry.settable = settable(&plan, &self.own_derived());
         let registry = Arc::new(self.registry);
         self.world.insert_resource(SharedRegistry(registry.clone()));
         let archetypes = self.world.archetypes().len();
@@ -531,8 +549,7 @@ impl Planner {
                 Err(fault) => faults.push(fault),
             }
         }
-        let rebuilt: Vec<&str> =
-            builder.derived.values().copied().filter(|name| !ENGINE_DERIVED.contains(name)).collect();
+        let rebuilt = builder.own_derived();
         for node in planner.nodes.iter().map(|planned| &planned.node).filter(|node| node.every > 1) {
             // What an exclusive system writes nobody knows.
             let any = rebuilt.first().filter(|_| node.kind == NodeKind::Exclusive).copied();
@@ -786,7 +803,7 @@ impl Planner {
         Some(found)
     }
 
-    fn place(mut self, faults: &mut Vec<BuildError>) -> Option<(Plan, Vec<Node>)> {
+    fn place(mut self, derived: &[&str], faults: &mut Vec<BuildError>) -> Option<(Plan, Vec<Node>)> {
         let unplaced: Vec<_> = self
             .nodes
             .iter()
@@ -798,6 +815,7 @@ impl Planner {
             })
             .collect();
         let order = total_order(&unplaced).map_err(|fault| faults.push(fault)).ok()?;
+        faults.extend(self.too_early(&order, derived));
         let edges = edges(order.len(), |from, to| self.reason(order[from], order[to]));
         for i in 0..self.nodes.len() {
             let after: Vec<String> =
@@ -814,6 +832,28 @@ impl Planner {
             shown.push(planned.node);
         }
         Some((Plan { phases, nodes: shown, edges }, runnable))
+    }
+
+    /// Systems that would see what is derived as the tick before has left it, and as nothing after a restore (W4).
+    fn too_early(&self, order: &[usize], derived: &[&str]) -> Vec<BuildError> {
+        let mut faults = Vec::new();
+        for name in derived {
+            let writes = |node: &PlanNode| node.writes.iter().any(|written| written == name);
+            let touches = |node: &PlanNode| writes(node) || node.reads.iter().any(|read| read == name);
+            let nodes = || order.iter().map(|i| &self.nodes[*i].node);
+            // A grid is built by the system of its name; others may only copy its columns again.
+            let builder =
+                nodes().find(|node| node.name == *name).or_else(|| nodes().find(|node| writes(node)));
+            let Some(builder) = builder else { continue };
+            for node in nodes().take_while(|node| node.name != builder.name).filter(|node| touches(node)) {
+                let reason = format!(
+                    "it uses \"{name}\" before \"{}\", which builds it in each tick: declare it after that",
+                    builder.name
+                );
+                faults.push(BuildError::Parameter { system: node.name.clone(), reason });
+            }
+        }
+        faults
     }
 
     /// Why `to` must wait for `from`.

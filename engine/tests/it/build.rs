@@ -33,6 +33,7 @@ fn look(_: Query<&Heat>) {}
 fn unknown_write(_: Query<&mut Unknown>) {}
 fn unknown_read(_: Query<&Unknown>) {}
 fn cache_write(_: ResMut<Cache>) {}
+fn cache_read(_: Res<Cache>) {}
 fn everything(_: Query<EntityMut>) {}
 fn local(_: Local<u32>) {}
 fn changed(_: Query<&Heat, Changed<Heat>>) {}
@@ -158,6 +159,18 @@ fn w2_what_would_escape_is_refused() {
         ]],
     );
     check(|w| _ = w.derived::<Cache>().system(system(cache_write)), expect!["ok"]);
+    check(
+        |w| {
+            _ = w.derived::<Cache>().system(system(cache_write)).system(system(cache_read).after(cache_write))
+        },
+        expect!["ok"],
+    );
+    check(
+        |w| _ = w.derived::<Cache>().system(system(cache_write).after(cache_read)).system(system(cache_read)),
+        expect![[
+            r#"system "build::cache_read" cannot be run deterministically: it uses "Cache" before "build::cache_write", which builds it in each tick: declare it after that"#
+        ]],
+    );
     check(
         |w| _ = w.system(system(everything)),
         expect![[

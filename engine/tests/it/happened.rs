@@ -90,7 +90,7 @@ fn told(live: &LiveWorld, name: &str) -> EventBatch {
 #[test]
 fn w1_w3_what_happened_comes_in_one_order() {
     let mut runs = Vec::new();
-    for (threads, shuffled) in [(1, false), (2, false), (8, false), (3, true)] {
+    for (threads, shuffled) in [(1, false), (2, false), (8, false), (3, true), (2, false), (4, false)] {
         let mut live = created(world(9_000), threads, Parallel::Always);
         live.tell_events(40_000);
         for tick in 0..3 {
@@ -168,7 +168,18 @@ fn events_have_names_of_their_own_and_are_registered() {
     let mut builder = WorldBuilder::new(5, 1.0);
     builder.column::<Voice>().event::<Tick>().event::<Fell>().event::<Fell>().system(system(hear));
     let faults = builder.build(options(1, Parallel::Never)).err().unwrap().to_string();
-    assert!(faults.contains("tick") && faults.contains("fell"), "{faults}");
+    assert!(faults.contains("event \"fell\" is registered twice"), "{faults}");
+    assert!(faults.contains("event \"tick\" has the name of something else"), "{faults}");
+    event! {
+        struct Voiced("voice") { number: u64 }
+    }
+    let mut builder = WorldBuilder::new(5, 1.0);
+    builder.event::<Voiced>().column::<Voice>();
+    let faults = builder.build(options(1, Parallel::Never)).err().unwrap().to_string();
+    assert_eq!(
+        faults,
+        "event \"voice\" has the name of something else: a column, a resource or a topic of every world"
+    );
     let mut builder = WorldBuilder::new(5, 1.0);
     builder.column::<Voice>().event::<Called>().system(system(fall));
     let faults = builder.build(options(1, Parallel::Never)).err().unwrap().to_string();
