@@ -11,9 +11,11 @@ use clap::Args;
 use everworld::{PLUGINS, Plugin, WorldRecord, worlds};
 use everworld_engine::{Image, Tick};
 use everworld_systems::Statistic;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 #[derive(Args, Clone)]
 pub(crate) struct ModelsArgs {
@@ -53,6 +55,18 @@ const LARGE_SHEEP: &[&str] = &[
     "wolfsheep.wolf_birth=0.2",
 ];
 
+/// All animals at once are the same model as one after the other, and must meet the same figures.
+const AT_ONCE: &str = "wolfsheep.update=synchronous";
+const LARGE_SHEEP_AT_ONCE: &[&str] = &[
+    "wolfsheep.side=100",
+    "wolfsheep.sheep=1000",
+    "wolfsheep.wolves=500",
+    "wolfsheep.regrow=10",
+    "wolfsheep.sheep_birth=0.4",
+    "wolfsheep.wolf_birth=0.2",
+    AT_ONCE,
+];
+
 macro_rules! cases {
     ($($model:literal $variant:literal $implementation:literal $sets:expr;)+) => {
         &[$(Case {
@@ -87,6 +101,8 @@ const CASES: &[Case] = cases! {
         &["forestfire.side=500", "forestfire.density=0.9", "forestfire.ignition=trees"];
     "wolfsheep" "small" "reference-async" &[];
     "wolfsheep" "large" "reference-async" LARGE_SHEEP;
+    "wolfsheep" "small" "reference-async" &[AT_ONCE];
+    "wolfsheep" "large" "reference-async" LARGE_SHEEP_AT_ONCE;
 };
 
 /// The other implementation of a model and variant, whose figures are of a different model.
@@ -267,7 +283,17 @@ fn compare(runs: &[BTreeMap<Place, f64>], known: &[Known]) -> anyhow::Result<Vec
 }
 
 fn runs_of(case: &Case, known: &[Known], seeds: u64) -> anyhow::Result<Vec<BTreeMap<Place, f64>>> {
-    (1..=seeds).into_par_iter().map(|seed| play(case, seed, known)).collect()
+    // Threads of its own: one of a pool that waits for a world's would begin the next seed on top of this one.
+    let (next, threads) = (AtomicU64::new(1), std::thread::available_parallelism()?.get());
+    let play_some = || {
+        let seeds = std::iter::repeat_with(|| next.fetch_add(1, Relaxed)).take_while(|seed| *seed <= seeds);
+        seeds.map(|seed| play(case, seed, known)).collect::<anyhow::Result<Vec<_>>>()
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(play_some)).collect();
+        let runs = threads.into_iter().map(|thread| thread.join().expect("a run does not panic"));
+        Ok(runs.collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().collect())
+    })
 }
 
 /// The most that a figure may be off.
@@ -293,7 +319,8 @@ pub(crate) fn run(args: &ModelsArgs) -> Outcome {
         let figures_known = known(case.model, case.variant, case.implementation)?;
         let runs = runs_of(case, &figures_known, args.seeds)?;
         let off = compare(&runs, &figures_known)?;
-        let name = format!("{} {}, {}", case.model, case.variant, case.implementation);
+        let at_once = if case.sets.contains(&AT_ONCE) { ", all at once" } else { "" };
+        let name = format!("{} {}, {}{at_once}", case.model, case.variant, case.implementation);
         for Off { place: (step, statistic), z, .. } in off.iter().filter(|off| off.z.abs() > args.tell) {
             let step = step.map_or_else(|| "end".into(), |step| format!("step {step}"));
             rows.push(Row::plain(&name, &format!("{statistic}, {step}"), *z, "errors"));

@@ -17,8 +17,8 @@ component! {
         energy: f64,
         /// What it is.
         species: Species,
-        /// Always 0.
-        reserved: u32,
+        /// Drawn in each tick where all act at once: who comes first of those who want the same.
+        turn: u32,
     }
 }
 

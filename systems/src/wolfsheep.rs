@@ -5,10 +5,20 @@
 //! in an order that is drawn anew in each tick. An animal goes to one of the up to 8 sites around, loses 1 of energy, eats
 //! (a sheep grown grass, a wolf one sheep of its site, any as likely), dies below 0, else may have young: its energy is
 //! halved, and a copy of it begins to live in the next tick.
+//!
+//! That an animal acts before another matters only where both want the same: the grass of a site, or a sheep of it. Where all
+//! act at once (`update = "synchronous"`), all go first, and each site then draws who of those on it comes first. So it is the
+//! same model, computed in parallel: its figures are those of the other one over seeds, though not seed by seed.
 
-use crate::scenario::{Plugin, Scenario, ScenarioError, Statistic};
+use crate::scenario::{Plugin, Scenario, ScenarioError, Statistic, Update};
 use everworld_components::{Animal, Grass, Pasture, Site, Species};
-use everworld_engine::{Image, TableImage, input::InputWorld, prelude::*, random::Draws};
+use everworld_engine::{
+    Geometry, Grid, Image, InCells, Space, TableImage,
+    grid::build,
+    input::InputWorld,
+    prelude::*,
+    random::{Draws, mix},
+};
 use serde::Deserialize;
 
 /// WolfSheep, as a kind of world.
@@ -24,6 +34,7 @@ struct Params {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WolfSheepParams {
+    update: Update,
     side: u32,
     sheep: u32,
     wolves: u32,
@@ -35,6 +46,7 @@ struct WolfSheepParams {
 }
 
 const ANIMALS: Phase = Phase("animals");
+const HUNT: Phase = Phase("hunt");
 const GROWTH: Phase = Phase("growth");
 
 fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
@@ -48,9 +60,22 @@ fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioE
         .column::<Grass>()
         .resource(Pasture { side, regrow, sheep_gain, wolf_gain, sheep_birth, wolf_birth })
         .prototype("animal", &[("site", None), ("animal", None)])
-        .phases(&[ANIMALS, GROWTH])
-        .system(system(live).phase(ANIMALS))
+        .phases(&[ANIMALS, HUNT, GROWTH])
         .system(system(grow).phase(GROWTH));
+    match wolfsheep.update {
+        Update::Asynchronous => _ = world.system(system(live).phase(ANIMALS)),
+        Update::Synchronous => {
+            world
+                .grid::<Patches>(|grid| grid.phase(ANIMALS))
+                .system(system(roam).phase(ANIMALS))
+                .grid::<Grazing>(|grid| grid.phase(ANIMALS).after(roam))
+                .system(system(graze).phase(ANIMALS).after(build::<Grazing>).after(build::<Patches>))
+                .system(system(crop).phase(ANIMALS).after(build::<Grazing>).after(build::<Patches>))
+                // Lambs are born by then, and the starved are gone.
+                .grid::<Hunting>(|grid| grid.phase(HUNT))
+                .system(system(hunt).phase(HUNT).after(build::<Hunting>));
+        }
+    }
     world.setup(move |world| stock(world, &wolfsheep));
     Ok(())
 }
@@ -90,7 +115,7 @@ fn stock(world: &mut InputWorld<'_>, params: &WolfSheepParams) {
         let mut draws = Draws::new(seed, 0, ANIMAL_STREAM, i);
         let site = Site { x: draws.below(side), y: draws.below(side) };
         let energy = f64::from(1 + draws.below((2.0 * gain) as u32));
-        (site, Animal { energy, species, reserved: 0 })
+        (site, Animal { energy, species, turn: 0 })
     }));
 }
 
@@ -136,11 +161,8 @@ pub(crate) fn live(
     let mut flock: Vec<Vec<usize>> = vec![Vec::new(); side * side];
     for species in [Species::Sheep, Species::Wolf] {
         let mut order: Vec<usize> = (0..grown).filter(|i| all[*i].animal.species == species).collect();
-        let mut draws = random.of(Uid::new(0));
-        // The two kinds draw one after the other.
-        if species == Species::Wolf {
-            draws = random.of(Uid::new(u64::MAX));
-        }
+        // The two kinds draw one after the other: no animal has these Uids.
+        let mut draws = random.of(Uid::new(if species == Species::Sheep { 0 } else { u64::MAX }));
         draws.shuffle(&mut order);
         let birth = if species == Species::Sheep { pasture.sheep_birth } else { pasture.wolf_birth };
         for i in order {
@@ -209,6 +231,206 @@ fn step(from: Site, side: u32, draws: &mut Draws) -> Site {
     // Any but its own: the last one takes the place of that.
     let chosen = site(draws.below(sites - 1));
     if chosen == from { site(sites - 1) } else { chosen }
+}
+
+/// The animals of a lattice by where they are, in two grids: before lambs are born, and after.
+macro_rules! animals_by_site {
+    ($($(#[$doc:meta])* $Name:ident($name:literal)),+) => {$(
+        $(#[$doc])*
+        pub(crate) struct $Name;
+
+        impl Space for $Name {
+            const NAME: &'static str = $name;
+            type Map = Pasture;
+            type Columns = (Site, Animal, Uid);
+            type Filter = ();
+
+            fn geometry(map: &Pasture) -> Geometry {
+                Geometry::lattice([map.side; 2], 0, false)
+            }
+
+            fn place((site, ..): &Self::Columns) -> [f64; 3] {
+                site.place()
+            }
+        }
+    )+};
+}
+animals_by_site! {
+    /// When all have gone where they go.
+    Grazing("grazing"),
+    /// When the sheep have fed.
+    Hunting("hunting")
+}
+
+/// The grass by where it grows.
+pub(crate) struct Patches;
+
+impl Space for Patches {
+    const NAME: &'static str = "patches";
+    type Map = Pasture;
+    type Columns = (Site, Grass);
+    type Filter = ();
+
+    fn geometry(map: &Pasture) -> Geometry {
+        Geometry::lattice([map.side; 2], 0, false)
+    }
+
+    fn place((site, _): &(Site, Grass)) -> [f64; 3] {
+        site.place()
+    }
+}
+
+/// What is on a site, of what may be: a cell of a grid can be of several sites.
+fn on_site<S: Space>(grid: &Grid<S>, site: Site, mut see: impl FnMut(&S::Columns)) {
+    grid.around(site.place(), |run| grid.rows()[run.members].iter().for_each(&mut see));
+}
+
+/// All animals go to a site around, and draw their turn there.
+pub(crate) fn roam(
+    pasture: Res<Pasture>,
+    random: Random,
+    mut animals: Rows<(&'static Uid, Write<Site>, Write<Animal>)>,
+) {
+    let last = pasture.side - 1;
+    animals.for_each(|(uids, mut sites, mut animals)| {
+        for (i, uid) in uids.iter().enumerate() {
+            let mut draws = random.of(*uid);
+            let from = Site { x: sites[i].x.min(last), y: sites[i].y.min(last) };
+            sites.set(i, step(from, pasture.side, &mut draws));
+            let animal = animals.row_mut(i);
+            animal.energy -= 1.0;
+            animal.turn = draws.u32();
+        }
+    });
+}
+
+/// How many of a kind are on a site, and how many of them come before one.
+fn rank(
+    others: &[(Site, Animal, Uid)],
+    (site, kind): (Site, Species),
+    turn: impl Fn(&Animal, Uid) -> (u64, Uid),
+    own: (u64, Uid),
+) -> (usize, usize) {
+    let mut found = (0, 0);
+    for (_, animal, uid) in others.iter().filter(|(at, animal, _)| *at == site && animal.species == kind) {
+        found.0 += 1;
+        found.1 += usize::from(turn(animal, *uid) < own);
+    }
+    found
+}
+
+fn turn(animal: &Animal, uid: Uid) -> (u64, Uid) {
+    (u64::from(animal.turn), uid)
+}
+
+/// Who is hunted first has nothing to do with who grazed first.
+fn hunted_turn(animal: &Animal, uid: Uid) -> (u64, Uid) {
+    (mix(u64::from(animal.turn)), uid)
+}
+
+/// Lives on or starves, and may have young, which live from the next tick on.
+fn lives(
+    (uid, site): (Uid, Site),
+    animal: &mut Animal,
+    birth: f64,
+    random: &Random<'_, '_>,
+    effects: &Effects<'_>,
+) {
+    if animal.energy < 0.0 {
+        effects.despawn(uid, uid);
+        return;
+    }
+    let mut draws = random.of(uid);
+    if draws.unit64() < birth {
+        animal.energy /= 2.0;
+        effects.spawn(uid, (site, Animal { turn: draws.u32(), ..*animal }));
+    }
+}
+
+/// Of the sheep of a site with grown grass the first one eats it.
+pub(crate) fn graze(
+    pasture: Res<Pasture>,
+    random: Random,
+    effects: Effects,
+    patches: Res<Grid<Patches>>,
+    mut animals: InCells<Grazing, (&'static Uid, &'static Site, Write<Animal>), bool>,
+) {
+    animals.for_each(
+        |cell, fed| {
+            for ((site, animal, uid), fed) in cell.rows().iter().zip(fed) {
+                let is_first = || rank(cell.rows(), (*site, Species::Sheep), turn, turn(animal, *uid)).1 == 0;
+                if animal.species == Species::Sheep && is_first() {
+                    on_site(&patches, *site, |(at, grass)| *fed |= at == site && grass.countdown <= 0);
+                }
+            }
+        },
+        |(uids, sites, mut animals), fed| {
+            for i in 0..animals.len() {
+                if animals[i].species == Species::Sheep {
+                    let animal = animals.row_mut(i);
+                    animal.energy += if fed.of(i) { pasture.sheep_gain } else { 0.0 };
+                    lives((uids[i], sites[i]), animal, pasture.sheep_birth, &random, &effects);
+                }
+            }
+        },
+    );
+}
+
+/// Where a sheep is on grown grass, that is eaten.
+pub(crate) fn crop(
+    pasture: Res<Pasture>,
+    animals: Res<Grid<Grazing>>,
+    mut patches: Rows<(&'static Site, Write<Grass>), Without<Animal>>,
+) {
+    patches.for_each(|(sites, mut patches)| {
+        for (i, site) in sites.iter().enumerate().filter(|(_, site)| site.x.max(site.y) < pasture.side) {
+            if patches[i].countdown > 0 {
+                continue;
+            }
+            let mut is_eaten = false;
+            on_site(&animals, *site, |(at, animal, _)| {
+                is_eaten |= at == site && animal.species == Species::Sheep;
+            });
+            if is_eaten {
+                patches.set(i, Grass { countdown: pasture.regrow });
+            }
+        }
+    });
+}
+
+/// As many of the wolves of a site eat a sheep as there are sheep on it.
+pub(crate) fn hunt(
+    pasture: Res<Pasture>,
+    random: Random,
+    effects: Effects,
+    mut animals: InCells<Hunting, (&'static Uid, &'static Site, Write<Animal>), bool>,
+) {
+    animals.for_each(
+        |cell, eats_or_is_eaten| {
+            let all = cell.rows();
+            for ((site, animal, uid), result) in all.iter().zip(eats_or_is_eaten) {
+                let wolves = rank(all, (*site, Species::Wolf), turn, turn(animal, *uid));
+                let sheep = rank(all, (*site, Species::Sheep), hunted_turn, hunted_turn(animal, *uid));
+                *result = match animal.species {
+                    Species::Wolf => wolves.1 < sheep.0,
+                    _ => sheep.1 < wolves.0,
+                };
+            }
+        },
+        |(uids, sites, mut animals), results| {
+            for i in 0..animals.len() {
+                match animals[i].species {
+                    Species::Wolf => {
+                        let animal = animals.row_mut(i);
+                        animal.energy += if results.of(i) { pasture.wolf_gain } else { 0.0 };
+                        lives((uids[i], sites[i]), animal, pasture.wolf_birth, &random, &effects);
+                    }
+                    _ if results.of(i) => effects.despawn(uids[i], uids[i]),
+                    _ => {}
+                }
+            }
+        },
+    );
 }
 
 /// The grass grows.

@@ -3,7 +3,9 @@
 
 use crate::support::options;
 use everworld::{PLUGINS, WorldRecord, worlds};
-use everworld_components::{Hull, Neighbourhood, Position3, Resident, Site, Tally, Target, Velocity3};
+use everworld_components::{
+    Animal, Hull, Neighbourhood, Position3, Resident, Site, Tally, Target, Velocity3,
+};
 use everworld_engine::{Column, Image, InputEnvelope, LiveWorld, Tick, random::mix};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -34,6 +36,7 @@ fn whoever_is_put_off_the_lattice_breaks_nothing() {
         ("schelling", 7, &["population=300", "schelling.side=20"][..]),
         ("schelling", 7, &["population=300", "schelling.side=20", "schelling.update=asynchronous"]),
         ("wolfsheep", 630, &[]),
+        ("wolfsheep", 630, &["wolfsheep.update=synchronous"]),
         ("forestfire", 7, &[]),
         ("flocking", 7, &[]),
         ("flocking", 7, &["flocking.update=asynchronous"]),
@@ -226,4 +229,31 @@ fn a_battle_without_its_grid_is_none() {
     (0..3).for_each(|_| _ = live.tick(&[]).unwrap());
     live.set_enabled("ships", true).unwrap();
     (0..3).for_each(|_| _ = live.tick(&[]).unwrap());
+}
+
+/// W1, W3: animals that act at once do the same on any threads, in rows of any order, and starve, eat and breed.
+#[test]
+fn w1_w3_animals_at_once_live_one_life() {
+    let mut runs = Vec::new();
+    for (threads, is_shuffled) in [(1, false), (2, false), (4, true)] {
+        let mut live = model("wolfsheep", &["wolfsheep.update=synchronous", "wolfsheep.side=60"], threads);
+        for tick in 0..40 {
+            if is_shuffled {
+                let image = live.image().shuffled(tick);
+                live.restore(&image).unwrap();
+            }
+            let before = live.image();
+            let (sites, animals) = (column::<Site>(&before), column::<Animal>(&before));
+            live.tick(&[]).unwrap();
+            let after = column::<Site>(&live.image());
+            // Whoever lives on went one site far, and paid for it.
+            let went = |(uid, from): (&u64, &Site)| {
+                let Some(to) = after.get(uid).filter(|_| animals.contains_key(uid)) else { return };
+                assert_eq!(from.x.abs_diff(to.x).max(from.y.abs_diff(to.y)), 1, "{uid}");
+            };
+            sites.iter().for_each(went);
+        }
+        runs.push((live.state_hash(), column::<Animal>(&live.image()).len()));
+    }
+    assert!(runs.iter().all(|run| run == &runs[0]), "{runs:?}");
 }

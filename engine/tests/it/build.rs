@@ -161,7 +161,10 @@ fn w2_what_would_escape_is_refused() {
     check(|w| _ = w.derived::<Cache>().system(system(cache_write)), expect!["ok"]);
     check(
         |w| {
-            _ = w.derived::<Cache>().system(system(cache_write)).system(system(cache_read).after(cache_write))
+            _ = w
+                .derived::<Cache>()
+                .system(system(cache_write))
+                .system(system(cache_read).after(cache_write));
         },
         expect!["ok"],
     );
