@@ -3,7 +3,7 @@
 use everworld_engine::resource;
 
 resource! {
-    /// How many people are about what, counted in every tick.
+    /// How many people are about what, counted in every tenth tick.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Census("census", version 1) {
         /// All of them.
@@ -16,5 +16,7 @@ resource! {
         pub at_market: u64,
         /// With a hunger of 0.9 or more.
         pub starving: u64,
+        /// In the town's service.
+        pub servants: u64,
     }
 }

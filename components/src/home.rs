@@ -3,13 +3,11 @@
 use everworld_engine::component;
 
 component! {
-    /// Where someone lives.
+    /// Where someone lives: those of a household live at one place.
     pub struct Home("home", version 1) {
         /// Metres to the east.
         x: f32,
         /// Metres to the north.
         y: f32,
-        /// The household: the same number for all who live there.
-        household: u32,
     }
 }

@@ -4,7 +4,7 @@ use everworld_engine::{component, labels};
 
 labels! {
     /// What someone does for a living.
-    pub enum Trade: u16 {
+    pub enum Trade: u8 {
         None = "none",
         Farmer = "farmer",
         Baker = "baker",
@@ -20,6 +20,31 @@ labels! {
     }
 }
 
+/// What comes of a trade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Yield {
+    /// Nothing.
+    Nothing,
+    /// Something to eat.
+    Food,
+    /// Something to use.
+    Wares,
+    /// What the town pays for.
+    Service,
+}
+
+impl Trade {
+    /// What comes of it.
+    pub fn yields(self) -> Yield {
+        match self {
+            Self::Farmer | Self::Baker => Yield::Food,
+            Self::Smith | Self::Weaver | Self::Carpenter => Yield::Wares,
+            Self::Merchant | Self::Innkeeper | Self::Priest | Self::Healer | Self::Guard => Yield::Service,
+            _ => Yield::Nothing,
+        }
+    }
+}
+
 component! {
     /// What someone does for a living, where and when.
     pub struct Occupation("occupation", version 1) {
@@ -29,11 +54,19 @@ component! {
         y: f32,
         /// What they do.
         trade: Trade,
-        /// The minute of the day at which work begins.
-        starts: u16,
-        /// How many minutes it lasts.
-        lasts: u16,
-        /// Coins for a day of work.
-        wage: u16,
+        /// When work begins, in quarters of an hour after midnight.
+        starts: u8 where 0..=95,
+        /// How long it lasts, in quarters of an hour.
+        lasts: u8 where 0..=95,
+        /// How skilled they are, from 0 to 255: half as much again comes of the work of the best.
+        skill: u8,
+    }
+}
+
+impl Occupation {
+    /// True in working hours; `minute` counts from midnight.
+    pub fn is_at(&self, minute: u64) -> bool {
+        let (starts, lasts) = (u64::from(self.starts) * 15, u64::from(self.lasts) * 15);
+        (starts..starts + lasts).contains(&minute)
     }
 }

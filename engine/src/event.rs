@@ -131,13 +131,15 @@ struct Queues<E>(Vec<Arc<Queue<E>>>);
 #[derive(Resource)]
 pub struct Happened<E> {
     events: Vec<Emitted<E>>,
+    /// Whether they are in the order of Uids: not where several systems emit, one after the other.
+    is_out_of_order: bool,
     /// How many more there were than are kept.
     lost: u64,
 }
 
 impl<E> Default for Happened<E> {
     fn default() -> Self {
-        Self { events: Vec::new(), lost: 0 }
+        Self { events: Vec::new(), is_out_of_order: false, lost: 0 }
     }
 }
 
@@ -148,6 +150,54 @@ impl<E: Event> Happened<E> {
     /// Each with whom it is about.
     pub fn iter(&self) -> impl Iterator<Item = (Uid, &E)> {
         self.events.iter().map(|emitted| (emitted.about, &emitted.event))
+    }
+
+    /// What happened of those rows, each with the place of its row among them; in parallel, a way to hand something to a row
+    /// from elsewhere: what is emitted about it comes to it in a later phase. Those of one row in the order in which they
+    /// happened, rows in any.
+    ///
+    /// # Panics
+    /// Where several systems emitted of the kind: that is in the order of their names first.
+    pub fn of_rows<'h>(&'h self, uids: &'h [Uid]) -> impl Iterator<Item = (usize, &'h E)> {
+        // Rows mostly come in the order of Uids, as what happened does: both are gone through once then.
+        let first = uids.first().map_or(0, |first| self.first_of(*first));
+        let (mut at, mut last, mut is_open) = (first, None, true);
+        let is_none = self.events.is_empty();
+        uids.iter().enumerate().take_while(move |_| !is_none).flat_map(move |(row, uid)| {
+            if last.is_some_and(|last| *uid < last) {
+                is_open = false;
+            }
+            last = Some(*uid);
+            if is_open {
+                while self.events.get(at).is_some_and(|emitted| emitted.about < *uid) {
+                    at += 1;
+                }
+            } else {
+                at = self.first_of(*uid);
+            }
+            let own = self.events[at.min(self.events.len())..].iter();
+            own.take_while(move |emitted| emitted.about == *uid).map(move |emitted| (row, &emitted.event))
+        })
+    }
+
+    /// What happened of one.
+    ///
+    /// # Panics
+    /// Where several systems emitted of the kind.
+    pub fn of(&self, uid: Uid) -> impl Iterator<Item = &E> {
+        let own = self.events[self.first_of(uid)..].iter();
+        own.take_while(move |emitted| emitted.about == uid).map(|emitted| &emitted.event)
+    }
+
+    /// # Panics
+    /// Where they are not in the order of Uids.
+    fn first_of(&self, uid: Uid) -> usize {
+        assert!(
+            !self.is_out_of_order,
+            "\"{}\" is emitted by several systems: go through it by iter()",
+            E::NAME
+        );
+        self.events.partition_point(|emitted| emitted.about < uid)
     }
 
     /// How many there are.
@@ -183,6 +233,9 @@ impl<E: Event> Happened<E> {
                 } else {
                     new.sort_by_key(order);
                 }
+            }
+            if first > 0 && self.events.len() > first {
+                self.is_out_of_order |= self.events[first - 1].about > self.events[first].about;
             }
         }
         self.lost += self.events.len().saturating_sub(EVENTS_MAX) as u64;
@@ -250,10 +303,10 @@ impl EventKind {
                 // Without a mark: nobody reads it as changed.
                 let happened = &mut *world.resource_mut::<Happened<E>>();
                 happened.events.clear();
-                happened.lost = 0;
+                (happened.lost, happened.is_out_of_order) = (0, false);
             },
             told: |world, most| {
-                let Happened { events, lost } = world.resource::<Happened<E>>();
+                let Happened { events, lost, .. } = world.resource::<Happened<E>>();
                 let told = &events[..events.len().min(most)];
                 let mut rows = Vec::with_capacity(told.len() * size_of::<E>());
                 told.iter().for_each(|emitted| rows.extend_from_slice(bytemuck::bytes_of(&emitted.event)));

@@ -3,7 +3,7 @@
 //! Chunks are shared and immutable: an image is cheap to clone and safe to read from any thread (T2).
 
 use crate::{
-    column::Column,
+    column::{Column, SlowColumn},
     explain::EntityRow,
     hash::{StateHash, column_salt, hash_plain_rows, hash_resource, hash_row, hash_state},
     ids::{Tick, Uid},
@@ -200,6 +200,29 @@ impl TableImage {
             rows.extend_from_slice(&plain_rows(bytes));
         }
         Some(rows)
+    }
+
+    /// The bytes of a row of a column that is as this build has it.
+    fn bytes_of(&self, name: &str, version: u16, row: usize) -> Option<&[u8]> {
+        let column = self.column(name).filter(|column| column.schema.version == version)?;
+        let within = row % CHUNK_ROWS;
+        match &**column.chunks.get(row / CHUNK_ROWS)? {
+            Chunk::Plain(bytes) => {
+                let size = column.schema.row_bytes()?;
+                bytes.get(within * size..(within + 1) * size)
+            }
+            Chunk::Slow(values) => values.get(within).map(Vec::as_slice),
+        }
+    }
+
+    /// A row of a plain column; `None` where the table does not have it, as this build has it.
+    pub fn row_of<T: Column>(&self, row: usize) -> Option<T> {
+        bytemuck::try_pod_read_unaligned(self.bytes_of(T::NAME, T::VERSION, row)?).ok()
+    }
+
+    /// A row of a slow column; `None` where the table does not have it, as this build has it.
+    pub fn slow_row_of<T: SlowColumn>(&self, row: usize) -> Option<T> {
+        postcard::from_bytes(self.bytes_of(T::NAME, T::VERSION, row)?).ok()
     }
 
     /// The Uid of a row.

@@ -49,6 +49,7 @@ mod settings;
 mod state;
 mod system;
 mod timers;
+mod turn;
 mod uid_map;
 mod watch;
 mod world;
@@ -79,6 +80,7 @@ pub use settings::{SetSystem, SystemSetting, SystemSettings};
 pub use state::{StateResource, TickTime};
 pub use system::{Class, Phase, Priority, SystemConfig, system};
 pub use timers::{Due, Timers};
+pub use turn::Turn;
 pub use watch::{Doing, InTick, Watch};
 pub use world::{BuildErrors, EnableError, LiveWorld, Options, Parallel, TickError, WorldBuilder};
 
@@ -86,8 +88,8 @@ pub use world::{BuildErrors, EnableError, LiveWorld, Options, Parallel, TickErro
 pub mod prelude {
     pub use crate::{
         Column, Due, Effects, Emit, Happened, Input, InputError, LiveWorld, Marked, Outcome, Phase, Priority,
-        Random, Rows, StateResource, TickTime, Timers, Uid, UidIndex, WorldBuilder, Write, component, event,
-        explain, math, resource, slow_component, system,
+        Random, Rows, StateResource, TickTime, Timers, Turn, Uid, UidIndex, WorldBuilder, Write, component,
+        event, explain, math, resource, slow_component, system,
     };
     pub use bevy_ecs::prelude::{Query, Res, ResMut, With, Without};
 }

@@ -13,6 +13,7 @@ const ALLOWED: &[&str] = &[
     "core::option::Option<bevy_ecs::change_detection::params::Res",
     "&mut bevy_ecs::world::World",
     "everworld_engine::random::Random",
+    "everworld_engine::turn::Turn",
     "everworld_engine::rows::Rows<",
     "everworld_engine::grid::InCells<",
     "everworld_engine::effects::Effects",

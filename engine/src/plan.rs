@@ -32,6 +32,8 @@ pub struct PlanNode {
     pub priority: Priority,
     /// Runs in every n-th tick.
     pub every: u64,
+    /// Each row has its turn in one of so many ticks; 1 for all in each.
+    pub spread: u64,
     /// In which of them.
     pub offset: u64,
     /// What may be done to it under load.

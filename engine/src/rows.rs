@@ -280,3 +280,7 @@ row_data_tuple!(A a a0 a1, B b b0 b1, C c c0 c1, D d d0 d1, E e e0 e1);
 row_data_tuple!(A a a0 a1, B b b0 b1, C c c0 c1, D d d0 d1, E e e0 e1, F f f0 f1);
 row_data_tuple!(A a a0 a1, B b b0 b1, C c c0 c1, D d d0 d1, E e e0 e1, F f f0 f1, G g g0 g1);
 row_data_tuple!(A a a0 a1, B b b0 b1, C c c0 c1, D d d0 d1, E e e0 e1, F f f0 f1, G g g0 g1, H h h0 h1);
+row_data_tuple!(A a a0 a1, B b b0 b1, C c c0 c1, D d d0 d1, E e e0 e1, F f f0 f1, G g g0 g1, H h h0 h1, I i i0 i1);
+row_data_tuple!(A a a0 a1, B b b0 b1, C c c0 c1, D d d0 d1, E e e0 e1, F f f0 f1, G g g0 g1, H h h0 h1, I i i0 i1, J j j0 j1);
+row_data_tuple!(A a a0 a1, B b b0 b1, C c c0 c1, D d d0 d1, E e e0 e1, F f f0 f1, G g g0 g1, H h h0 h1, I i i0 i1, J j j0 j1, K k k0 k1);
+row_data_tuple!(A a a0 a1, B b b0 b1, C c c0 c1, D d d0 d1, E e e0 e1, F f f0 f1, G g g0 g1, H h h0 h1, I i i0 i1, J j j0 j1, K k k0 k1, L l l0 l1);

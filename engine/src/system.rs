@@ -49,6 +49,7 @@ pub struct SystemConfig {
     pub(crate) before: Vec<Dependency>,
     pub(crate) every: u64,
     pub(crate) offset: u64,
+    pub(crate) spread: u64,
     pub(crate) class: Class,
     pub(crate) weight: u32,
     pub(crate) budget_micros: Option<u64>,
@@ -65,6 +66,10 @@ pub(crate) struct Dependency {
 #[derive(Resource, Default)]
 pub(crate) struct CurrentSystem {
     pub(crate) name: String,
+    /// Over how many ticks its rows are spread.
+    pub(crate) spread: u64,
+    /// Set by a [`Turn`](crate::Turn) among its parameters.
+    pub(crate) takes_turns: bool,
 }
 
 /// Declares a system: `system(needs::decay).after(sense::look)`.
@@ -86,6 +91,7 @@ where
         before: Vec::new(),
         every: 1,
         offset: 0,
+        spread: 1,
         class: Class::default(),
         weight: 1,
         budget_micros: None,
@@ -132,6 +138,12 @@ impl SystemConfig {
     /// In which of the `every` ticks: the one where tick mod every = offset.
     pub fn offset(mut self, ticks: u64) -> Self {
         self.offset = ticks;
+        self
+    }
+
+    /// Each row has its turn in one of so many ticks, by its Uid: see [`Turn`](crate::Turn), which the system has to take.
+    pub fn spread(mut self, ticks: u64) -> Self {
+        self.spread = ticks;
         self
     }
 

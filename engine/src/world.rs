@@ -583,10 +583,17 @@ impl Planner {
         if let Some(reason) = param::refuse(config.params) {
             return Err(BuildError::Parameter { system, reason });
         }
-        world.resource_mut::<CurrentSystem>().name.clone_from(&system);
+        let spread = config.spread;
+        *world.resource_mut::<CurrentSystem>() =
+            CurrentSystem { name: system.clone(), spread, takes_turns: false };
         let access = catch_unwind(AssertUnwindSafe(|| config.system.initialize(world))).map_err(|panic| {
             BuildError::Initialize { system: system.clone(), detail: panic_message(&*panic) }
         })?;
+        if spread != 1 && !world.resource::<CurrentSystem>().takes_turns {
+            let reason =
+                format!("it is spread over {spread} ticks, but takes no Turn to know whose turn it is");
+            return Err(BuildError::Parameter { system, reason });
+        }
         let exclusive = access.is_exclusive();
         // An exclusive system carries the flag too; here it runs as a barrier on whatever thread is free.
         if !exclusive && !config.system.is_send() {
@@ -633,6 +640,7 @@ impl Planner {
             phase: self.phases[phase].0.to_owned(),
             priority: config.priority,
             every: config.every,
+            spread,
             offset: config.offset,
             class: config.class,
             weight: config.weight,
@@ -750,6 +758,7 @@ impl Planner {
             phase: phase_name.to_owned(),
             priority: Priority::Normal,
             every: 1,
+            spread: 1,
             offset: 0,
             class: Class::Critical,
             weight: 1,
@@ -919,6 +928,10 @@ fn check_declarations(configs: &[SystemConfig], phases: &[Phase], faults: &mut V
             faults.push(BuildError::DuplicateSystem(name()));
         } else if let Some(other) = configs[..i].iter().find(|other| other.key == config.key) {
             faults.push(BuildError::DuplicateFunction(other.name.clone(), name()));
+        }
+        if config.spread == 0 {
+            let reason = "it is spread over 0 ticks: 1 is everybody in each".to_owned();
+            faults.push(BuildError::Parameter { system: name(), reason });
         }
         if config.every == 0 || config.offset >= config.every {
             faults.push(BuildError::Rate(name(), config.every, config.offset));

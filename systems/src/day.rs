@@ -4,7 +4,7 @@ use everworld_components::{DAY_MINUTES, Day};
 use everworld_engine::prelude::*;
 
 /// Minutes since midnight at tick 0: worlds begin in the morning.
-const START_MINUTE: u64 = 360;
+pub(crate) const START_MINUTE: u64 = 360;
 const SUNRISE: f32 = 360.0;
 const SUNSET: f32 = 1_260.0;
 

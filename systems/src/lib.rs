@@ -4,14 +4,22 @@
 //! [`Scenario`] reads a TOML file and names a plugin; [`PLUGINS`] lists ours. A user's own crate adds its own in the
 //! same way. Nothing here reads a clock, a file or the environment: a scenario comes in as text.
 
+mod annals;
 mod battle;
+mod cast;
+pub mod chronicle;
 mod day;
 pub mod flocking;
 pub mod forestfire;
+mod lives;
 mod march;
 mod market;
+mod meet;
+mod memory;
 mod mind;
+mod names;
 mod needs;
+pub mod portrait;
 mod scenario;
 pub mod schelling;
 mod sense;

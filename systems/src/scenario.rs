@@ -78,6 +78,47 @@ pub struct Scenario {
     /// The plugin's own parameters.
     #[serde(flatten)]
     pub params: toml::Table,
+    /// Where it was read from, for errors.
+    #[serde(skip)]
+    source: Source,
+}
+
+/// The text of a scenario. No part of it: two that say the same are the same.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    origin: String,
+    text: String,
+}
+
+impl PartialEq for Source {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// The line of a place in a text, from 1 on.
+pub(crate) fn line_of(text: &str, at: usize) -> usize {
+    text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+impl Source {
+    /// The line of a key, as `town.coins` or `cast[2].trade`; that of its table where it is not given.
+    fn line(&self, key: &str) -> Option<usize> {
+        let (table, name) = key.split_once('.').unwrap_or(("", key));
+        let name = name.split(['.', '[']).next().unwrap_or(name);
+        let (header, number) = match table.split_once('[') {
+            Some((table, number)) => (format!("[[{table}]]"), number.trim_end_matches(']').parse().ok()?),
+            None => (format!("[{table}]"), 0),
+        };
+        let lines = || self.text.lines().map(str::trim).enumerate();
+        let start =
+            if table.is_empty() { 0 } else { lines().filter(|(_, line)| *line == header).nth(number)?.0 + 1 };
+        let own = lines().skip(start).take_while(|(_, line)| !line.starts_with('['));
+        let is_key =
+            |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with('='));
+        let found = own.into_iter().find(|(_, line)| is_key(line)).map(|(at, _)| at + 1);
+        found.or((start > 0).then_some(start))
+    }
 }
 
 /// What a world begins with, by value: logged as its first record.
@@ -106,7 +147,7 @@ impl ScenarioError {
 
 /// What parameters of a scenario have to be, and which of them are not; see [`Scenario::expected`].
 pub struct Expected<'s> {
-    scenario: &'s str,
+    scenario: &'s Scenario,
     faults: Vec<String>,
 }
 
@@ -114,8 +155,12 @@ impl Expected<'_> {
     /// That parameter has to be so; what it was found to be is named if it is not.
     pub fn that(&mut self, right: bool, key: impl Display, expected: impl Display, found: impl Display) {
         if !right {
-            let scenario = self.scenario;
-            self.faults.push(format!("scenario \"{scenario}\": {key}: expected {expected}, found {found}"));
+            let (scenario, key) = (self.scenario, key.to_string());
+            let place = match scenario.source.line(&key) {
+                Some(line) => format!("{}:{line}: {key}", scenario.source.origin),
+                None => format!("scenario \"{}\": {key}", scenario.name),
+            };
+            self.faults.push(format!("{place}: expected {expected}, found {found}"));
         }
     }
 
@@ -157,6 +202,7 @@ impl Scenario {
             scenario = Self::deserialize(table)
                 .map_err(|error| ScenarioError::new(format!("{origin} with --set: {}", error.message())))?;
         }
+        scenario.source = Source { origin: origin.to_owned(), text: text.to_owned() };
         scenario.check(origin)?;
         Ok(scenario)
     }
@@ -198,7 +244,7 @@ impl Scenario {
 
     /// What is expected of its parameters, to be said one by one.
     pub fn expected(&self) -> Expected<'_> {
-        Expected { scenario: &self.name, faults: Vec::new() }
+        Expected { scenario: self, faults: Vec::new() }
     }
 
     /// A world of this scenario, made by the plugin that it names.

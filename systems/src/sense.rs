@@ -1,61 +1,193 @@
-//! Who is around: looked at by everybody in turn, a tenth of the town in each tick, through a grid over all people.
+//! Who is around: through a grid over those who are out among others, looked at by everybody in their turn.
+//!
+//! Whom one would talk with is chosen by liking, familiarity and chance, and who has chosen oneself already counts for more:
+//! so pairs come about that both chose. Illness passes between those who are near (Kermack and McKendrick 1927).
 
-use everworld_components::{Company, Position, TownMap};
-use everworld_engine::{Geometry, InCells, Space, prelude::*};
+use crate::needs::is_there;
+use everworld_components::{
+    Action, Condition, Contagion, Goal, Health, Mood, Position, Ties, TownMap, Traits,
+};
+use everworld_engine::{Geometry, Grid, Space, event, prelude::*, random::mix};
 
 /// How far one hears another talk, in metres. Across a noisy square; in a quiet room it is more.
-const EARSHOT: f32 = 8.0;
-/// Between two looks of one, in ticks.
-const LOOK_EVERY: u64 = 10;
+pub(crate) const EARSHOT: f32 = 8.0;
+/// The cells of the grid, in metres: somewhat more, as most of the town is empty at any time.
+const CELL: f64 = 12.0;
+/// About so many of those within earshot are weighed as a partner.
+const WEIGHED: u32 = 16;
+/// Nobody is better than somebody who is worth less than that.
+const WORTH_TALKING: f32 = 0.3;
+/// For so many minutes two find each other as attractive by chance.
+const LUCK_TICKS: u64 = 30;
+/// Someone is disliked, and feared, from here on.
+const FEARED: f32 = -0.4;
 
-/// The people by where they are.
+event! {
+    /// Somebody fell ill.
+    pub struct FellIll("fell_ill") {
+        /// For so many hours.
+        hours: u32,
+        /// How many who were ill were near.
+        near: u32,
+    }
+}
+
+/// The people who are out, by where they are.
 pub(crate) struct People;
 
 impl Space for People {
     const NAME: &'static str = "people";
     type Map = TownMap;
-    type Columns = (Position, Uid);
-    type Filter = With<Company>;
+    type Columns = (Position, Goal, Uid, Health);
+    type Filter = With<Ties>;
 
     fn geometry(map: &TownMap) -> Geometry {
-        Geometry::bounded([f64::from(map.side); 2], f64::from(EARSHOT))
+        Geometry::bounded([f64::from(map.side); 2], CELL)
     }
 
-    fn place((position, _): &(Position, Uid)) -> [f64; 3] {
+    fn place((position, ..): &Self::Columns) -> [f64; 3] {
         [f64::from(position.x), f64::from(position.y), 0.0]
+    }
+
+    fn is_in((_, goal, ..): &Self::Columns) -> bool {
+        goal.action.is_public()
     }
 }
 
-fn is_due(time: &TickTime, uid: Uid) -> bool {
-    (time.tick.0 + uid.get()).is_multiple_of(LOOK_EVERY)
+/// The number by which others remember someone; nobody beyond what has room is remembered.
+#[inline]
+pub(crate) fn number_of(uid: Uid) -> u32 {
+    u32::try_from(uid.get()).unwrap_or(0)
+}
+
+type Person = (
+    &'static Uid,
+    Write<Goal>,
+    Write<Mood>,
+    Write<Health>,
+    &'static Position,
+    &'static Ties,
+    &'static Traits,
+);
+
+/// What one sees.
+#[derive(Default)]
+struct Seen {
+    near: u32,
+    ill: u32,
+    partner: u32,
+    worth: f32,
+    dread: f32,
 }
 
 /// Looks around.
 pub(crate) fn look(
+    turn: Turn,
     time: Res<TickTime>,
-    mut people: InCells<People, (&'static Uid, Write<Company>), Company>,
+    random: Random,
+    contagion: Res<Contagion>,
+    grid: Res<Grid<People>>,
+    fell_ill: Emit<FellIll>,
+    mut people: Rows<Person>,
 ) {
-    people.for_each(
-        |cell, company| {
-            for ((position, uid), company) in cell.rows().iter().zip(company) {
-                if is_due(&time, *uid) {
-                    let hears = |(other, _): &&(Position, Uid)| {
-                        position.distance_squared(other.x, other.y) <= EARSHOT * EARSHOT
-                    };
-                    let near: usize =
-                        cell.runs().map(|(_, others)| others.iter().filter(hears).count()).sum();
-                    // But oneself.
-                    company.near = (near as u32).saturating_sub(1);
+    let luck = mix(time.seed ^ mix(time.tick.0 / LUCK_TICKS));
+    // Once a day somebody may fall ill by themselves.
+    let day_turns = (1_440 / turn.ticks()).max(1);
+    people.for_each(|(uids, mut goals, mut moods, mut healths, positions, ties, traits)| {
+        for i in turn.rows(uids) {
+            let (uid, goal) = (uids[i], goals[i]);
+            let mut seen = Seen::default();
+            if goal.action.is_public() {
+                let me = Onlooker {
+                    number: number_of(uid),
+                    place: positions[i],
+                    goal,
+                    ties: &ties[i],
+                    openness: traits[i].openness,
+                    luck,
+                    talks: goal.action == Action::Talk && is_there(&goal, &positions[i]),
+                };
+                me.look(&grid, uid, &mut seen);
+            }
+            let near = seen.near.min(255) as u8;
+            goals.set(i, Goal { target: seen.partner, near, ..goal });
+            if seen.dread > 0.0 {
+                let alarm = seen.dread * (0.5 + traits[i].neuroticism);
+                moods.set(i, Mood { arousal: moods[i].arousal.max(math::unit32(alarm)), ..moods[i] });
+            }
+            explain!(uid, "has {} people within earshot", seen.near);
+
+            let is_day_turn = (time.tick.0 / turn.ticks() + uid.get()).is_multiple_of(day_turns);
+            if healths[i].condition == Condition::Well && (seen.ill > 0 || is_day_turn) {
+                // To stay well, nobody near may have passed it on.
+                let stays = math::pow32(1.0 - contagion.by_contact, seen.ill as f32)
+                    * if is_day_turn { 1.0 - contagion.by_day } else { 1.0 };
+                if !random.of(uid).chance(stays) {
+                    healths.set(i, Health { condition: Condition::Ill, hours: contagion.hours });
+                    let hours = u32::from(contagion.hours);
+                    fell_ill.emit(uid, FellIll { hours, near: seen.ill });
+                    explain!(uid, "falls ill; {} who are ill are near", seen.ill);
                 }
             }
-        },
-        |(uids, mut companies), seen| {
-            for (i, uid) in uids.iter().enumerate() {
-                if is_due(&time, *uid) {
-                    explain!(*uid, "has {} people within earshot", seen.of(i).near);
-                    companies.set(i, seen.of(i));
+        }
+    });
+}
+
+struct Onlooker<'a> {
+    number: u32,
+    place: Position,
+    goal: Goal,
+    ties: &'a Ties,
+    openness: f32,
+    luck: u64,
+    talks: bool,
+}
+
+impl Onlooker<'_> {
+    fn look(&self, grid: &Grid<People>, uid: Uid, seen: &mut Seen) {
+        // By how many there were the last time: in a crowd one cannot weigh everybody.
+        let every = 1 + u32::from(self.goal.near) / WEIGHED;
+        let mut talkers = (self.luck as u32) % every;
+        let place = [f64::from(self.place.x), f64::from(self.place.y), 0.0];
+        grid.around(place, |run| {
+            for (position, goal, other, health) in &grid.rows()[run.members] {
+                if self.place.distance_squared(position.x, position.y) > EARSHOT * EARSHOT || *other == uid {
+                    continue;
+                }
+                seen.near += 1;
+                seen.ill += u32::from(health.condition == Condition::Ill);
+                if self.talks && goal.action == Action::Talk {
+                    talkers += 1;
+                    let has_chosen_me = goal.target == self.number;
+                    if has_chosen_me || talkers.is_multiple_of(every) {
+                        self.weigh(number_of(*other), has_chosen_me, seen);
+                    }
                 }
             }
-        },
-    );
+        });
+    }
+
+    /// What a partner would be worth.
+    fn weigh(&self, other: u32, has_chosen_me: bool, seen: &mut Seen) {
+        let (low, high) = (self.number.min(other), self.number.max(other));
+        let chance =
+            (mix(self.luck ^ ((u64::from(high) << 32) | u64::from(low))) >> 40) as f32 / (1 << 24) as f32;
+        let (liking, known) = self.ties.to(other).map_or((0.0, 0.0), |tie| (tie.affinity, tie.familiarity));
+        if liking < FEARED {
+            seen.dread = seen.dread.max(-liking);
+            return;
+        }
+        let worth = 0.35 * chance
+            + 0.8 * liking
+            + 0.3 * known
+            + if known == 0.0 { 0.3 * self.openness } else { 0.0 }
+            + if has_chosen_me { 0.5 } else { 0.0 }
+            + if other == self.goal.target { 0.1 } else { 0.0 };
+        if other != 0
+            && (worth > seen.worth || (worth == seen.worth && other < seen.partner))
+            && worth > WORTH_TALKING
+        {
+            (seen.partner, seen.worth) = (other, worth);
+        }
+    }
 }

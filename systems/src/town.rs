@@ -1,18 +1,32 @@
-//! The town: people who walk between home, work and market, a cast of named characters among them.
+//! The town: people with needs, moods, minds, memories and ties, who work, trade, talk and sleep; a cast of named characters
+//! lives among them under the same rules.
+//!
+//! In a tick, a simulated minute, they sense, feel, decide, act, move, meet, remember, and settle with the market. What need
+//! not be done for everybody in each minute is spread over ten of them.
 
 use crate::{
-    day, market, mind, needs,
+    annals,
+    cast::{self, AddCharacter, Character, Person, PlantRumour, party_of},
+    day, lives, market,
+    market::{Bid, Traded},
+    meet,
+    memory::{self, Befriended, Met, Quarrelled, Reached, Reconciled, Told},
+    mind::{self, Baked, SetMind},
+    needs::{self, Hungered, Recovered},
     scenario::{Plugin, Scenario, ScenarioError, Statistic},
-    sense, visits, walk, work,
+    sense::{self, FellIll, People, number_of},
+    visits, walk, work,
+    work::Hired,
 };
 use everworld_components::{
-    Action, Census, Company, Day, Goal, Home, Name, Needs, Occupation, Persona, Position, Purse, TownMap,
-    Trade, Traits, Treasury, Velocity,
+    Annals, Census, Condition, Contagion, Customs, DAY_MINUTES, Day, Faction, Goal, Health, Home, Market,
+    Memory, Mood, Needs, Occupation, Pack, Position, Purse, Ties, TownMap, Trade, Traits, Treasury, Velocity,
 };
 use everworld_engine::{
-    Image, TableImage, column::row_bytes_of, grid, input::InputWorld, prelude::*, random::Draws,
+    Class, Image, TableImage, column::row_bytes_of, grid::build, input::InputWorld, prelude::*, random::Draws,
 };
-use sense::People;
+use lives::{Born, Died};
+use meet::Talked;
 use serde::Deserialize;
 
 pub(crate) const PLUGIN: Plugin =
@@ -21,8 +35,14 @@ pub(crate) const PLUGIN: Plugin =
 const SENSE: Phase = Phase("sense");
 const FEEL: Phase = Phase("feel");
 const DECIDE: Phase = Phase("decide");
+const ACT: Phase = Phase("act");
 const MOVE: Phase = Phase("move");
+const MEET: Phase = Phase("meet");
+const REMEMBER: Phase = Phase("remember");
 const SETTLE: Phase = Phase("settle");
+
+/// Everybody senses, feels, decides and acts once in so many ticks.
+const TURN: u64 = 10;
 
 /// The parameters of a town.
 #[derive(Clone, Debug, Deserialize)]
@@ -38,83 +58,150 @@ struct Params {
 struct TownParams {
     square_metres_per_person: f32,
     people_per_market: u32,
+    people_per_tavern: u32,
     people_per_household: u32,
     commute_metres: f32,
     coins: u32,
-    wage: u16,
-}
-
-/// A named character.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Character {
-    name: String,
-    trade: String,
-    /// Where they live, as parts of the town's side.
-    home: [f32; 2],
-    /// Openness, conscientiousness, extraversion, agreeableness, neuroticism.
-    traits: [f32; 5],
-    wish: String,
-    secret: String,
-    #[serde(default)]
-    ties: Vec<String>,
+    wage: u32,
+    meal_price: f64,
+    wares_price: f64,
+    meals_per_hour: f32,
+    wares_per_hour: f32,
+    ill_by_contact: f32,
+    ill_by_day: f32,
+    ill_hours: u8,
+    births_and_deaths: bool,
 }
 
 fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioError> {
     let params: Params = scenario.params()?;
     check(&params, scenario)?;
+    let town = params.town.clone();
     let people = scenario.population.max(1) as f32;
-    let side = (people * params.town.square_metres_per_person).sqrt();
-    let quarters = (people / params.town.people_per_market as f32).sqrt();
-    let map = TownMap { side, markets: (quarters.round() as u32).max(1) };
+    let side = (people * town.square_metres_per_person).sqrt();
+    let along = |each: u32| ((people / each as f32).sqrt().round() as u32).max(1);
+    let map =
+        TownMap { side, markets: along(town.people_per_market), taverns: along(town.people_per_tavern) };
+    let coins = i64::from(town.coins) * scenario.population as i64;
+    let base_price = [town.meal_price, town.wares_price];
+    let store = [scenario.population * 2, scenario.population / 2];
+    let mind =
+        mind::parse(mind::TOWNSFOLK, mind::TOWNSFOLK_FILE).map_err(|faults| ScenarioError { faults })?;
     everworld_components::register(world);
     world
         .resource(map)
         .resource(Day::default())
-        .resource(Census::default())
-        .resource(Treasury { coins: i64::from(params.town.coins) * scenario.population as i64 })
-        .prototype(
-            "townsman",
-            &[
-                ("position", None),
-                ("velocity", None),
-                ("needs", None),
-                (
-                    "traits",
-                    Some(row_bytes_of(&Traits {
-                        openness: 0.5,
-                        conscientiousness: 0.5,
-                        extraversion: 0.5,
-                        agreeableness: 0.5,
-                        neuroticism: 0.5,
-                    })),
-                ),
-                ("occupation", None),
-                ("home", None),
-                ("purse", None),
-                ("goal", None),
-                ("company", None),
-            ],
-        )
-        .phases(&[SENSE, FEEL, DECIDE, MOVE, SETTLE])
+        .resource(Census { people: scenario.population, ..Census::default() })
+        .resource(Treasury { coins: coins / 2 })
+        .resource(Market {
+            stock: store,
+            price: base_price,
+            till: coins / 2,
+            wage: town.wage,
+            ..Market::default()
+        })
+        .resource(Customs {
+            meals_per_hour: town.meals_per_hour,
+            wares_per_hour: town.wares_per_hour,
+            wage: town.wage,
+            base_price,
+            mortal: u8::from(town.births_and_deaths),
+        })
+        .resource(Contagion {
+            by_contact: town.ill_by_contact,
+            by_day: town.ill_by_day,
+            hours: town.ill_hours,
+        })
+        .resource(Annals { seed: scenario.seed, ..Annals::default() })
+        .resource(mind)
+        .derived::<Baked>()
+        .input::<SetMind>()
+        .input::<AddCharacter>()
+        .input::<PlantRumour>()
+        .prototype("townsman", &townsman())
+        .phases(&[SENSE, FEEL, DECIDE, ACT, MOVE, MEET, REMEMBER, SETTLE, ANNALS]);
+    world
+        .event::<Met>()
+        .event::<Told>()
+        .event::<Reached>()
+        .event::<Befriended>()
+        .event::<Quarrelled>()
+        .event::<Reconciled>()
+        .event::<Talked>()
+        .event::<Bid>()
+        .event::<Traded>()
+        .event::<Hired>()
+        .event::<Hungered>()
+        .event::<FellIll>()
+        .event::<Recovered>()
+        .event::<Born>()
+        .event::<Died>();
+    systems(world);
+    world.setup({
+        let population = scenario.population;
+        move |world| settle(world, population, &params)
+    });
+    Ok(())
+}
+
+fn systems(world: &mut WorldBuilder) {
+    world
         .system(system(day::pass).phase(SENSE).priority(Priority::High))
+        .system(system(mind::bake).phase(SENSE))
         .grid::<People>(|grid| grid.phase(SENSE))
-        .system(system(sense::look).phase(SENSE).after(grid::build::<People>))
-        .system(system(needs::change).phase(FEEL))
-        .system(system(mind::decide).phase(DECIDE))
+        .system(system(sense::look).phase(SENSE).after(build::<People>).spread(TURN).weight(4))
+        .system(system(needs::change).phase(FEEL).spread(TURN).weight(2))
+        .system(system(work::pay).phase(FEEL).spread(TURN))
+        .system(system(mind::decide).phase(DECIDE).spread(TURN).weight(8))
         .system(system(visits::leave).phase(DECIDE))
         .system(system(visits::announce).phase(DECIDE))
-        .system(system(walk::steer).phase(MOVE))
-        .system(system(walk::step).phase(MOVE).after(walk::steer))
-        .system(system(work::pay).phase(SETTLE))
-        .system(system(market::trade).phase(SETTLE).after(work::pay))
-        .system(system(market::count).phase(SETTLE))
+        .system(system(work::act).phase(ACT).spread(TURN).weight(2))
+        .system(system(walk::set_out).phase(MOVE).spread(TURN))
+        .system(system(walk::step).phase(MOVE).after(walk::set_out).class(Class::Critical))
+        .system(system(meet::talk).phase(MEET).spread(TURN).weight(4))
+        .system(system(market::clear).phase(MEET).class(Class::Critical))
+        .system(system(memory::take_in).phase(REMEMBER).weight(4))
+        .system(system(memory::live_through).phase(REMEMBER).after(memory::take_in))
+        .system(system(market::receive).phase(REMEMBER).class(Class::Critical))
+        .system(system(memory::fade).phase(SETTLE).spread(DAY_MINUTES).class(Class::Background))
+        .system(system(lives::pass).phase(SETTLE).spread(DAY_MINUTES).class(Class::Background))
+        .system(system(market::count).phase(SETTLE).every(TURN).class(Class::Background))
+        .system(system(market::price).phase(SETTLE).after(market::count))
         .system(system(visits::arrive).phase(SETTLE))
-        .setup({
-            let population = scenario.population;
-            move |world| settle(world, population, &params)
-        });
-    Ok(())
+        // After those who are born and die.
+        .system(system(annals::record).phase(ANNALS));
+}
+
+/// After all else, so that what happened at the end is told of too.
+const ANNALS: Phase = Phase("annals");
+
+/// What an input that makes people need not say.
+fn townsman() -> Vec<(&'static str, Option<&'static [u8]>)> {
+    const AVERAGE: Traits = Traits {
+        openness: 0.5,
+        conscientiousness: 0.5,
+        extraversion: 0.5,
+        agreeableness: 0.5,
+        neuroticism: 0.5,
+    };
+    let plain = [
+        "position",
+        "velocity",
+        "needs",
+        "occupation",
+        "home",
+        "purse",
+        "pack",
+        "goal",
+        "mood",
+        "health",
+        "faction",
+        "memory",
+        "ties",
+    ];
+    let mut columns: Vec<(&str, Option<&[u8]>)> = plain.into_iter().map(|name| (name, None)).collect();
+    columns.push(("traits", Some(row_bytes_of(&AVERAGE))));
+    columns
 }
 
 /// How the town is: who lives in it, what they lack, and what they own.
@@ -122,7 +209,13 @@ pub fn statistics(image: &Image) -> Vec<Statistic> {
     let needs: Vec<Needs> = image.tables.iter().filter_map(TableImage::rows_of).flatten().collect();
     let purses = image.tables.iter().filter_map(TableImage::rows_of::<Purse>).flatten();
     let owned: u64 = purses.map(|purse| u64::from(purse.coins)).sum();
+    let healths = image.tables.iter().filter_map(TableImage::rows_of::<Health>).flatten();
+    let ill = healths.filter(|health| health.condition == Condition::Ill).count();
+    let moods: Vec<Mood> = image.tables.iter().filter_map(TableImage::rows_of).flatten().collect();
+    let valence = moods.iter().map(|mood| f64::from(mood.valence)).sum::<f64>() / moods.len() as f64;
     let treasury = image.value::<Treasury>().map_or(0, |treasury| treasury.coins);
+    let market = image.value::<Market>().unwrap_or_default();
+    let census = image.value::<Census>().unwrap_or_default();
     let mean = |need: fn(&Needs) -> f32| {
         needs.iter().map(|needs| f64::from(need(needs))).sum::<f64>() / needs.len() as f64
     };
@@ -132,7 +225,16 @@ pub fn statistics(image: &Image) -> Vec<Statistic> {
         Statistic::new("mean_fatigue", mean(|needs| needs.fatigue)),
         Statistic::new("mean_loneliness", mean(|needs| needs.loneliness)),
         Statistic::new("mean_purpose", mean(|needs| needs.purpose)),
-        Statistic::new("coins", treasury as f64 + owned as f64),
+        Statistic::new("mean_valence", valence),
+        Statistic::new("awake", census.awake as f64),
+        Statistic::new("at_work", census.at_work as f64),
+        Statistic::new("at_market", census.at_market as f64),
+        Statistic::new("starving", census.starving as f64),
+        Statistic::new("ill", ill as f64),
+        Statistic::new("coins", (treasury + market.till) as f64 + owned as f64),
+        Statistic::new("meal_price", market.price[0]),
+        Statistic::new("wares_price", market.price[1]),
+        Statistic::new("meals_in_store", market.stock[0] as f64),
     ]
 }
 
@@ -143,66 +245,109 @@ fn check(params: &Params, scenario: &Scenario) -> Result<(), ScenarioError> {
     expected.that((1.0..=1e6).contains(&room), "town.square_metres_per_person", "1 to 1000000", room);
     expected.that((0.0..=1e5).contains(&commute), "town.commute_metres", "0 to 100000", commute);
     for (key, people) in [
-        ("town.people_per_market", u64::from(town.people_per_market)),
-        ("town.people_per_household", u64::from(town.people_per_household)),
+        ("town.people_per_market", town.people_per_market),
+        ("town.people_per_tavern", town.people_per_tavern),
+        ("town.people_per_household", town.people_per_household),
     ] {
-        expected.that(people > 0, key, "at least 1", people);
+        expected.that((1..=1_000_000).contains(&people), key, "1 to 1000000", people);
     }
-    for (i, character) in params.cast.iter().enumerate() {
-        let key = |key: &str| format!("cast {} ({}): {key}", i + 1, character.name);
-        let trades = format!("one of {}", Trade::NAMES.join(", "));
-        let trade = &character.trade;
-        expected.that(Trade::from_name(trade).is_some(), key("trade"), trades, trade);
-        for (name, parts) in [("home", &character.home[..]), ("traits", &character.traits[..])] {
-            let are_parts = parts.iter().all(|part| (0.0..=1.0).contains(part));
-            expected.that(are_parts, key(name), "0 to 1 each", format!("{parts:?}"));
-        }
-        let name = &character.name;
-        let is_taken = params.cast[..i].iter().any(|other| other.name == *name);
-        let is_own = !is_taken && !name.is_empty();
-        expected.that(is_own, key("name"), "one that nobody else has", format!("{name:?}"));
+    for (key, coins) in [("town.coins", town.coins), ("town.wage", town.wage)] {
+        expected.that(coins <= 1_000_000, key, "at most 1000000", coins);
     }
+    for (key, price) in [("town.meal_price", town.meal_price), ("town.wares_price", town.wares_price)] {
+        expected.that((1.0..=1e5).contains(&price), key, "1 to 100000", price);
+    }
+    for (key, rate) in
+        [("town.meals_per_hour", town.meals_per_hour), ("town.wares_per_hour", town.wares_per_hour)]
+    {
+        expected.that((0.0..=100.0).contains(&rate), key, "0 to 100", rate);
+    }
+    for (key, part) in [("town.ill_by_contact", town.ill_by_contact), ("town.ill_by_day", town.ill_by_day)] {
+        expected.that((0.0..=1.0).contains(&part), key, "0 to 1", part);
+    }
+    expected.that(town.ill_hours > 0, "town.ill_hours", "1 to 255", town.ill_hours);
+    cast::check(&params.cast, &mut expected);
     let cast = params.cast.len() as u64;
+    expected.that(params.cast.len() <= cast::CAST_MAX, "cast", format!("at most {}", cast::CAST_MAX), cast);
     let enough = format!("at least {cast}, the cast");
     expected.that(cast <= scenario.population, "population", enough, scenario.population);
     expected.met()
+}
+
+/// Of a hundred people so many have each trade.
+const TRADES: &[(Trade, u32)] = &[
+    (Trade::Farmer, 34),
+    (Trade::Baker, 8),
+    (Trade::Weaver, 12),
+    (Trade::Carpenter, 10),
+    (Trade::Smith, 8),
+    (Trade::Merchant, 7),
+    (Trade::Guard, 6),
+    (Trade::Innkeeper, 5),
+    (Trade::Priest, 3),
+    (Trade::Healer, 3),
+    (Trade::None, 4),
+];
+
+fn trade_of(mut chance: u32) -> Trade {
+    for (trade, share) in TRADES {
+        match chance.checked_sub(*share) {
+            Some(left) => chance = left,
+            None => return *trade,
+        }
+    }
+    Trade::None
 }
 
 /// The first people of a town: the cast, then as many others as it takes.
 fn settle(world: &mut InputWorld<'_>, population: u64, params: &Params) {
     let map = *world.resource::<TownMap>();
     let seed = world.time().seed;
+    let mut cast: Vec<(String, Uid)> = Vec::new();
     for (i, character) in params.cast.iter().enumerate() {
         let mut draws = Draws::new(seed, 0, CAST_STREAM, i as u64);
         let [x, y] = character.home.map(|part| part * map.side);
         let trade = Trade::from_name(&character.trade).unwrap_or(Trade::None);
-        let person = person(&mut draws, &map, &params.town, Home { x, y, household: i as u32 }, trade);
-        let [openness, conscientiousness, extraversion, agreeableness, neuroticism] = character.traits;
-        let uid = world.spawn(person);
-        world.insert(uid, Traits { openness, conscientiousness, extraversion, agreeableness, neuroticism });
-        world.insert(uid, Name { name: character.name.clone() });
-        let Character { wish, secret, ties, .. } = character.clone();
-        world.insert(uid, Persona { wish, secret, ties });
+        let person = person(&mut draws, &map, &params.town, Home { x, y }, trade, Ties::default());
+        cast.push((character.name.clone(), world.spawn(person)));
     }
-    let households = params.cast.len() as u64;
-    world.spawn_many((households..population).map(|i| {
-        let household = (i / u64::from(params.town.people_per_household)) as u32;
+    for (character, (_, uid)) in params.cast.iter().zip(&cast) {
+        let find = |name: &str| cast.iter().find(|(known, _)| known == name).map(|(_, uid)| *uid);
+        cast::introduce(world, *uid, character, find);
+    }
+    // Their Uids follow those of the cast.
+    let first = cast.last().map_or(1, |(_, uid)| uid.get() + 1);
+    let (begin, size) = (cast.len() as u64, u64::from(params.town.people_per_household));
+    let spawned = world.spawn_many((begin..population).map(|i| {
+        let household = i / size;
         // All of a household live in one house: its place is drawn by its number.
-        let mut house = Draws::new(seed, 0, HOUSE_STREAM, u64::from(household));
-        let home = Home { x: house.unit32() * map.side, y: house.unit32() * map.side, household };
+        let mut house = Draws::new(seed, 0, HOUSE_STREAM, household);
+        let home = Home { x: house.unit32() * map.side, y: house.unit32() * map.side };
         let mut draws = Draws::new(seed, 0, PERSON_STREAM, i);
-        let trade = Trade(1 + draws.below(10) as u16);
-        person(&mut draws, &map, &params.town, home, trade)
+        let mut ties = Ties::default();
+        let members = (household * size).max(begin)..((household + 1) * size).min(population);
+        for other in members.filter(|other| *other != i).take(8) {
+            let tie = ties.with(number_of(Uid::new(first + other - begin)));
+            (tie.affinity, tie.familiarity) = (0.2 + 0.5 * draws.unit32(), 0.8);
+        }
+        let trade = trade_of(draws.below(100));
+        person(&mut draws, &map, &params.town, home, trade, ties)
     }));
+    assert!(begin == population || spawned.get() == first, "the households know each other by their Uids");
 }
 
 const CAST_STREAM: u64 = 1;
 const HOUSE_STREAM: u64 = 2;
 const PERSON_STREAM: u64 = 3;
 
-type Person = (Position, Velocity, Needs, Traits, Occupation, Home, Purse, Goal, Company);
-
-fn person(draws: &mut Draws, map: &TownMap, town: &TownParams, home: Home, trade: Trade) -> Person {
+fn person(
+    draws: &mut Draws,
+    map: &TownMap,
+    town: &TownParams,
+    home: Home,
+    trade: Trade,
+    ties: Ties,
+) -> Person {
     // The sum of three uniform draws: near enough to a bell, and within 0..1 by itself.
     let mut trait_of = || (draws.unit32() + draws.unit32() + draws.unit32()) / 3.0;
     let traits = Traits {
@@ -213,28 +358,42 @@ fn person(draws: &mut Draws, map: &TownMap, town: &TownParams, home: Home, trade
         neuroticism: trait_of(),
     };
     let mut near = |at: f32| (at + draws.between32(-1.0, 1.0) * town.commute_metres).clamp(0.0, map.side);
-    let (x, y) = (near(home.x), near(home.y));
-    let starts = 450 + draws.below(120) as u16;
-    let occupation =
-        Occupation { x, y, trade, starts, lasts: 420 + draws.below(120) as u16, wage: town.wage };
+    let (x, y) = match trade {
+        Trade::Innkeeper => map.tavern_near(home.x, home.y),
+        Trade::Priest | Trade::Healer => map.temple_near(home.x, home.y),
+        Trade::Merchant | Trade::Guard => map.market_near(home.x, home.y),
+        _ => (near(home.x), near(home.y)),
+    };
+    // Work begins between half past seven and half past nine, and lasts seven to nine hours.
+    let (starts, lasts) = (30 + draws.below(8) as u8, 28 + draws.below(9) as u8);
+    let lasts = if trade == Trade::None { 0 } else { lasts };
+    let occupation = Occupation { x, y, trade, starts, lasts, skill: draws.below(256) as u8 };
     let needs = Needs {
         hunger: 0.3 + 0.3 * draws.unit32(),
         fatigue: 0.2 * draws.unit32(),
         loneliness: 0.6 * draws.unit32(),
         purpose: 0.6 * draws.unit32(),
     };
-    let goal = Goal { since: 0, x: home.x, y: home.y, score: 0.0, action: Action::Idle };
-    let purse = Purse { coins: draws.below(2 * town.coins + 1) };
-    let company = Company::default();
+    let goal = Goal { x: home.x, y: home.y, ..Goal::default() };
+    let party = party_of(trade);
     (
-        Position { x: home.x, y: home.y },
-        Velocity::default(),
-        needs,
-        traits,
-        occupation,
-        home,
-        purse,
-        goal,
-        company,
+        (
+            Position { x: home.x, y: home.y },
+            Velocity::default(),
+            needs,
+            traits,
+            Mood { valence: 0.2, arousal: 0.3 },
+            home,
+            occupation,
+        ),
+        (
+            Purse { coins: draws.below(2 * town.coins + 1) },
+            Pack { food: 2 + draws.below(5) as u16, wares: draws.below(3) as u16 },
+            goal,
+            Health::default(),
+            Faction { party, zeal: draws.below(256) as u8 },
+            Memory::default(),
+            ties,
+        ),
     )
 }

@@ -39,13 +39,17 @@ pub(crate) fn arrive(
                 Needs { hunger: draws.unit32() * 0.5, ..Needs::default() },
                 Traits { openness: 0.9, extraversion: draws.unit32(), ..Traits::default() },
                 Occupation { trade: Trade::Traveller, ..Occupation::default() },
-                Home { x, y, household: 0 },
+                Home { x, y },
                 Purse { coins: 0 },
-                Goal { since: time.tick.0, x: market_x, y: market_y, score: 1.0, action: Action::Trade },
+                goal(&time, market_x, market_y, Action::Trade),
                 Visit { until: time.tick.0 + 240 + u64::from(draws.below(240)), announced: 0 },
             ),
         );
     }
+}
+
+fn goal(time: &TickTime, x: f32, y: f32, action: Action) -> Goal {
+    Goal { since: time.tick.0 as u32, x, y, score: 1_000, action, ..Goal::default() }
 }
 
 /// Sets the timer of who has just come.
@@ -76,7 +80,7 @@ pub(crate) fn leave(
         let entity = index.get(uid);
         if let Some((_, _, mut goal)) = entity.and_then(|entity| goals.get_mut(entity).ok()) {
             explain!(uid, "its stay is over: heads for the gate");
-            *goal = Goal { since: time.tick.0, x, y, score: 1.0, action: Action::Leave };
+            *goal = self::goal(&time, x, y, Action::Leave);
         }
     }
     for (uid, position, goal) in &goals {

@@ -1,6 +1,7 @@
-//! Walking: toward the goal, slower near it, never past the edge of the town.
+//! Walking: toward the goal, and no further; never past the edge of the town.
 //!
-//! Steering by "arrive" (Reynolds 1999, "Steering behaviors for autonomous characters").
+//! Steering by "seek" and "arrive" (Reynolds 1999, "Steering behaviors for autonomous characters"): who has a goal elsewhere
+//! sets out when it is their turn, walks on in each tick, and ends exactly there. Who stands still costs nothing.
 
 use everworld_components::{Goal, Position, TownMap, Velocity};
 use everworld_engine::prelude::*;
@@ -12,48 +13,60 @@ const SLOW: f32 = 30.0;
 /// Nearer than this someone stands still, in metres.
 const STAND: f32 = 0.5;
 
-/// Turns goals into velocities.
-pub(crate) fn steer(mut walkers: Rows<(&'static Uid, Write<Velocity>, &'static Position, &'static Goal)>) {
+/// The way to a goal: along both axes, and how long it is; none when it is reached. Further than can be told is as good as
+/// here: no infinity may become a velocity.
+fn way(goal: &Goal, position: &Position) -> Option<(f32, f32, f32)> {
+    let (x, y) = (goal.x - position.x, goal.y - position.y);
+    let distance = (x * x + y * y).sqrt();
+    (distance >= STAND && distance.is_finite()).then_some((x, y, distance))
+}
+
+/// How far someone goes in this minute.
+fn toward(goal: &Goal, position: &Position) -> Velocity {
+    way(goal, position).map_or(Velocity::default(), |(x, y, distance)| {
+        // Never further than the goal itself, so that nobody overshoots.
+        let speed = (WALK * (distance / SLOW).clamp(0.25, 1.0)).min(distance);
+        Velocity { x: x / distance * speed, y: y / distance * speed }
+    })
+}
+
+/// Who stands, and has a goal elsewhere, sets out.
+pub(crate) fn set_out(
+    turn: Turn,
+    mut walkers: Rows<(&'static Uid, Write<Velocity>, &'static Position, &'static Goal)>,
+) {
     walkers.for_each(|(uids, mut velocities, positions, goals)| {
-        let watched = explain::row(uids);
-        for i in 0..velocities.len() {
-            let (dx, dy) = (goals[i].x - positions[i].x, goals[i].y - positions[i].y);
-            let distance = (dx * dx + dy * dy).sqrt();
-            // Further than can be told is as good as here: no infinity may become a velocity.
-            let wanted = if distance < STAND || !distance.is_finite() {
-                Velocity::default()
-            } else {
-                // Never further than the goal itself, so that nobody overshoots.
-                let speed = (WALK * (distance / SLOW).clamp(0.25, 1.0)).min(distance);
-                Velocity { x: dx / distance * speed, y: dy / distance * speed }
-            };
-            if watched == Some(i) {
-                let action = goals[i].action.name().unwrap_or("nothing known");
-                let speed = (wanted.x * wanted.x + wanted.y * wanted.y).sqrt();
-                explain!(
-                    uids[i],
-                    "{distance:.1} m to the place of its goal ({action}): {speed:.1} m in this minute"
-                );
+        for i in turn.rows(uids) {
+            if velocities[i] == Velocity::default() {
+                velocities.set(i, toward(&goals[i], &positions[i]));
             }
-            velocities.set(i, wanted);
         }
     });
 }
 
-/// Moves everyone by their velocity.
-pub(crate) fn step(map: Res<TownMap>, mut walkers: Rows<(&'static Uid, Write<Position>, &'static Velocity)>) {
+type Walker = (&'static Uid, Write<Position>, Write<Velocity>, &'static Goal);
+
+/// Moves everyone who walks.
+pub(crate) fn step(map: Res<TownMap>, mut walkers: Rows<Walker>) {
     let side = map.side;
-    walkers.for_each(|(uids, mut positions, velocities)| {
-        let watched = explain::row(uids);
+    walkers.for_each(|(uids, mut positions, mut velocities, goals)| {
         for i in 0..positions.len() {
-            let (from, by) = (positions[i], velocities[i]);
-            if by.x != 0.0 || by.y != 0.0 {
-                let to =
-                    Position { x: (from.x + by.x).clamp(0.0, side), y: (from.y + by.y).clamp(0.0, side) };
-                if watched == Some(i) && (to.x, to.y) != (from.x + by.x, from.y + by.y) {
-                    explain!(uids[i], "is held back by the edge of the town");
-                }
-                positions.set(i, to);
+            if velocities[i] == Velocity::default() {
+                continue;
+            }
+            let (from, by) = (positions[i], toward(&goals[i], &positions[i]));
+            let to = Position { x: (from.x + by.x).clamp(0.0, side), y: (from.y + by.y).clamp(0.0, side) };
+            positions.set(i, to);
+            // Where there is no further way, they stand from now on.
+            velocities.set(i, toward(&goals[i], &to));
+            if explain::is_watched(uids[i]) {
+                let metres = way(&goals[i], &from).map_or(0.0, |(_, _, metres)| metres);
+                let action = goals[i].action.name().unwrap_or("nothing known");
+                let speed = (by.x * by.x + by.y * by.y).sqrt();
+                explain!(
+                    uids[i],
+                    "{metres:.1} m to the place of its goal ({action}): {speed:.1} m in this minute"
+                );
             }
         }
     });

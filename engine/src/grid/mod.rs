@@ -58,7 +58,16 @@ pub trait Space: Send + Sync + 'static {
 
     /// Where a row is. On a torus places lie within it.
     fn place(row: &Self::Columns) -> [f64; 3];
+
+    /// Whether a row is in it now: those that are not cost no more than this question. All are, where nothing is said.
+    #[inline]
+    fn is_in(_row: &Self::Columns) -> bool {
+        true
+    }
 }
+
+/// The cell, and the slot, of a row that is not in the grid.
+const ABSENT: u32 = u32::MAX;
 
 /// What may be [`Space::Columns`]: tuples of columns.
 pub trait Columns: PlainRow + Default {
@@ -122,7 +131,8 @@ pub struct Grid<S: Space> {
     buckets: Vec<u32>,
     /// A bucket has two to this many cells.
     bucket_bits: u32,
-    /// The slot of each row, tables one after the other: slots lie bucket by bucket, in a bucket in the order of rows.
+    /// The slot of each row or [`ABSENT`], tables one after the other: slots lie bucket by bucket, in a bucket in the order of
+    /// rows.
     slots: Vec<u32>,
     /// The slot of each member.
     order: Vec<u32>,
@@ -213,7 +223,7 @@ pub fn refresh<S: Space>(
 ) {
     let grid = &mut *grid;
     // Also where nobody builds it: a disabled system leaves it empty.
-    if grid.is_empty() {
+    if grid.structure.is_none() {
         return;
     }
     grid.expect_structure(rows.structure());
@@ -225,7 +235,7 @@ pub fn refresh<S: Space>(
         Some((S::Columns::plain(task.rows), &slots[first + task.first_row..][..task.len]))
     });
     each(tasks.collect(), |(columns, slots)| {
-        for (i, slot) in slots.iter().enumerate() {
+        for (i, slot) in slots.iter().enumerate().filter(|(_, slot)| **slot != ABSENT) {
             to.write(*slot as usize, S::Columns::row(columns, i));
         }
     });
@@ -326,14 +336,11 @@ impl<S: Space> Grid<S> {
         for (buffer, len) in [
             (&mut *cells, rows),
             (&mut self.slots, rows),
-            (&mut self.order, rows),
             (&mut self.starts, count + 1),
             (&mut self.buckets, bucket_count + 1),
         ] {
             buffer.resize(len, 0);
         }
-        self.rows.resize(rows, S::Columns::default());
-        stream.resize(rows, Streamed::default());
 
         // Which cell each row is in, and how many each block has in a bucket.
         let per_block = tasks.len().div_ceil(blocks).max(1);
@@ -349,8 +356,12 @@ impl<S: Space> Grid<S> {
             for Placed { rows: (uids, columns), len, .. } in tasks {
                 let own = cells.split_off_mut(..*len).expect("as many cells as rows");
                 for (i, cell) in own.iter_mut().enumerate() {
-                    *cell = geometry.cell_of(S::place(&S::Columns::row(*columns, i))) as u32;
-                    counts[*cell as usize >> bits][0] += 1;
+                    let row = S::Columns::row(*columns, i);
+                    *cell = ABSENT;
+                    if S::is_in(&row) {
+                        *cell = geometry.cell_of(S::place(&row)) as u32;
+                        counts[*cell as usize >> bits][0] += 1;
+                    }
                 }
                 let ascends = uids.is_sorted() && uids.first().is_none_or(|first| last < Some(*first));
                 last = uids.last().copied().or(last);
@@ -368,6 +379,10 @@ impl<S: Space> Grid<S> {
         let borders: Vec<_> = blocks().map(ends).collect();
         let is_sorted = is_sorted.into_inner() && borders.windows(2).all(|pair| pair[0].1 < pair[1].0);
         places.lay_out(&mut self.buckets);
+        let members = self.buckets[bucket_count] as usize;
+        self.rows.resize(members, S::Columns::default());
+        self.order.resize(members, 0);
+        stream.resize(members, Streamed::default());
 
         // Each row to its bucket.
         let (mut cells_left, mut slots_left) = (cells.as_slice(), self.slots.as_mut_slice());
@@ -380,27 +395,31 @@ impl<S: Space> Grid<S> {
             let mut each_row = slots.iter_mut().zip(cells);
             for Placed { rows: (_, columns), len, .. } in tasks {
                 for (i, (slot, cell)) in each_row.by_ref().take(*len).enumerate() {
-                    let row = S::Columns::row(*columns, i);
-                    *slot = places.put(*cell as usize >> bits, Streamed { row, cell: *cell });
+                    *slot = ABSENT;
+                    if *cell != ABSENT {
+                        let row = S::Columns::row(*columns, i);
+                        *slot = places.put(*cell as usize >> bits, Streamed { row, cell: *cell });
+                    }
                 }
             }
         });
         if !is_sorted {
-            uids_of.resize(rows, 0);
+            uids_of.resize(members, 0);
             let to = Scatter::new(uids_of);
             let mut slots_left = self.slots.as_slice();
             let naming = tasks
                 .iter()
                 .map(|task| (task.rows.0, slots_left.split_off(..task.len).expect("as many slots as rows")));
             each(naming.collect(), |(uids, slots)| {
-                uids.iter().zip(slots).for_each(|(uid, slot)| to.write(*slot as usize, uid.get()));
+                let here = uids.iter().zip(slots).filter(|(_, slot)| **slot != ABSENT);
+                here.for_each(|(uid, slot)| to.write(*slot as usize, uid.get()));
             });
         }
 
         // In each bucket, cell by cell.
         let (stream, uids_of) = (&*stream, &uids_of[..]);
         let (cells, end) = self.starts.split_at_mut(count);
-        end[0] = rows as u32;
+        end[0] = members as u32;
         let members = split(&mut self.rows, &self.buckets).zip(split(&mut self.order, &self.buckets));
         let firsts = self.buckets.iter().map(|first| *first as usize);
         let sorting = cells.chunks_mut(1 << bits).zip(members).zip(firsts);
@@ -627,7 +646,8 @@ pub struct InCells<'w, 's, S: Space, D: RowData, O: Copy + Default + Send + Sync
 
 impl<S: Space, D: RowData, O: Copy + Default + Send + Sync + 'static> InCells<'_, '_, S, D, O> {
     /// `look` is given each cell with somebody in it, and writes one result for each of its members, in their order.
-    /// `write` is given the slices of some rows with the results of each of them. Both in parallel.
+    /// `write` is given the slices of some rows with the results of each of them, which for those who are not in the space
+    /// now is the default. Both in parallel.
     ///
     /// Rows that were not in the grid when it was built, as their columns came later, are left out.
     ///
@@ -648,7 +668,8 @@ impl<S: Space, D: RowData, O: Copy + Default + Send + Sync + 'static> InCells<'_
         write: impl Fn(D::Item<'_>, Results<'_, O>) -> T + Sync + Send,
     ) -> T {
         let grid = &*self.grid;
-        if grid.is_empty() {
+        // Where nobody builds it.
+        if grid.structure.is_none() {
             return T::default();
         }
         grid.expect_structure(self.rows.structure());
@@ -692,11 +713,11 @@ pub struct Results<'r, O> {
     slots: &'r [u32],
 }
 
-impl<O: Copy> Results<'_, O> {
+impl<O: Copy + Default> Results<'_, O> {
     /// The result of the row at that index of the slices.
     #[inline]
     pub fn of(&self, index: usize) -> O {
-        self.results[self.slots[index] as usize]
+        self.results.get(self.slots[index] as usize).copied().unwrap_or_default()
     }
 }
 

@@ -1,0 +1,57 @@
+//! What the town remembers of its cast: so the story of it outlives any retention.
+
+use everworld_engine::resource;
+use serde::{Deserialize, Serialize};
+
+/// An entry.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deed {
+    /// When.
+    pub tick: u64,
+    /// What, as [`EpisodeKind`](crate::EpisodeKind) or beyond it: see [`Deed::KINDS`].
+    pub kind: u8,
+    /// Who.
+    pub who: u64,
+    /// With whom, or about whom; 0 for nobody.
+    pub whom: u64,
+    /// Of what they spoke, where they did: the kind of the episode; 0 for nothing.
+    pub of: u8,
+    /// How it felt, from -100 to 100.
+    pub valence: i8,
+    /// How much it matters, from 0 to 255.
+    pub salience: u8,
+}
+
+impl Deed {
+    /// What entries may be about.
+    pub const KINDS: &'static [&'static str] = &[
+        "met",
+        "told",
+        "befriended",
+        "quarrelled",
+        "reconciled",
+        "hungered",
+        "fell_ill",
+        "recovered",
+        "hired",
+        "born",
+        "died",
+        "rumour",
+    ];
+}
+
+/// So many entries the annals have room for.
+pub const DEEDS_MAX: usize = 2_048;
+
+resource! {
+    /// Whom the town tells of, and what they did: where there is no more room, the least salient entry goes.
+    #[derive(Clone, Debug, Default, PartialEq)]
+    pub struct Annals("annals", version 1) {
+        /// By which the story is worded: the world's seed.
+        pub seed: u64,
+        /// The cast, in the order of Uids.
+        pub cast: Vec<u64>,
+        /// What happened to them, in order.
+        pub deeds: Vec<Deed>,
+    }
+}
