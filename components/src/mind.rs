@@ -87,6 +87,7 @@ impl Mind {
         "neuroticism",
         "light",
         "night",
+        "hour",
         "work_time",
         "market_time",
         "coins",

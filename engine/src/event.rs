@@ -152,34 +152,6 @@ impl<E: Event> Happened<E> {
         self.events.iter().map(|emitted| (emitted.about, &emitted.event))
     }
 
-    /// What happened of those rows, each with the place of its row among them; in parallel, a way to hand something to a row
-    /// from elsewhere: what is emitted about it comes to it in a later phase. Those of one row in the order in which they
-    /// happened, rows in any.
-    ///
-    /// # Panics
-    /// Where several systems emitted of the kind: that is in the order of their names first.
-    pub fn of_rows<'h>(&'h self, uids: &'h [Uid]) -> impl Iterator<Item = (usize, &'h E)> {
-        // Rows mostly come in the order of Uids, as what happened does: both are gone through once then.
-        let first = uids.first().map_or(0, |first| self.first_of(*first));
-        let (mut at, mut last, mut is_open) = (first, None, true);
-        let is_none = self.events.is_empty();
-        uids.iter().enumerate().take_while(move |_| !is_none).flat_map(move |(row, uid)| {
-            if last.is_some_and(|last| *uid < last) {
-                is_open = false;
-            }
-            last = Some(*uid);
-            if is_open {
-                while self.events.get(at).is_some_and(|emitted| emitted.about < *uid) {
-                    at += 1;
-                }
-            } else {
-                at = self.first_of(*uid);
-            }
-            let own = self.events[at.min(self.events.len())..].iter();
-            own.take_while(move |emitted| emitted.about == *uid).map(move |emitted| (row, &emitted.event))
-        })
-    }
-
     /// What happened of one.
     ///
     /// # Panics

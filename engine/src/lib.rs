@@ -72,7 +72,7 @@ pub use pool::Pool;
 pub use random::Random;
 pub use registry::{ColumnInfo, Registry, ResourceInfo};
 pub use report::{CPU_SAMPLE_TICKS, Stopwatch, SystemReport, TickReport};
-pub use rows::{Marked, Rows, Write};
+pub use rows::{Marked, RowData, Rows, Write};
 #[doc(hidden)]
 pub use sabotage::Sabotage;
 pub use schema::{StoredField, StoredShape, stored_fields};

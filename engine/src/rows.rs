@@ -5,6 +5,8 @@
 
 use crate::{
     column::Column,
+    effects::UidIndex,
+    event::{Event, Happened},
     fold::OrderFree,
     marks::{Marks, TableMarks},
     pool::{each, sum},
@@ -47,6 +49,39 @@ impl<D: RowData, F: ArchetypeFilter + 'static> Rows<'_, '_, D, F> {
     /// Runs over all rows like [`Rows::for_each`] and adds up what the body returns, in any order.
     pub fn sum<S: OrderFree>(&mut self, body: impl Fn(D::Item<'_>) -> S + Sync + Send) -> S {
         sum(self.placed(), |task| body(task.rows))
+    }
+
+    /// Runs over the rows to whom something happened, in parallel, with what that was: slices of some rows, and the places in
+    /// them with each event, those of one row in the order in which they happened. What is emitted about a row comes to it in
+    /// a later phase: so one row can hand something to another. Rows without an event cost nothing.
+    ///
+    /// What the body does to a row must depend on that row, on its events and on what the system reads.
+    pub fn for_those<E: Event>(
+        &mut self,
+        index: &UidIndex,
+        happened: &Happened<E>,
+        body: impl Fn(D::Item<'_>, &[(usize, &E)]) + Sync + Send,
+    ) {
+        if happened.is_empty() {
+            return;
+        }
+        let mut found: Vec<(usize, usize, &E)> = Vec::with_capacity(happened.len());
+        for (uid, event) in happened.iter() {
+            let location = index.get(uid).and_then(|entity| self.entities.get_spawned(entity).ok());
+            found.extend(location.map(|at| (at.table_id.as_usize(), at.table_row.index(), event)));
+        }
+        // Stable: of one row in the order in which it happened.
+        found.sort_by_key(|(table, row, _)| (*table, *row));
+        let tasks = self.placed().into_iter().filter_map(|task| {
+            let place = |row| (task.table.as_usize(), row);
+            let of = |(table, row, _): &(usize, usize, &E)| (*table, *row);
+            let first = found.partition_point(|one| of(one) < place(task.first_row));
+            let end = found.partition_point(|one| of(one) < place(task.first_row + task.len));
+            let own: Vec<(usize, &E)> =
+                found[first..end].iter().map(|(_, row, event)| (row - task.first_row, *event)).collect();
+            (!own.is_empty()).then_some((task.rows, own))
+        });
+        each(tasks.collect(), |(rows, own)| body(rows, &own));
     }
 
     /// The state of structure that its rows are of.

@@ -119,15 +119,13 @@ pub(crate) fn clear(
 
 /// Hands over what was traded.
 pub(crate) fn receive(
+    index: Res<UidIndex>,
     traded: Res<Happened<Traded>>,
     mut people: Rows<(&'static Uid, Write<Purse>, Write<Pack>)>,
 ) {
-    if traded.is_empty() {
-        return;
-    }
-    people.for_each(|(uids, mut purses, mut packs)| {
-        for (i, done) in traded.of_rows(uids) {
-            let Traded { coins, food, wares } = *done;
+    people.for_those(&index, &traded, |(uids, mut purses, mut packs), traded| {
+        for (i, done) in traded {
+            let (i, Traded { coins, food, wares }) = (*i, **done);
             let purse = purses.row_mut(i);
             purse.coins = purse.coins.checked_add_signed(coins).expect("nobody spends what they do not have");
             let pack = packs[i];

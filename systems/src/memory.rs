@@ -12,7 +12,7 @@ use crate::{
     work::Hired,
 };
 use everworld_components::{Episode, EpisodeKind, Memory, Mood, Needs, Position, Tie, Ties, TownMap, Traits};
-use everworld_engine::{event, prelude::*};
+use everworld_engine::{RowData, event, prelude::*};
 
 /// What is told weighs so much of what it weighed for who tells it.
 pub(crate) const LOSS: f32 = 0.8;
@@ -152,6 +152,7 @@ type Person =
 pub(crate) fn take_in(
     time: Res<TickTime>,
     map: Res<TownMap>,
+    index: Res<UidIndex>,
     talked: Res<Happened<Talked>>,
     met: Emit<Met>,
     told: Emit<Told>,
@@ -161,81 +162,96 @@ pub(crate) fn take_in(
     reconciled: Emit<Reconciled>,
     mut people: Rows<Person>,
 ) {
-    if talked.is_empty() {
-        return;
-    }
     let now = time.tick.0 as u32;
-    people.for_each(|(uids, mut memories, mut all_ties, mut needs, mut moods, traits, positions)| {
-        for (i, talk) in talked.of_rows(uids) {
-            let (uid, me, other) = (uids[i], number_of(uids[i]), number_of(talk.with));
-            let Talked { with, quality, .. } = *talk;
-            let quarter = map.quarter(positions[i].x, positions[i].y);
-            let place = u32::from(quarter);
-            let before = all_ties[i].to(other).copied().unwrap_or_default();
-            let mut ties = all_ties[i];
-            let tie = ties.with(other);
-            meet(tie, quality, &traits[i]);
-            let after = *tie;
+    people.for_those(
+        &index,
+        &talked,
+        |(uids, mut memories, mut all_ties, mut needs, mut moods, traits, positions), talked| {
+            for (i, talk) in talked {
+                let (i, talk) = (*i, *talk);
+                let (uid, me, other) = (uids[i], number_of(uids[i]), number_of(talk.with));
+                let Talked { with, quality, .. } = *talk;
+                let quarter = map.quarter(positions[i].x, positions[i].y);
+                let place = u32::from(quarter);
+                let before = all_ties[i].to(other).copied().unwrap_or_default();
+                let mut ties = all_ties[i];
+                let tie = ties.with(other);
+                meet(tie, quality, &traits[i]);
+                let after = *tie;
 
-            let memory = memories.row_mut(i);
-            let mut keep = |kind, weight, valence: f32, subject| {
-                let valence = (valence * 100.0) as i8;
-                let episode = Episode { tick: now, subject, weight, place: quarter, kind, valence };
-                remember(memory, episode, now, me);
-            };
-            if before.who == 0 {
-                met.emit(uid, Met { with, quality, place });
-                keep(EpisodeKind::Met, 0.2, quality, other);
-            }
-            let is_friend = |tie: &Tie| tie.affinity >= FRIEND && tie.familiarity >= FAMILIAR;
-            let affinity = after.affinity;
-            if is_friend(&after) && !is_friend(&before) {
-                befriended.emit(uid, Befriended { with, affinity, place });
-                keep(EpisodeKind::Befriended, 0.7, quality, other);
-            } else if quality < QUARREL {
-                quarrelled.emit(uid, Quarrelled { with, affinity, place });
-                keep(EpisodeKind::Quarrelled, 0.6, quality, other);
-            } else if before.affinity <= ESTRANGED && quality >= WELL {
-                reconciled.emit(uid, Reconciled { with, affinity, place });
-                keep(EpisodeKind::Reconciled, 0.6, quality, other);
-            }
-
-            if talk.weight > 0.0 && talk.subject != me {
-                let Talked { tick, subject, place, kind, valence, weight, .. } = *talk;
-                // Who gets on with the other believes more.
-                let weight = weight * (0.75 + 0.25 * quality.max(0.0));
-                let episode = Episode { tick, subject, weight, place, kind, valence };
-                if weight >= FORGOTTEN && remember(memory, episode, now, me) {
-                    let subject_uid = Uid::new(u64::from(subject));
-                    told.emit(
-                        uid,
-                        Told { by: with, subject: subject_uid, weight, tick, place, kind, valence, quality },
-                    );
-                    if kind == EpisodeKind::Rumour {
-                        reached.emit(uid, Reached { by: with, subject: subject_uid, weight, tick });
-                    }
-                    // One likes whom one hears good of.
-                    if let Some(known) = ties.known.iter_mut().find(|tie| tie.who == subject && subject != 0)
-                    {
-                        let change = 0.1 * weight * f32::from(valence) / 100.0;
-                        known.affinity = (known.affinity + change).clamp(-1.0, 1.0);
-                    }
-                    explain!(uid, "is told by {with} what happened to {subject_uid}: {kind:?}, {weight:.2}");
+                let memory = memories.row_mut(i);
+                let mut keep = |kind, weight, valence: f32, subject| {
+                    let valence = (valence * 100.0) as i8;
+                    let episode = Episode { tick: now, subject, weight, place: quarter, kind, valence };
+                    remember(memory, episode, now, me);
+                };
+                if before.who == 0 {
+                    met.emit(uid, Met { with, quality, place });
+                    keep(EpisodeKind::Met, 0.2, quality, other);
                 }
+                let is_friend = |tie: &Tie| tie.affinity >= FRIEND && tie.familiarity >= FAMILIAR;
+                let affinity = after.affinity;
+                if is_friend(&after) && !is_friend(&before) {
+                    befriended.emit(uid, Befriended { with, affinity, place });
+                    keep(EpisodeKind::Befriended, 0.7, quality, other);
+                } else if quality < QUARREL {
+                    quarrelled.emit(uid, Quarrelled { with, affinity, place });
+                    keep(EpisodeKind::Quarrelled, 0.6, quality, other);
+                } else if before.affinity <= ESTRANGED && quality >= WELL {
+                    reconciled.emit(uid, Reconciled { with, affinity, place });
+                    keep(EpisodeKind::Reconciled, 0.6, quality, other);
+                }
+
+                if talk.weight > 0.0 && talk.subject != me {
+                    let Talked { tick, subject, place, kind, valence, weight, .. } = *talk;
+                    // Who gets on with the other believes more.
+                    let weight = weight * (0.75 + 0.25 * quality.max(0.0));
+                    let episode = Episode { tick, subject, weight, place, kind, valence };
+                    if weight >= FORGOTTEN && remember(memory, episode, now, me) {
+                        let subject_uid = Uid::new(u64::from(subject));
+                        told.emit(
+                            uid,
+                            Told {
+                                by: with,
+                                subject: subject_uid,
+                                weight,
+                                tick,
+                                place,
+                                kind,
+                                valence,
+                                quality,
+                            },
+                        );
+                        if kind == EpisodeKind::Rumour {
+                            reached.emit(uid, Reached { by: with, subject: subject_uid, weight, tick });
+                        }
+                        // One likes whom one hears good of.
+                        if let Some(known) =
+                            ties.known.iter_mut().find(|tie| tie.who == subject && subject != 0)
+                        {
+                            let change = 0.1 * weight * f32::from(valence) / 100.0;
+                            known.affinity = (known.affinity + change).clamp(-1.0, 1.0);
+                        }
+                        explain!(
+                            uid,
+                            "is told by {with} what happened to {subject_uid}: {kind:?}, {weight:.2}"
+                        );
+                    }
+                }
+                all_ties.set(i, ties);
+                let eased = 0.04 * (1.5 + quality);
+                needs.set(i, Needs { loneliness: math::unit32(needs[i].loneliness - eased), ..needs[i] });
+                let Mood { valence, arousal } = moods[i];
+                moods.set(
+                    i,
+                    Mood {
+                        valence: (valence + 0.15 * quality).clamp(-1.0, 1.0),
+                        arousal: if quality < QUARREL { math::unit32(arousal + 0.4) } else { arousal },
+                    },
+                );
             }
-            all_ties.set(i, ties);
-            let eased = 0.04 * (1.5 + quality);
-            needs.set(i, Needs { loneliness: math::unit32(needs[i].loneliness - eased), ..needs[i] });
-            let Mood { valence, arousal } = moods[i];
-            moods.set(
-                i,
-                Mood {
-                    valence: (valence + 0.15 * quality).clamp(-1.0, 1.0),
-                    arousal: if quality < QUARREL { math::unit32(arousal + 0.4) } else { arousal },
-                },
-            );
-        }
-    });
+        },
+    );
 }
 
 /// What a conversation makes of a tie: affinity moves toward how it went, less the better they know each other.
@@ -257,27 +273,37 @@ type Rememberer = (&'static Uid, Write<Memory>, &'static Position);
 pub(crate) fn live_through(
     time: Res<TickTime>,
     map: Res<TownMap>,
+    index: Res<UidIndex>,
     hungered: Res<Happened<Hungered>>,
     fell_ill: Res<Happened<FellIll>>,
     recovered: Res<Happened<Recovered>>,
     hired: Res<Happened<Hired>>,
     mut people: Rows<Rememberer>,
 ) {
-    if hungered.is_empty() && fell_ill.is_empty() && recovered.is_empty() && hired.is_empty() {
-        return;
-    }
     let now = time.tick.0 as u32;
-    people.for_each(|(uids, mut memories, positions)| {
-        let mut keep = |i: usize, kind, weight, valence| {
+    let keep = |(uids, mut memories, positions): <Rememberer as RowData>::Item<'_>,
+                rows: &mut dyn Iterator<Item = usize>,
+                kind,
+                weight,
+                valence| {
+        for i in rows {
             let place = map.quarter(positions[i].x, positions[i].y);
             let me = number_of(uids[i]);
             let episode = Episode { tick: now, subject: me, weight, place, kind, valence };
             remember(memories.row_mut(i), episode, now, me);
-        };
-        hungered.of_rows(uids).for_each(|(i, _)| keep(i, EpisodeKind::Hungered, 0.5, -60));
-        fell_ill.of_rows(uids).for_each(|(i, _)| keep(i, EpisodeKind::FellIll, 0.6, -70));
-        recovered.of_rows(uids).for_each(|(i, _)| keep(i, EpisodeKind::Recovered, 0.4, 50));
-        hired.of_rows(uids).for_each(|(i, _)| keep(i, EpisodeKind::Hired, 0.5, 40));
+        }
+    };
+    people.for_those(&index, &hungered, |rows, those| {
+        keep(rows, &mut those.iter().map(|(i, _)| *i), EpisodeKind::Hungered, 0.5, -60)
+    });
+    people.for_those(&index, &fell_ill, |rows, those| {
+        keep(rows, &mut those.iter().map(|(i, _)| *i), EpisodeKind::FellIll, 0.6, -70)
+    });
+    people.for_those(&index, &recovered, |rows, those| {
+        keep(rows, &mut those.iter().map(|(i, _)| *i), EpisodeKind::Recovered, 0.4, 50)
+    });
+    people.for_those(&index, &hired, |rows, those| {
+        keep(rows, &mut those.iter().map(|(i, _)| *i), EpisodeKind::Hired, 0.5, 40)
     });
 }
 

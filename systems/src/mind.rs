@@ -9,8 +9,8 @@
 
 use crate::{needs::is_there, scenario::line_of};
 use everworld_components::{
-    Action, Choice, Condition, Consideration, Curve, CurveKind, Day, Goal, Health, Home, Market, Mind, Mood,
-    Needs, Occupation, Pack, Position, Purse, TownMap, Traits, Visit, Yield,
+    Action, Choice, Condition, Consideration, Curve, CurveKind, DAY_MINUTES, Day, Goal, Health, Home, Market,
+    Mind, Mood, Needs, Occupation, Pack, Position, Purse, TownMap, Traits, Visit, Yield,
 };
 use everworld_engine::{Registry, column::Fault, input::InputWorld, prelude::*, random::Draws};
 use serde::{Deserialize, Serialize};
@@ -210,7 +210,7 @@ impl Baked {
             let momentum = if choice.action == now { self.of.momentum } else { 1.0 };
             // Below a thousandth: equals only.
             let luck = (chance.rotate_left(i as u32 * 5) & 0xFF) as f32 * 2e-6;
-            let score = choice.worth(axes) * momentum + luck;
+            let score = choice.worth(axes, best.1 - luck, momentum) + luck;
             if score > best.1 {
                 best = (choice.action, score);
             }
@@ -222,7 +222,7 @@ impl Baked {
     pub(crate) fn scores(&self, axes: &Axes, now: Action) -> Vec<(Action, f32)> {
         let mut scores: Vec<(Action, f32)> = Vec::new();
         for choice in &self.choices {
-            let score = choice.worth(axes) * if choice.action == now { self.of.momentum } else { 1.0 };
+            let score = choice.worth(axes, -1.0, if choice.action == now { self.of.momentum } else { 1.0 });
             match scores.iter_mut().find(|(action, _)| *action == choice.action) {
                 Some((_, best)) => *best = best.max(score),
                 None => scores.push((choice.action, score)),
@@ -235,21 +235,23 @@ impl Baked {
     /// What an action's choices make of each axis that they look at.
     pub(crate) fn reasons(&self, axes: &Axes, action: Action) -> Vec<(&'static str, f32, f32)> {
         let choices = self.choices.iter().filter(|choice| choice.action == action);
-        let best = choices.max_by(|a, b| a.worth(axes).total_cmp(&b.worth(axes)));
+        let best = choices.max_by(|a, b| a.worth(axes, -1.0, 1.0).total_cmp(&b.worth(axes, -1.0, 1.0)));
         let reasons = best.iter().flat_map(|choice| &choice.considerations);
         reasons.map(|(axis, table)| (Mind::AXES[*axis], axes.0[*axis], at(table, axes.0[*axis]))).collect()
     }
 }
 
 impl BakedChoice {
+    /// What it is worth, or something less than `least` where it is less.
     #[inline]
-    fn worth(&self, axes: &Axes) -> f32 {
-        let mut score = self.weight;
+    fn worth(&self, axes: &Axes, least: f32, momentum: f32) -> f32 {
+        let mut score = self.weight * momentum;
         for (axis, table) in &self.considerations {
-            score *= at(table, axes.0[*axis]);
-            if score == 0.0 {
+            // It only becomes less.
+            if score <= least || score == 0.0 {
                 break;
             }
+            score *= at(table, axes.0[*axis]);
         }
         score
     }
@@ -317,6 +319,7 @@ impl Axes {
             traits.neuroticism,
             day.light,
             part(day.is_night()),
+            day.minute as f32 / DAY_MINUTES as f32,
             part(work.is_at(day.minute)),
             part((MARKET_OPENS..MARKET_CLOSES).contains(&day.minute)),
             coins / (coins + week),
@@ -414,8 +417,9 @@ pub(crate) fn label(action: Action) -> &'static str {
     action.name().unwrap_or("nothing known")
 }
 
-/// How far around a place people stand, in metres.
-const CROWD: f32 = 9.0;
+/// How far around a tavern or a temple people stand, and around a market, in metres.
+const CROWD: f32 = 15.0;
+const SQUARE: f32 = 25.0;
 
 fn place_of(
     action: Action,
@@ -425,15 +429,15 @@ fn place_of(
     work: &Occupation,
     draws: &mut Draws,
 ) -> (f32, f32) {
-    let among = |(x, y): (f32, f32), draws: &mut Draws| {
-        let mut near = |at: f32| (at + draws.between32(-CROWD, CROWD)).clamp(0.0, map.side);
+    let among = |(x, y): (f32, f32), around: f32, draws: &mut Draws| {
+        let mut near = |at: f32| (at + draws.between32(-around, around)).clamp(0.0, map.side);
         (near(x), near(y))
     };
     match action {
         Action::Work => (work.x, work.y),
-        Action::Trade => among(map.market_near(home.x, home.y), draws),
-        Action::Talk => among(map.tavern_near(home.x, home.y), draws),
-        Action::Pray => among(map.temple_near(home.x, home.y), draws),
+        Action::Trade => among(map.market_near(home.x, home.y), SQUARE, draws),
+        Action::Talk => among(map.tavern_near(home.x, home.y), CROWD, draws),
+        Action::Pray => among(map.temple_near(home.x, home.y), CROWD, draws),
         Action::Wander => {
             let mut to = |from: f32| (from + draws.between32(-150.0, 150.0)).clamp(0.0, map.side);
             (to(position.x), to(position.y))

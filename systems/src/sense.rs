@@ -9,12 +9,14 @@ use everworld_components::{
 };
 use everworld_engine::{Geometry, Grid, Space, event, prelude::*, random::mix};
 
-/// How far one hears another talk, in metres. Across a noisy square; in a quiet room it is more.
-pub(crate) const EARSHOT: f32 = 8.0;
+/// How far one hears another talk in a crowd, in metres.
+pub(crate) const EARSHOT: f32 = 5.0;
 /// The cells of the grid, in metres: somewhat more, as most of the town is empty at any time.
-const CELL: f64 = 12.0;
+const CELL: f64 = 9.0;
 /// About so many of those within earshot are weighed as a partner.
 const WEIGHED: u32 = 16;
+/// So many of those who stand along one line of cells are looked at: where there are more, some of them.
+const CROWD_SEEN: usize = 24;
 /// Nobody is better than somebody who is worth less than that.
 const WORTH_TALKING: f32 = 0.3;
 /// For so many minutes two find each other as attractive by chance.
@@ -74,7 +76,7 @@ type Person = (
 #[derive(Default)]
 struct Seen {
     near: u32,
-    ill: u32,
+    ill: f32,
     partner: u32,
     worth: f32,
     dread: f32,
@@ -118,14 +120,14 @@ pub(crate) fn look(
             explain!(uid, "has {} people within earshot", seen.near);
 
             let is_day_turn = (time.tick.0 / turn.ticks() + uid.get()).is_multiple_of(day_turns);
-            if healths[i].condition == Condition::Well && (seen.ill > 0 || is_day_turn) {
+            if healths[i].condition == Condition::Well && (seen.ill > 0.0 || is_day_turn) {
                 // To stay well, nobody near may have passed it on.
-                let stays = math::pow32(1.0 - contagion.by_contact, seen.ill as f32)
+                let stays = math::pow32(1.0 - contagion.by_contact, seen.ill)
                     * if is_day_turn { 1.0 - contagion.by_day } else { 1.0 };
                 if !random.of(uid).chance(stays) {
                     healths.set(i, Health { condition: Condition::Ill, hours: contagion.hours });
                     let hours = u32::from(contagion.hours);
-                    fell_ill.emit(uid, FellIll { hours, near: seen.ill });
+                    fell_ill.emit(uid, FellIll { hours, near: seen.ill as u32 });
                     explain!(uid, "falls ill; {} who are ill are near", seen.ill);
                 }
             }
@@ -147,15 +149,22 @@ impl Onlooker<'_> {
     fn look(&self, grid: &Grid<People>, uid: Uid, seen: &mut Seen) {
         // By how many there were the last time: in a crowd one cannot weigh everybody.
         let every = 1 + u32::from(self.goal.near) / WEIGHED;
-        let mut talkers = (self.luck as u32) % every;
+        let chance = mix(self.luck ^ u64::from(self.number));
+        let mut talkers = (chance as u32) % every;
         let place = [f64::from(self.place.x), f64::from(self.place.y), 0.0];
+        let (mut near, mut ill) = (0.0, 0.0);
         grid.around(place, |run| {
-            for (position, goal, other, health) in &grid.rows()[run.members] {
+            let all = &grid.rows()[run.members];
+            // Of a crowd some, from anywhere on; each stands for as many as are left out.
+            let start = if all.len() > CROWD_SEEN { (chance >> 32) as usize % all.len() } else { 0 };
+            let (before, after) = all.split_at(start);
+            let weight = all.len().max(CROWD_SEEN) as f32 / CROWD_SEEN as f32;
+            for (position, goal, other, health) in after.iter().chain(before).take(CROWD_SEEN) {
                 if self.place.distance_squared(position.x, position.y) > EARSHOT * EARSHOT || *other == uid {
                     continue;
                 }
-                seen.near += 1;
-                seen.ill += u32::from(health.condition == Condition::Ill);
+                near += weight;
+                ill += if health.condition == Condition::Ill { weight } else { 0.0 };
                 if self.talks && goal.action == Action::Talk {
                     talkers += 1;
                     let has_chosen_me = goal.target == self.number;
@@ -165,6 +174,7 @@ impl Onlooker<'_> {
                 }
             }
         });
+        (seen.near, seen.ill) = (near as u32, ill);
     }
 
     /// What a partner would be worth.

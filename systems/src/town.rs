@@ -156,8 +156,7 @@ fn systems(world: &mut WorldBuilder) {
         .system(system(visits::leave).phase(DECIDE))
         .system(system(visits::announce).phase(DECIDE))
         .system(system(work::act).phase(ACT).spread(TURN).weight(2))
-        .system(system(walk::set_out).phase(MOVE).spread(TURN))
-        .system(system(walk::step).phase(MOVE).after(walk::set_out).class(Class::Critical))
+        .system(system(walk::step).phase(MOVE).spread(TURN).class(Class::Critical))
         .system(system(meet::talk).phase(MEET).spread(TURN).weight(4))
         .system(system(market::clear).phase(MEET).class(Class::Critical))
         .system(system(memory::take_in).phase(REMEMBER).weight(4))
@@ -318,11 +317,18 @@ fn settle(world: &mut InputWorld<'_>, population: u64, params: &Params) {
     // Their Uids follow those of the cast.
     let first = cast.last().map_or(1, |(_, uid)| uid.get() + 1);
     let (begin, size) = (cast.len() as u64, u64::from(params.town.people_per_household));
+    let wards = u64::from(map.taverns);
+    let households = population.div_ceil(size).max(1);
     let spawned = world.spawn_many((begin..population).map(|i| {
         let household = i / size;
         // All of a household live in one house: its place is drawn by its number.
         let mut house = Draws::new(seed, 0, HOUSE_STREAM, household);
-        let home = Home { x: house.unit32() * map.side, y: house.unit32() * map.side };
+        // House by house along the wards of the taverns, there and back: neighbours are near in memory too.
+        let ward = household * wards * wards / households;
+        let (row, along) = (ward / wards, ward % wards);
+        let column = if row % 2 == 0 { along } else { wards - 1 - along };
+        let mut within = |part: u64| (part as f32 + house.unit32()) / wards as f32 * map.side;
+        let home = Home { x: within(column), y: within(row) };
         let mut draws = Draws::new(seed, 0, PERSON_STREAM, i);
         let mut ties = Ties::default();
         let members = (household * size).max(begin)..((household + 1) * size).min(population);

@@ -30,28 +30,14 @@ fn toward(goal: &Goal, position: &Position) -> Velocity {
     })
 }
 
-/// Who stands, and has a goal elsewhere, sets out.
-pub(crate) fn set_out(
-    turn: Turn,
-    mut walkers: Rows<(&'static Uid, Write<Velocity>, &'static Position, &'static Goal)>,
-) {
-    walkers.for_each(|(uids, mut velocities, positions, goals)| {
-        for i in turn.rows(uids) {
-            if velocities[i] == Velocity::default() {
-                velocities.set(i, toward(&goals[i], &positions[i]));
-            }
-        }
-    });
-}
-
 type Walker = (&'static Uid, Write<Position>, Write<Velocity>, &'static Goal);
 
-/// Moves everyone who walks.
-pub(crate) fn step(map: Res<TownMap>, mut walkers: Rows<Walker>) {
+/// Moves everyone who walks; who stands, and has a goal elsewhere, sets out in their turn.
+pub(crate) fn step(turn: Turn, map: Res<TownMap>, mut walkers: Rows<Walker>) {
     let side = map.side;
     walkers.for_each(|(uids, mut positions, mut velocities, goals)| {
         for i in 0..positions.len() {
-            if velocities[i] == Velocity::default() {
+            if velocities[i] == Velocity::default() && !turn.is_of(uids[i]) {
                 continue;
             }
             let (from, by) = (positions[i], toward(&goals[i], &positions[i]));
