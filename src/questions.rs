@@ -20,6 +20,7 @@ use everworld_engine::{
     query::{Filter, Select},
 };
 use everworld_persistence::{Retention, SnapshotMeta};
+use everworld_systems::{Story, chronicle::ChronicleError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::{
@@ -61,6 +62,12 @@ impl At {
     /// A tick of the line that goes on.
     pub fn tick(tick: u64) -> Self {
         Self { branch: None, tick: Some(Tick(tick)) }
+    }
+}
+
+impl From<ChronicleError> for AskError {
+    fn from(error: ChronicleError) -> Self {
+        Self::Unknown(error.to_string())
     }
 }
 
@@ -218,6 +225,17 @@ impl Questions {
         let world = self.history.world.clone();
         let migrated = migrate_image(&registry, image).map_err(|source| SpineError::Schema { world, source });
         Ok((Arc::new(migrated?.0), registry))
+    }
+
+    /// What can be told of worlds of its kind.
+    ///
+    /// # Errors
+    /// Where nothing can.
+    pub fn story(&self) -> Result<Story, AskError> {
+        let kind = &self.history.record()?.scenario.plugin;
+        let plugin = self.history.plugins.iter().find(|plugin| plugin.name == *kind);
+        let none = || AskError::Unknown(format!("nothing is told of worlds of the kind \"{kind}\""));
+        plugin.and_then(|plugin| plugin.story).ok_or_else(none)
     }
 
     /// What the world is made of, under this build.

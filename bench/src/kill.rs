@@ -17,7 +17,8 @@ use everworld::{
     status::WorldStatus,
     worlds,
 };
-use everworld_engine::{Chunk, Image, Options, Parallel, Pool, StateHash, Tick, random::Draws};
+use everworld_components::Home;
+use everworld_engine::{Image, Options, Parallel, Pool, StateHash, TableImage, Tick, random::Draws};
 use everworld_systems::WorldRecord;
 use serde_json::{Value, json};
 use std::{
@@ -62,7 +63,7 @@ struct Told {
     posted: AtomicU32,
 }
 
-/// Markers begin here: households of the scenario are below.
+/// Markers begin here, metres to the east of the town: homes of the scenario are below.
 const FIRST_MARKER: u32 = 1_000_000;
 const CLIENTS: usize = 4;
 
@@ -270,7 +271,7 @@ fn post(
     let ack = if number.is_multiple_of(2) { "durable" } else { "applied" };
     while !over.load(Relaxed) {
         let own = FIRST_MARKER + told.posted.fetch_add(1, Relaxed);
-        let body = json!({"prototype": "townsman", "components": {"home": {"household": own}}}).to_string();
+        let body = json!({"prototype": "townsman", "components": {"home": {"x": own}}}).to_string();
         match client.request("POST", &format!("/v1/worlds/town/entities?ack={ack}"), &body) {
             Ok((202, answer)) => {
                 ensure!(answer.get("rejected").is_none(), "the input was rejected: {answer}");
@@ -379,16 +380,10 @@ fn bring_back(
     Ok(Back { at, after, markers, contradictions })
 }
 
-/// The markers among the households.
+/// The markers among the homes.
 fn markers(image: &Image) -> BTreeSet<u32> {
-    let homes = image.tables.iter().filter_map(|table| table.column("home"));
-    let chunks = homes.flat_map(|column| &column.chunks);
-    let rows = chunks.flat_map(|chunk| match &**chunk {
-        Chunk::Plain(bytes) => bytes.chunks_exact(12).collect::<Vec<_>>(),
-        Chunk::Slow(_) => Vec::new(),
-    });
-    let household = |row: &[u8]| u32::from_le_bytes([row[8], row[9], row[10], row[11]]);
-    rows.map(household).filter(|household| *household >= FIRST_MARKER).collect()
+    let homes = image.tables.iter().filter_map(TableImage::rows_of::<Home>).flatten();
+    homes.map(|home| home.x as u32).filter(|x| *x >= FIRST_MARKER).collect()
 }
 
 fn copy_dir(from: &Path, to: &Path) -> anyhow::Result<()> {

@@ -219,6 +219,8 @@ impl<E: Event> Happened<E> {
 #[derive(Clone, Copy)]
 pub(crate) struct EventKind {
     pub(crate) info: &'static EventInfo,
+    /// Whether it is told outside.
+    pub(crate) is_told: bool,
     /// The names of the systems that emit it.
     pub(crate) emitters: fn(&World) -> Vec<String>,
     /// What gathers what these systems emitted.
@@ -253,6 +255,7 @@ impl EventKind {
     pub(crate) fn of<E: Event>() -> Self {
         Self {
             info: &<E as Described>::INFO,
+            is_told: true,
             emitters: |world| {
                 world.resource::<Queues<E>>().0.iter().map(|queue| queue.system.clone()).collect()
             },

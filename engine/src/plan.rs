@@ -322,6 +322,9 @@ impl fmt::Display for PlanNode {
         if self.every != 1 {
             write!(f, "  every {} ticks at {}", self.every, self.offset)?;
         }
+        if self.spread != 1 {
+            write!(f, "  spread over {} ticks", self.spread)?;
+        }
         if self.class != Class::Normal {
             write!(f, "  class {:?}", self.class)?;
         }

@@ -53,7 +53,7 @@ impl Turn<'_, '_> {
         uids.iter().enumerate().filter_map(move |(i, uid)| {
             let of = uid.get() / GROUP;
             if of != group {
-                (group, is_turn) = (of, (of + tick) % spread == 0);
+                (group, is_turn) = (of, (of + tick).is_multiple_of(spread));
             }
             is_turn.then_some(i)
         })

@@ -295,7 +295,16 @@ impl WorldBuilder {
 
     /// A kind of event, for systems that take [`Emit`](crate::Emit) of it.
     pub fn event<E: Event>(&mut self) -> &mut Self {
-        let kind = EventKind::of::<E>();
+        self.emitted::<E>(true)
+    }
+
+    /// A kind of event that is for other systems only: what rows hand to each other within a tick. It is told nowhere else.
+    pub fn message<E: Event>(&mut self) -> &mut Self {
+        self.emitted::<E>(false)
+    }
+
+    fn emitted<E: Event>(&mut self, is_told: bool) -> &mut Self {
+        let kind = EventKind { is_told, ..EventKind::of::<E>() };
         if self.events.iter().any(|known| known.info.name == E::NAME) {
             self.faults.push(BuildError::DuplicateName("event", E::NAME.into()));
             return self;
@@ -566,7 +575,8 @@ impl Planner {
             return None;
         }
         builder.events.sort_by_key(|kind| kind.info.name);
-        builder.registry.events = builder.events.iter().map(|kind| kind.info).collect();
+        let told = builder.events.iter().filter(|kind| kind.is_told);
+        builder.registry.events = told.map(|kind| kind.info).collect();
         planner.add_effect_nodes(&mut builder.world);
         planner.add_event_nodes(&mut builder.world, &builder.events);
         Some(planner)
@@ -1176,7 +1186,8 @@ impl LiveWorld {
         self.report.began_nanos = start;
         self.report.lives = std::mem::take(&mut *self.world.resource_mut::<Lives>());
         self.report.entities = self.entities();
-        let happened = self.events.iter().map(|kind| (kind.told)(&self.world, self.events_told));
+        let told = self.events.iter().filter(|kind| kind.is_told);
+        let happened = told.map(|kind| (kind.told)(&self.world, self.events_told));
         self.report.events.clear();
         self.report.events.extend(happened.filter(|batch| batch.count > 0));
         self.watch.end();

@@ -25,6 +25,7 @@ mod rows;
 mod server;
 mod spec;
 mod statistics;
+mod story;
 mod systems;
 mod ticks;
 mod tls;

@@ -3,7 +3,7 @@
 use super::{
     App, bulk, changes, entities, events, imports, inputs, live, logs, map, past, process, query,
     spec::{self, Answer, LIMIT_MAX, Param},
-    statistics, systems, ticks, traces, worlds,
+    statistics, story, systems, ticks, traces, worlds,
 };
 use axum::{
     Router,
@@ -213,6 +213,14 @@ pub const ROUTES: &[Route] = &[
         .query(&[Param::place("from"), Param::place("to"), Param::flag("exact")]).gives(&[Answer::json(200, "EntityHistory"), Answer::json(202, "Job")]),
     route("GET", "/v1/worlds/{w}/entities/{uid}/why", Role::Viewer, "What each system did to an entity in a tick, and why: ?tick=", || get(past::why))
         .query(&[Param::place("tick").required()]).gives(&[Answer::json(200, "Explained"), Answer::json(202, "Job")]),
+    route("GET", "/v1/worlds/{w}/chronicle", Role::Viewer, "What happened to the cast, as a story: ?from=&to= are ticks, ?about= is one of the cast", || get(story::chronicle))
+        .query(&[Param::whole("from", 0, i64::MAX as u64), Param::whole("to", 0, i64::MAX as u64), Param::text("about", "Marta Vell")]).gives(&[Answer::json(200, "Chronicle"), Answer::json(202, "Job")]),
+    route("GET", "/v1/worlds/{w}/characters", Role::Viewer, "The cast", || get(story::characters))
+        .gives(&[Answer::json(200, "CharacterList"), Answer::json(202, "Job")]),
+    route("GET", "/v1/worlds/{w}/characters/{name}", Role::Viewer, "Somebody, by name or Uid: who they are, what they feel, want and remember, whom they like, and why they do what they do now", || get(story::character))
+        .gives(&[Answer::json(200, "Character"), Answer::json(202, "Job")]),
+    route("GET", "/v1/worlds/{w}/characters/{name}/memories", Role::Viewer, "What somebody remembers, what comes to mind first", || get(story::memories))
+        .gives(&[Answer::json(200, "MemoryList"), Answer::json(202, "Job")]),
     route("GET", "/v1/worlds/{w}/inspect", Role::Viewer, "A tick: ?at=, and of it ?uid= or ?where=needs.hunger>0.8&limit=", || get(past::inspect))
         .query(&[Param::place("at"), Param::whole("uid", 0, i64::MAX as u64), Param::text("where", "needs.hunger>0.8"), Param::whole("limit", 0, LIMIT_MAX as u64)]).gives(&[Answer::json(200, "Inspected"), Answer::json(202, "Job")]),
     route("GET", "/v1/worlds/{w}/branches", Role::Viewer, "The lines of history", || get(past::branches))

@@ -14,6 +14,7 @@ mod run;
 mod serve;
 mod snapshot;
 mod source;
+mod story;
 mod timeline;
 mod token;
 mod top;
@@ -45,6 +46,8 @@ enum Command {
     Top(top::TopArgs),
     Entity(entity::EntityArgs),
     Input(entity::InputArgs),
+    Chronicle(story::ChronicleArgs),
+    Npc(story::NpcArgs),
     Why(why::WhyArgs),
     History(timeline::HistoryArgs),
     Diff(diff::DiffArgs),
@@ -109,6 +112,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, plugins: &'static [Plugin]
         Command::Top(args) => top::run(args),
         Command::Entity(args) => entity::entity(args),
         Command::Input(args) => entity::input(args),
+        Command::Chronicle(args) => story::chronicle(args, plugins),
+        Command::Npc(args) => story::npc(args, plugins),
         Command::Why(args) => why::run(args, plugins),
         Command::History(args) => timeline::history(args, plugins),
         Command::Diff(args) => diff::run(args, plugins),

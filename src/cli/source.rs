@@ -202,6 +202,19 @@ fn address(url: &str) -> Option<SocketAddr> {
     rest.trim_end_matches('/').to_socket_addrs().ok()?.next()
 }
 
+/// Text as a part of a path or a query.
+pub(super) fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(byte as char);
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
 /// The parameters of a path: those that are there, encoded.
 pub(super) fn query(parameters: &[(&str, Option<String>)]) -> String {
     let mut text = String::new();
@@ -210,13 +223,7 @@ pub(super) fn query(parameters: &[(&str, Option<String>)]) -> String {
         text.push(if text.is_empty() { '?' } else { '&' });
         text.push_str(name);
         text.push('=');
-        for byte in value.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                text.push(byte as char);
-            } else {
-                let _ = write!(text, "%{byte:02X}");
-            }
-        }
+        text.push_str(&encoded(value));
     }
     text
 }

@@ -29,6 +29,9 @@ pub enum ChronicleError {
     /// Another kind of world.
     #[error("this world keeps no annals: only a town does")]
     NoAnnals,
+    /// Nobody has that Uid.
+    #[error("there is nobody with the Uid {0}")]
+    NoSuch(Uid),
     /// Nobody of the cast.
     #[error("nobody of the cast is called \"{asked}\": {}", .known.join(", "))]
     Nobody {
@@ -42,6 +45,8 @@ pub enum ChronicleError {
 /// So many deeds of a day are told, and of one person in it.
 const TOLD_MAX: usize = 14;
 const PARAGRAPH_MAX: usize = 5;
+/// And so many strangers whom the cast met.
+const STRANGERS_MAX: usize = 4;
 
 /// Who somebody is, as far as a story needs it.
 struct Who {
@@ -202,6 +207,13 @@ impl Teller<'_> {
         // The same thing about the same one is told once a day.
         let mut once: BTreeSet<(u8, u64, u64, u8)> = BTreeSet::new();
         deeds.retain(|deed| once.insert((deed.kind, deed.who, deed.whom, deed.of)));
+        // Of strangers who come and go a few are enough.
+        let mut strangers = 0;
+        deeds.retain(|deed| {
+            let is_stranger = deed.kind == 0 && !self.is_cast(deed.whom);
+            strangers += usize::from(is_stranger);
+            !is_stranger || strangers <= STRANGERS_MAX
+        });
         let mut order: Vec<usize> = (0..deeds.len()).collect();
         order.sort_by_key(|i| (std::cmp::Reverse(deeds[*i].salience), *i));
         order.truncate(TOLD_MAX);
@@ -210,7 +222,7 @@ impl Teller<'_> {
 
         // Around whom most happened to; each deed is told once.
         let mut left = deeds;
-        let mut is_first = true;
+        let mut paragraphs: Vec<(u64, Vec<Deed>)> = Vec::new();
         while !left.is_empty() {
             let mut weights: BTreeMap<u64, u32> = BTreeMap::new();
             for deed in &left {
@@ -226,9 +238,13 @@ impl Teller<'_> {
             let (own, rest) = own.split_at(own.len().min(PARAGRAPH_MAX));
             left = others.into_iter().chain(rest.iter().copied()).collect();
             left.sort_by_key(|deed| deed.tick);
-            let paragraph = self.paragraph(hero, own, is_first);
+            paragraphs.push((hero, own.to_vec()));
+        }
+        // As the day goes on.
+        paragraphs.sort_by_key(|(_, own)| own.first().map(|deed| deed.tick));
+        for (i, (hero, own)) in paragraphs.iter().enumerate() {
+            let paragraph = self.paragraph(*hero, own, i == 0);
             _ = writeln!(text, "{paragraph}\n");
-            is_first = false;
         }
     }
 
@@ -475,11 +491,21 @@ fn capital(text: &str) -> String {
     letters.next().map_or(String::new(), |first| first.to_uppercase().collect::<String>() + letters.as_str())
 }
 
+/// The cast, in the order of Uids, with their names.
+///
+/// # Errors
+/// Where the world keeps no annals.
+pub fn characters(image: &Image) -> Result<Vec<(Uid, String)>, ChronicleError> {
+    let annals: Annals = image.value().ok_or(ChronicleError::NoAnnals)?;
+    let people = People::of(image, &annals);
+    Ok(annals.cast.iter().map(|uid| (Uid::new(*uid), people.name(*uid))).collect())
+}
+
 /// The Uid of somebody of the cast, by name or number.
 ///
 /// # Errors
 /// Where nobody is called so.
-pub fn cast_of(image: &Image, asked: &str) -> Result<Uid, ChronicleError> {
+pub(crate) fn cast_of(image: &Image, asked: &str) -> Result<Uid, ChronicleError> {
     let annals: Annals = image.value().ok_or(ChronicleError::NoAnnals)?;
     let people = People::of(image, &annals);
     find(asked, &annals, &people).map(Uid::new)

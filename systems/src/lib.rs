@@ -29,7 +29,7 @@ mod walk;
 pub mod wolfsheep;
 mod work;
 
-pub use scenario::{Plugin, Scenario, ScenarioError, Statistic, Update, WorldRecord};
+pub use scenario::{Plugin, Scenario, ScenarioError, Statistic, Story, Update, WorldRecord};
 
 /// The worlds that this crate brings.
 pub const PLUGINS: &[Plugin] = &[

@@ -12,7 +12,7 @@ use crate::{
     work::Hired,
 };
 use everworld_components::{Episode, EpisodeKind, Memory, Mood, Needs, Position, Tie, Ties, TownMap, Traits};
-use everworld_engine::{RowData, event, prelude::*};
+use everworld_engine::{event, prelude::*};
 
 /// What is told weighs so much of what it weighed for who tells it.
 pub(crate) const LOSS: f32 = 0.8;
@@ -270,6 +270,7 @@ fn meet(tie: &mut Tie, quality: f32, traits: &Traits) {
 type Rememberer = (&'static Uid, Write<Memory>, &'static Position);
 
 /// Remembers what befell oneself.
+#[expect(clippy::too_many_arguments, reason = "four kinds of events befall one")]
 pub(crate) fn live_through(
     time: Res<TickTime>,
     map: Res<TownMap>,
@@ -281,30 +282,22 @@ pub(crate) fn live_through(
     mut people: Rows<Rememberer>,
 ) {
     let now = time.tick.0 as u32;
-    let keep = |(uids, mut memories, positions): <Rememberer as RowData>::Item<'_>,
-                rows: &mut dyn Iterator<Item = usize>,
-                kind,
-                weight,
-                valence| {
-        for i in rows {
-            let place = map.quarter(positions[i].x, positions[i].y);
-            let me = number_of(uids[i]);
-            let episode = Episode { tick: now, subject: me, weight, place, kind, valence };
-            remember(memories.row_mut(i), episode, now, me);
-        }
-    };
-    people.for_those(&index, &hungered, |rows, those| {
-        keep(rows, &mut those.iter().map(|(i, _)| *i), EpisodeKind::Hungered, 0.5, -60)
-    });
-    people.for_those(&index, &fell_ill, |rows, those| {
-        keep(rows, &mut those.iter().map(|(i, _)| *i), EpisodeKind::FellIll, 0.6, -70)
-    });
-    people.for_those(&index, &recovered, |rows, those| {
-        keep(rows, &mut those.iter().map(|(i, _)| *i), EpisodeKind::Recovered, 0.4, 50)
-    });
-    people.for_those(&index, &hired, |rows, those| {
-        keep(rows, &mut those.iter().map(|(i, _)| *i), EpisodeKind::Hired, 0.5, 40)
-    });
+    macro_rules! keep {
+        ($happened:ident, $kind:ident, $weight:literal, $valence:literal) => {
+            people.for_those(&index, &$happened, |(uids, mut memories, positions), those| {
+                for (i, _) in those {
+                    let (place, me) = (map.quarter(positions[*i].x, positions[*i].y), number_of(uids[*i]));
+                    let (kind, weight, valence) = (EpisodeKind::$kind, $weight, $valence);
+                    let episode = Episode { tick: now, subject: me, weight, place, kind, valence };
+                    remember(memories.row_mut(*i), episode, now, me);
+                }
+            });
+        };
+    }
+    keep!(hungered, Hungered, 0.5, -60);
+    keep!(fell_ill, FellIll, 0.6, -70);
+    keep!(recovered, Recovered, 0.4, 50);
+    keep!(hired, Hired, 0.5, 40);
 }
 
 /// What a day takes: memories lose weight until they are forgotten, and ties fade.

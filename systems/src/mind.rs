@@ -7,10 +7,10 @@
 //! world. Decisions are spread over ten ticks; needs change in the same ones, so that whatever passes its alarm is decided on
 //! at once.
 
-use crate::{needs::is_there, scenario::line_of};
+use crate::{memory::FRIEND, needs::is_there, scenario::line_of};
 use everworld_components::{
     Action, Choice, Condition, Consideration, Curve, CurveKind, DAY_MINUTES, Day, Goal, Health, Home, Market,
-    Mind, Mood, Needs, Occupation, Pack, Position, Purse, TownMap, Traits, Visit, Yield,
+    Mind, Mood, Needs, Occupation, Pack, Position, Purse, Ties, TownMap, Traits, Visit, Yield,
 };
 use everworld_engine::{Registry, column::Fault, input::InputWorld, prelude::*, random::Draws};
 use serde::{Deserialize, Serialize};
@@ -344,6 +344,7 @@ type Person = (
     &'static Purse,
     &'static Pack,
     &'static Health,
+    &'static Ties,
 );
 
 /// Chooses goals.
@@ -356,10 +357,12 @@ pub(crate) fn decide(
     market: Res<Market>,
     mind: Res<Baked>,
     random: Random,
+    index: Res<UidIndex>,
+    all_homes: Query<&Home>,
     mut people: Rows<Person, Without<Visit>>,
 ) {
     people.for_each(
-        |(uids, mut goals, needs, traits, moods, positions, homes, works, purses, packs, healths)| {
+        |(uids, mut goals, needs, traits, moods, positions, homes, works, purses, packs, healths, ties)| {
             if let Some(i) = explain::row(uids).filter(|i| !turn.is_of(uids[*i])) {
                 explain!(uids[i], "does not think now: next in {} min", turn.waits(uids[i]));
             }
@@ -395,7 +398,16 @@ pub(crate) fn decide(
                     label(action),
                     words()
                 );
-                let (x, y) = place_of(action, &map, &positions[i], &homes[i], &works[i], &mut draws);
+                let friend = || -> Option<Home> {
+                    let dearest = ties[i].known.iter().filter(|tie| tie.affinity >= FRIEND);
+                    let dearest =
+                        dearest.max_by(|a, b| a.affinity.total_cmp(&b.affinity).then(b.who.cmp(&a.who)))?;
+                    all_homes.get(index.get(Uid::new(u64::from(dearest.who)))?).ok().copied()
+                };
+                // Where friends are, as often as at the next corner.
+                let home = if action == Action::Talk && draws.chance(0.5) { friend() } else { None };
+                let home = home.unwrap_or(homes[i]);
+                let (x, y) = place_of(action, &map, &positions[i], &home, &works[i], &mut draws);
                 goals.set(
                     i,
                     Goal {

@@ -1,6 +1,7 @@
 //! Somebody: who they are, what they feel, want and remember, whom they like, and why they do what they do.
 
 use crate::{
+    chronicle::{ChronicleError, cast_of},
     memory::retrieval,
     mind::{Axes, Baked, Inner, label},
     names::name_of,
@@ -14,20 +15,19 @@ use everworld_engine::{Image, Uid};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
-/// Somebody, by name or Uid.
+/// Somebody as JSON, by name or Uid.
 ///
 /// # Errors
 /// Where nobody is called so, or there is nobody of that Uid.
-pub fn find(image: &Image, asked: &str) -> Result<Uid, String> {
-    if let Ok(uid) = asked.parse::<u64>() {
-        let uid = Uid::new(uid);
-        return image.find(uid).map(|_| uid).ok_or_else(|| format!("there is nobody with the Uid {uid}"));
-    }
-    crate::chronicle::cast_of(image, asked).map_err(|error| error.to_string())
+pub fn portrait(image: &Image, asked: &str) -> Result<Value, ChronicleError> {
+    let uid = match asked.parse::<u64>() {
+        Ok(uid) => Uid::new(uid),
+        Err(_) => cast_of(image, asked)?,
+    };
+    of(image, uid).ok_or(ChronicleError::NoSuch(uid))
 }
 
-/// Somebody as JSON; `None` where there is nobody of that Uid.
-pub fn portrait(image: &Image, uid: Uid) -> Option<Value> {
+fn of(image: &Image, uid: Uid) -> Option<Value> {
     let (table, row) = image.find(uid)?;
     let (home, name) = (table.row_of::<Home>(row), table.slow_row_of::<Name>(row));
     let persona = table.slow_row_of::<Persona>(row);

@@ -3,8 +3,10 @@
 //! Resolved once, when a world is created, into a [`WorldRecord`] that is logged by value: neither file is read
 //! again for that world.
 
-use everworld_engine::{Image, WorldBuilder};
+use crate::chronicle::{Asked, ChronicleError};
+use everworld_engine::{Image, Uid, WorldBuilder};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use std::{fmt::Display, ops::Range};
 
 /// A kind of world: its name, its built-in scenario, and what registers its parts.
@@ -18,6 +20,19 @@ pub struct Plugin {
     pub build: fn(&mut WorldBuilder, &Scenario) -> Result<(), ScenarioError>,
     /// What its worlds are measured by, from outside: the figures of a state.
     pub statistics: Option<fn(&Image) -> Vec<Statistic>>,
+    /// What can be told of them.
+    pub story: Option<Story>,
+}
+
+/// What can be told of worlds of a kind, from outside.
+#[derive(Clone, Copy)]
+pub struct Story {
+    /// What happened, as Markdown.
+    pub chronicle: fn(&Image, &Asked) -> Result<String, ChronicleError>,
+    /// Those whom it is about: their Uids and names.
+    pub characters: fn(&Image) -> Result<Vec<(Uid, String)>, ChronicleError>,
+    /// Somebody, by name or Uid, as JSON.
+    pub portrait: fn(&Image, &str) -> Result<Value, ChronicleError>,
 }
 
 impl Plugin {
@@ -27,12 +42,17 @@ impl Plugin {
         scenario: &'static str,
         build: fn(&mut WorldBuilder, &Scenario) -> Result<(), ScenarioError>,
     ) -> Self {
-        Self { name, scenario, build, statistics: None }
+        Self { name, scenario, build, statistics: None, story: None }
     }
 
     /// The same, measured by that.
     pub const fn measured_by(self, statistics: fn(&Image) -> Vec<Statistic>) -> Self {
         Self { statistics: Some(statistics), ..self }
+    }
+
+    /// The same, told of by that.
+    pub const fn told_by(self, story: Story) -> Self {
+        Self { story: Some(story), ..self }
     }
 }
 
@@ -98,7 +118,7 @@ impl PartialEq for Source {
 
 /// The line of a place in a text, from 1 on.
 pub(crate) fn line_of(text: &str, at: usize) -> usize {
-    text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+    text.char_indices().take_while(|(place, _)| *place < at).filter(|(_, letter)| *letter == '\n').count() + 1
 }
 
 impl Source {

@@ -7,13 +7,14 @@
 use crate::{
     annals,
     cast::{self, AddCharacter, Character, Person, PlantRumour, party_of},
-    day, lives, market,
+    chronicle, day, lives, market,
     market::{Bid, Traded},
     meet,
     memory::{self, Befriended, Met, Quarrelled, Reached, Reconciled, Told},
     mind::{self, Baked, SetMind},
     needs::{self, Hungered, Recovered},
-    scenario::{Plugin, Scenario, ScenarioError, Statistic},
+    portrait,
+    scenario::{Plugin, Scenario, ScenarioError, Statistic, Story},
     sense::{self, FellIll, People, number_of},
     visits, walk, work,
     work::Hired,
@@ -29,8 +30,13 @@ use lives::{Born, Died};
 use meet::Talked;
 use serde::Deserialize;
 
-pub(crate) const PLUGIN: Plugin =
-    Plugin::new("town", include_str!("../../configs/town.toml"), plugin).measured_by(statistics);
+pub(crate) const PLUGIN: Plugin = Plugin::new("town", include_str!("../../configs/town.toml"), plugin)
+    .measured_by(statistics)
+    .told_by(Story {
+        chronicle: chronicle::chronicle,
+        characters: chronicle::characters,
+        portrait: portrait::portrait,
+    });
 
 const SENSE: Phase = Phase("sense");
 const FEEL: Phase = Phase("feel");
@@ -127,8 +133,8 @@ fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioE
         .event::<Befriended>()
         .event::<Quarrelled>()
         .event::<Reconciled>()
-        .event::<Talked>()
-        .event::<Bid>()
+        .message::<Talked>()
+        .message::<Bid>()
         .event::<Traded>()
         .event::<Hired>()
         .event::<Hungered>()

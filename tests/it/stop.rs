@@ -29,7 +29,7 @@ fn post(address: SocketAddr, mut mark: u32) -> BTreeSet<u32> {
     let mut acknowledged = BTreeSet::new();
     let Ok(mut client) = Client::connect(address) else { return acknowledged };
     loop {
-        let body = json!({"prototype": "townsman", "components": {"home": {"household": mark}}}).to_string();
+        let body = json!({"prototype": "townsman", "components": {"home": {"x": mark}}}).to_string();
         match client.request("POST", "/v1/worlds/town/entities", &body) {
             Ok((202, _)) => _ = acknowledged.insert(mark),
             // It is not there yet, or ends.
@@ -130,7 +130,7 @@ fn d1_sigterm_at_any_time_ends_in_order_and_loses_nothing() {
     assert!(!acknowledged.is_empty(), "nothing was acknowledged: the test did no work");
     let server = Server::start(data.path(), &[]);
     let matched = |test: String| {
-        let query = format!("/v1/worlds/town/inspect?limit=0&where=home.household{test}");
+        let query = format!("/v1/worlds/town/inspect?limit=0&where=home.x{test}");
         server.until(|server| server.get(&query).1["matched"].as_u64())
     };
     // What no tick had taken is applied by the first ones of this life; what was not acknowledged may be there too.
