@@ -49,7 +49,7 @@ mod settings;
 mod state;
 mod system;
 mod timers;
-mod turn;
+pub mod turn;
 mod uid_map;
 mod watch;
 mod world;

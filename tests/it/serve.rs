@@ -70,6 +70,7 @@ fn every_route_of_the_list_answers() {
             .replace("{w}", "town")
             .replace("{uid}", uid)
             .replace("{c}", "purse")
+            .replace("{name}", "1")
             .replace("{n}", "0")
             .replace("{s}", "walk::step");
         let is_import = path.ends_with("/import");

@@ -356,7 +356,7 @@ fn characters_minds_and_rumours_come_by_inputs() {
             assert!(fault.is_ok());
             continue;
         }
-        let fault = format!("{:?}", fault.unwrap_err());
+        let fault = fault.unwrap_err()[0].detail.clone();
         let line = mind[..mind.find(from).unwrap()].matches('\n').count() + 1;
         assert!(fault.contains(says) && fault.contains(&format!("toml:{line}:")), "line {line}: {fault}");
     }
@@ -414,4 +414,25 @@ fn a_townsman_fits_into_his_bytes() {
     let table = image.tables.iter().find(|table| table.column("ties").is_some()).unwrap();
     let bytes: usize = table.columns.iter().filter_map(|column| column.schema.row_bytes()).sum();
     assert!(bytes <= 568, "{bytes}");
+}
+
+/// Renew with `UPDATE_EXPECT=1 cargo test`.
+#[test]
+fn the_sample_chronicle_still_comes_out() {
+    let mut live = created(town(&[]), 2);
+    (0..3_959).for_each(|_| _ = live.tick(&[]).unwrap());
+    let story = PLUGINS.iter().find(|plugin| plugin.name == "town").unwrap().story.unwrap();
+    let text = (story.chronicle)(&live.image(), &Asked::default()).unwrap();
+    expect_test::expect_file!["../../docs/CHRONICLE.md"].assert_eq(&text);
+    // Another seed reads differently, from the first chapter on.
+    let mut other = created(town(&["seed=2".into()]), 2);
+    (0..1_080).for_each(|_| _ = other.tick(&[]).unwrap());
+    let other = (story.chronicle)(&other.image(), &Asked::default()).unwrap();
+    assert!(other.contains("## Day 1") && !text.starts_with(other.trim_end()));
+    // And about one of the cast it is about them.
+    let about = Asked { about: Some("Marta".into()), ..Asked::default() };
+    let marta = (story.chronicle)(&live.image(), &about).unwrap();
+    assert!(marta.starts_with("# The chronicle of Marta Vell\n"));
+    let days = marta.split("\n\n").filter(|part| !part.starts_with('#')).skip(1);
+    assert!(days.into_iter().all(|paragraph| paragraph.contains("Marta")), "{marta}");
 }

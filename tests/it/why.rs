@@ -71,7 +71,7 @@ fn systems_tell_what_they_do_and_why() {
         "mind::decide: does not",
         "mind::decide: it is",
         "sense::look: has",
-        "needs::change: spends the",
+        "needs::change: spends 10",
         "visits::announce: has just",
         "timers::set: visits",
         "settle::structure: visits",

@@ -11,6 +11,7 @@ mod migrate;
 mod mirror;
 mod query;
 mod settings;
+mod turns;
 mod watch;
 mod world;
 
