@@ -132,7 +132,8 @@ fn w1_w3_turns_parcels_and_walkers_come_to_the_same() {
             assert!(live.report().events.is_empty(), "a message is told nowhere");
         }
         let image = live.image();
-        let posts: Vec<Post> = image.tables.iter().filter_map(|table| table.rows_of()).flatten().collect();
+        let posts: Vec<Post> =
+            image.tables.iter().filter_map(everworld_engine::TableImage::rows_of).flatten().collect();
         // Each had two turns, and got what two turns of one neighbour are.
         assert!(posts.iter().all(|post| post.turns == 2 && post.got == 6), "{threads}");
         // As many as there are, by looking at all.
