@@ -163,12 +163,18 @@ fn changes_lead_from_the_cut_to_every_later_tick() {
         apply(&mut known, &message);
         last = message["tick"].as_u64().unwrap();
     }
-    // Let the world stand still, and read to its last tick.
+    // Let the world stand still, and read to its last tick, in which there is something to tell.
     assert_eq!(server.post(&format!("{TOWN}/pause"), "").0, 202);
+    let before = server.get(TOWN).1["tick"].as_u64();
+    let set = r#"{"needs":{"hunger":0.77}}"#;
+    let kind = "content-type: application/json\r\n";
+    let patched = server.client().request_with("PATCH", &format!("{TOWN}/entities/3"), kind, set).unwrap();
+    assert_eq!(patched.0, 202, "{}", patched.1);
+    assert_eq!(server.post(&format!("{TOWN}/step"), r#"{"ticks":1}"#).0, 202);
     let expected = server.until(|server| {
         let body = json!({"where": wanted, "limit": 1000}).to_string();
         let (_, one) = server.post(&format!("{TOWN}/query"), &body);
-        (one["tick"] == server.get(TOWN).1["tick"]).then_some(one)
+        (one["tick"].as_u64() > before && one["tick"] == server.get(TOWN).1["tick"]).then_some(one)
     });
     while last < expected["tick"].as_u64().unwrap() {
         let message = stream.json().unwrap();
