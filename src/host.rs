@@ -912,7 +912,6 @@ impl Host {
         Ok(())
     }
 
-    /// The world as it was before a tick, from the nearest snapshot and the log.
     /// Has the next tick tell what is wanted of it; returns whether it is traced.
     fn look_closely(&mut self) -> bool {
         let traced = self.status.tracer.is_on();
@@ -921,6 +920,7 @@ impl Host {
         traced
     }
 
+    /// The world as it was before a tick, from the nearest snapshot and the log.
     fn roll_back(&mut self, tick: Tick) -> Result<(), SpineError> {
         let last = self.spine.log.last_lsn();
         self.spine.log.wait_durable(last).map_err(|error| self.log_failed(error))?;

@@ -46,26 +46,15 @@ struct Case {
     plugin: Option<&'static Plugin>,
 }
 
-const LARGE_SHEEP: &[&str] = &[
-    "wolfsheep.side=100",
-    "wolfsheep.sheep=1000",
-    "wolfsheep.wolves=500",
-    "wolfsheep.regrow=10",
-    "wolfsheep.sheep_birth=0.4",
-    "wolfsheep.wolf_birth=0.2",
-];
-
 /// All animals at once are the same model as one after the other, and must meet the same figures.
 const AT_ONCE: &str = "wolfsheep.update=synchronous";
-const LARGE_SHEEP_AT_ONCE: &[&str] = &[
-    "wolfsheep.side=100",
-    "wolfsheep.sheep=1000",
-    "wolfsheep.wolves=500",
-    "wolfsheep.regrow=10",
-    "wolfsheep.sheep_birth=0.4",
-    "wolfsheep.wolf_birth=0.2",
-    AT_ONCE,
-];
+
+macro_rules! large_sheep {
+    ($($more:expr)?) => {
+        &["wolfsheep.side=100", "wolfsheep.sheep=1000", "wolfsheep.wolves=500", "wolfsheep.regrow=10",
+            "wolfsheep.sheep_birth=0.4", "wolfsheep.wolf_birth=0.2", $($more)?]
+    };
+}
 
 macro_rules! cases {
     ($($model:literal $variant:literal $implementation:literal $sets:expr;)+) => {
@@ -100,9 +89,9 @@ const CASES: &[Case] = cases! {
     "forestfire" "large" "reference-sync(only trees of left column burning)"
         &["forestfire.side=500", "forestfire.density=0.9", "forestfire.ignition=trees"];
     "wolfsheep" "small" "reference-async" &[];
-    "wolfsheep" "large" "reference-async" LARGE_SHEEP;
+    "wolfsheep" "large" "reference-async" large_sheep!();
     "wolfsheep" "small" "reference-async" &[AT_ONCE];
-    "wolfsheep" "large" "reference-async" LARGE_SHEEP_AT_ONCE;
+    "wolfsheep" "large" "reference-async" large_sheep!(AT_ONCE);
 };
 
 /// The other implementation of a model and variant, whose figures are of a different model.

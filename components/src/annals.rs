@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 pub struct Deed {
     /// When.
     pub tick: u64,
-    /// What, as [`EpisodeKind`](crate::EpisodeKind) or beyond it: see [`Deed::KINDS`].
+    /// What: its place among [`Deed::KINDS`].
     pub kind: u8,
     /// Who.
     pub who: u64,
     /// With whom, or about whom; 0 for nobody.
     pub whom: u64,
-    /// Of what they spoke, where they did: the kind of the episode; 0 for nothing.
+    /// What they were told of, as [`EpisodeKind`](crate::EpisodeKind), or which [`Trade`](crate::Trade) they took up.
     pub of: u8,
     /// How it felt, from -100 to 100.
     pub valence: i8,

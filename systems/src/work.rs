@@ -89,7 +89,7 @@ pub(crate) fn act(
                         let made = pieces as u16 + u16::from(draws.chance(pieces.fract()));
                         let mut pack = pack;
                         let own = if yields == Yield::Food { &mut pack.food } else { &mut pack.wares };
-                        *own = (*own + made).min(PACK_MAX.max(*own));
+                        *own = own.saturating_add(made).min(PACK_MAX.max(*own));
                         packs.set(i, pack);
                     }
                     Action::Trade => {
@@ -125,7 +125,8 @@ pub(crate) fn act(
 
 /// What someone came to the market for.
 fn bid_of(work: &Occupation, pack: &Pack, purse: &Purse, market: &Market) -> Bid {
-    let sells = produce(work, pack);
+    // What an input may have put into a pack comes in loads, too.
+    let sells = produce(work, pack).min(PACK_MAX);
     let is = |yields| work.trade.yields() == yields;
     let lack = |own: u16, has: u16, makes: bool| if makes { 0 } else { own.saturating_sub(has) };
     let dear = |good: usize| market.cost(good).saturating_mul(4);

@@ -395,6 +395,20 @@ fn a_cast_that_contradicts_itself_is_refused_with_its_line() {
     assert_eq!(scenario.population, 5_000);
 }
 
+/// Whatever an input puts into packs and purses, the market goes on, and coins stay what they are.
+#[test]
+fn full_packs_and_purses_break_no_market() {
+    let mut live = created(small(1, &[]), 1);
+    let uids: Vec<u64> = by_uid::<Purse>(&live.image()).into_keys().collect();
+    let full = json!({"pack": {"food": u16::MAX, "wares": u16::MAX}, "purse": {"coins": u32::MAX}});
+    let entities: Vec<Value> =
+        uids.iter().map(|uid| json!({"uid": uid.to_string(), "components": full})).collect();
+    accepted(&mut live, "update_entities", &json!({"entities": entities}));
+    let began = coins(&live.image());
+    (0..DAY_MINUTES).for_each(|_| _ = live.tick(&[]).unwrap());
+    assert_eq!(coins(&live.image()), began);
+}
+
 #[test]
 fn travellers_come_in_the_morning_and_go_again() {
     let mut live = created(town(&["population=2000".into()]), 1);
