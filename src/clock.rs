@@ -16,6 +16,12 @@ pub fn now_nanos() -> u64 {
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
+/// Nanoseconds that the calling thread has been on a CPU.
+pub fn thread_nanos() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// Milliseconds since 1970, for people and for how long things are kept.
 pub fn unix_millis() -> u64 {
     let time = clock_gettime(ClockId::Realtime);

@@ -428,8 +428,9 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     ));
     let views = Arc::new(Notify::new());
     let told = views.clone();
+    let paced = status.clone();
     let hooks = MirrorHooks {
-        on_thread: Box::new(pool::stand_back),
+        on_thread: Box::new(move || pool::stand_aside_while(move || paced.rests())),
         pace: Box::new(pool::pace()),
         on_view: Box::new(move || told.notify_waiters()),
     };

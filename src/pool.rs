@@ -4,7 +4,10 @@ use crate::{clock, raw};
 use anyhow::Context as _;
 use everworld_engine::Pool;
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{
+    cell::RefCell,
+    sync::{Arc, OnceLock},
+};
 
 /// How far the work beside ticks stands back behind them and HTTP.
 const BESIDE_NICE: i32 = 10;
@@ -39,6 +42,56 @@ pub fn stand_back() {
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), BESIDE_NICE);
 }
 
+/// Takes the CPU only when nobody else wants it as long as `can_wait` says so, and stands back otherwise. Asked at once,
+/// and by [`pace`] on this thread after each piece of work. A tick waits for the end of a turn that another thread was
+/// given, however nice that one is, and each of a tick's steps may meet one: an idle thread's turn it ends at once.
+pub fn stand_aside_while(can_wait: impl Fn() -> bool + 'static) {
+    let mut aside = Aside { can_wait: Box::new(can_wait), is_idle: None };
+    aside.settle();
+    ASIDE.with(|of_thread| *of_thread.borrow_mut() = Some(aside));
+}
+
+/// How a thread stands aside.
+struct Aside {
+    can_wait: Box<dyn Fn() -> bool>,
+    is_idle: Option<bool>,
+}
+
+impl Aside {
+    /// True when only what nobody else wants is taken.
+    fn settle(&mut self) -> bool {
+        let can_wait = can_come_back() && (self.can_wait)();
+        if self.is_idle != Some(can_wait) {
+            self.is_idle = Some(can_wait);
+            if can_wait {
+                idle();
+            } else {
+                // It was tried before: see `can_come_back`.
+                let _ = raw::be_normal(BESIDE_NICE);
+            }
+        }
+        can_wait
+    }
+}
+
+/// Whether a thread that takes only idle CPU may ask for more again. Linux lets it with CAP_SYS_NICE, or where RLIMIT_NICE
+/// allows the nice value: without, work that must not wait for ever never goes there.
+fn can_come_back() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    let tried = || {
+        idle();
+        raw::be_normal(BESIDE_NICE).is_ok()
+    };
+    *CAN.get_or_init(|| {
+        let thread = std::thread::Builder::new().name("tries idle".into()).spawn(tried);
+        thread.is_ok_and(|thread| thread.join().unwrap_or(false))
+    })
+}
+
+thread_local! {
+    static ASIDE: RefCell<Option<Aside>> = const { RefCell::new(None) };
+}
+
 /// The shortest turn on the CPU that Linux grants. For who answers only: with ticks in short turns, too, the 99th
 /// percentile of acknowledgements was twice as long.
 const SHORT_SLICE: std::time::Duration = std::time::Duration::from_micros(100);
@@ -70,18 +123,23 @@ pub fn start_idle(threads: usize) -> anyhow::Result<Arc<Pool>> {
 
 /// Works so long, then stands aside: what the tick feels of a busy neighbour is its CPU, not its data.
 const WORK_NANOS: u64 = 500_000;
+/// What was longer was more than a piece.
+const WORKED_NANOS_MAX: u64 = 20_000_000;
 
-/// What bulk work beside a tick calls after each piece: after half a millisecond of work it sleeps twice that.
+/// What bulk work beside a tick calls after each piece: after half a millisecond on the CPU it sleeps as long,
+/// unless it stands aside anyway.
 pub fn pace() -> impl FnMut() + Send {
-    let mut begun = clock::now_nanos();
+    let mut begun = clock::thread_nanos();
     move || {
-        let worked = clock::now_nanos().saturating_sub(begun);
-        if worked >= WORK_NANOS {
-            // A pause between two pieces of work counts as rest.
-            if worked < 8 * WORK_NANOS {
-                std::thread::sleep(std::time::Duration::from_nanos(2 * worked));
+        let now = clock::thread_nanos();
+        // Another thread has another clock.
+        let worked = now.saturating_sub(begun);
+        if worked >= WORK_NANOS || now < begun {
+            let is_idle = ASIDE.with(|aside| aside.borrow_mut().as_mut().is_some_and(Aside::settle));
+            if !is_idle {
+                std::thread::sleep(std::time::Duration::from_nanos(worked.min(WORKED_NANOS_MAX)));
             }
-            begun = clock::now_nanos();
+            begun = clock::thread_nanos();
         }
     }
 }
@@ -90,4 +148,41 @@ pub fn pace() -> impl FnMut() + Send {
 pub fn shared_pace() -> Arc<dyn Fn() + Send + Sync> {
     let pace = Mutex::new(pace());
     Arc::new(move || (pace.lock())())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{cell::Cell, rc::Rc};
+
+    /// Its scheduling policy: 0 is the usual one, 5 takes idle CPU only.
+    #[cfg(target_os = "linux")]
+    fn policy() -> Option<u32> {
+        let text = std::fs::read_to_string("/proc/thread-self/sched").ok()?;
+        let line = text.lines().find(|line| line.starts_with("policy"))?;
+        line.rsplit(':').next()?.trim().parse().ok()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn who_stands_aside_comes_back() {
+        let thread = std::thread::spawn(|| {
+            let can_wait = Rc::new(Cell::new(true));
+            let asked = can_wait.clone();
+            stand_aside_while(move || asked.get());
+            let mut pace = pace();
+            let mut seen = vec![policy()];
+            for wish in [true, false, true, false] {
+                can_wait.set(wish);
+                let begun = clock::thread_nanos();
+                while clock::thread_nanos() < begun + 2 * WORK_NANOS {}
+                pace();
+                seen.push(policy());
+            }
+            seen
+        });
+        let seen: Option<Vec<u32>> = thread.join().unwrap().into_iter().collect();
+        let Some(seen) = seen else { return };
+        assert_eq!(seen, if can_come_back() { [5, 5, 0, 5, 0] } else { [0; 5] });
+    }
 }

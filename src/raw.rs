@@ -7,12 +7,23 @@ use std::{io, time::Duration};
 /// sched_setattr(2)). Who asks for shorter turns than another is let in when it wakes, before the other has ended his.
 #[cfg(target_os = "linux")]
 pub(crate) fn set_slice(slice: Duration) -> io::Result<()> {
+    // The call sets the nice value, too.
+    set_turns(rustix::process::getpriority_process(Some(rustix::thread::gettid()))?, slice)
+}
+
+/// Makes the calling thread an ordinary one with that nice value, whatever it was before; turns are as long as usual.
+#[cfg(target_os = "linux")]
+pub(crate) fn be_normal(nice: i32) -> io::Result<()> {
+    set_turns(nice, Duration::ZERO)
+}
+
+#[cfg(target_os = "linux")]
+fn set_turns(nice: i32, slice: Duration) -> io::Result<()> {
     let attr = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
         sched_policy: libc::SCHED_OTHER as u32,
         sched_flags: 0,
-        // The call sets this, too.
-        sched_nice: rustix::process::getpriority_process(Some(rustix::thread::gettid()))?,
+        sched_nice: nice,
         sched_priority: 0,
         sched_runtime: slice.as_nanos() as u64,
         sched_deadline: 0,
@@ -22,6 +33,12 @@ pub(crate) fn set_slice(slice: Duration) -> io::Result<()> {
     // the call returns, and writes nothing. 0 is the calling thread.
     let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Only Linux has it.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn be_normal(_: i32) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Only Linux has it.

@@ -24,6 +24,9 @@ use std::{
     },
 };
 
+/// A world that is further behind its rate has nothing to spare.
+const REST_LAG_NANOS: u64 = 250_000_000;
+
 /// What a world is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -379,6 +382,11 @@ impl WorldStatus {
     /// Sets the wanted rate.
     pub fn set_millihertz(&self, millihertz: u64) {
         self.millihertz.store(millihertz, Relaxed);
+    }
+
+    /// Whether its ticks leave the CPU some rest: it has a rate, and keeps it.
+    pub fn rests(&self) -> bool {
+        self.millihertz() > 0 && self.lag_nanos() < REST_LAG_NANOS
     }
 
     /// The tick up to which a recovery replays.

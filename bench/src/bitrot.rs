@@ -452,7 +452,7 @@ fn records(disk: &SimDisk) -> BTreeMap<String, (PathBuf, Range<usize>)> {
 fn sealed(bytes: &[u8]) -> Vec<(u8, Range<usize>)> {
     let looks_like = |at: &usize| {
         let header = &bytes[*at..*at + 32];
-        header[..2] == [2, 0] && (1..=6).contains(&header[2]) && header[3] == 1 && header[4..8] == [0; 4]
+        header[..2] == [3, 0] && (1..=6).contains(&header[2]) && header[3] == 1 && header[4..8] == [0; 4]
     };
     let size = |at: usize| {
         let field = |from: usize| {

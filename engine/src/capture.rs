@@ -8,7 +8,8 @@ use crate::{
     column::Column,
     ids::{Tick, Uid},
     image::{CHUNK_ROWS, ColumnSchema, ResourceImage},
-    marks::{CHUNK_WORDS, Marks},
+    marks::{CHUNK_WORDS, Marks, marked_elements},
+    math::bits_of,
     raw,
     registry::{ColumnInfo, Registry, RowsOf},
 };
@@ -58,6 +59,8 @@ pub(crate) enum Piece {
     All(Vec<u8>),
     /// The rows with a bit, one after the other.
     Some(Box<Bits>, Vec<u8>),
+    /// Of the rows with a bit the elements with one in the row's mask, one after the other; all of them where it has none.
+    Elements(Box<Bits>, Vec<u32>, Vec<u8>),
     /// Values of a slow column, by row within the chunk.
     Slow(Vec<(usize, Vec<u8>)>),
 }
@@ -74,7 +77,7 @@ impl Capture {
         let pieces = columns.flat_map(|column| &column.pieces);
         pieces
             .map(|(_, piece)| match piece {
-                Piece::All(bytes) | Piece::Some(_, bytes) => bytes.len(),
+                Piece::All(bytes) | Piece::Some(_, bytes) | Piece::Elements(_, _, bytes) => bytes.len(),
                 Piece::Slow(values) => values.iter().map(|(_, value)| value.len()).sum(),
             })
             .sum()
@@ -83,54 +86,53 @@ impl Capture {
 
 /// So many buffers of a size stay although nobody needed them.
 const SPARE: usize = 4;
+/// What is smaller is made anew each time: its page faults cost less than keeping it.
+pub(crate) const POOLED_BYTES_MIN: usize = 16 << 10;
 
-/// Buffers of whole chunks, which go from capture to mirror and back. Their pages are there before the tick
-/// needs them: a page fault for each 4 KiB would cost more than the copy.
+/// Buffers of chunks and of large parts of them, which go from capture to mirror and back. Their pages are there before
+/// the tick needs them: a page fault for each 4 KiB would cost more than the copy.
 #[derive(Default)]
 pub struct Buffers {
+    /// By capacity.
     free: Mutex<BTreeMap<usize, Vec<Vec<u8>>>>,
 }
 
 impl Buffers {
-    /// An empty buffer for so many rows of that size.
+    /// An empty buffer for so many rows of that size: for a chunk, or a half of it, a quarter, ...
     pub(crate) fn take(&self, row_bytes: usize, rows: usize) -> Vec<u8> {
-        // A few rows are not worth a chunk's buffer.
-        if rows < CHUNK_ROWS / 8 {
+        let bytes = row_bytes * rows.next_power_of_two();
+        if bytes < POOLED_BYTES_MIN {
             return Vec::with_capacity(rows * row_bytes);
         }
-        let bytes = row_bytes * CHUNK_ROWS;
         let free = self.free.lock().get_mut(&bytes).and_then(Vec::pop);
         free.unwrap_or_else(|| Vec::with_capacity(bytes))
     }
 
-    /// Whether it is a chunk's buffer.
-    pub(crate) fn is_whole(row_bytes: usize, buffer: &Vec<u8>) -> bool {
-        buffer.capacity() == row_bytes * CHUNK_ROWS
-    }
-
-    /// Takes a buffer back. One that is not a chunk's is let go.
-    pub(crate) fn give(&self, row_bytes: usize, mut buffer: Vec<u8>) {
-        if Self::is_whole(row_bytes, &buffer) {
+    /// Takes a buffer back.
+    pub(crate) fn give(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() >= POOLED_BYTES_MIN {
             buffer.clear();
-            self.free.lock().entry(row_bytes * CHUNK_ROWS).or_default().push(buffer);
+            self.free.lock().entry(buffer.capacity()).or_default().push(buffer);
         }
     }
 
     /// Sees to it that so many buffers are free, with their pages in memory.
-    pub(crate) fn prepare(&self, row_bytes: usize, count: usize) {
-        let bytes = row_bytes * CHUNK_ROWS;
-        let missing = count.saturating_sub(self.free.lock().get(&bytes).map_or(0, Vec::len));
+    pub(crate) fn prepare(&self, capacity: usize, count: usize) {
+        let missing = count.saturating_sub(self.free.lock().get(&capacity).map_or(0, Vec::len));
         for _ in 0..missing {
             // Written, not only reserved. Not zeros: the allocator would hand out pages that do not exist yet.
-            self.give(row_bytes, vec![1; bytes]);
+            self.give(vec![1; capacity]);
         }
     }
 
-    /// Lets go of what is free beyond what is wanted, by bytes of a row, and some more.
+    /// Lets go of what is free beyond what is wanted, by capacity, and some more.
     pub(crate) fn trim(&self, wanted: &BTreeMap<usize, usize>) {
-        for (bytes, free) in self.free.lock().iter_mut() {
-            free.truncate(wanted.get(&(bytes / CHUNK_ROWS)).copied().unwrap_or_default() + SPARE);
-        }
+        self.free.lock().retain(|capacity, free| {
+            let wanted = wanted.get(capacity).copied().unwrap_or_default();
+            // A capacity that nobody asks for any more is not one of a column's.
+            free.truncate(if wanted > 0 { wanted + SPARE } else { 0 });
+            !free.is_empty()
+        });
     }
 
     /// The bytes of all free buffers.
@@ -313,8 +315,11 @@ impl Looking<'_> {
         let first = chunk * CHUNK_ROWS;
         let rows = CHUNK_ROWS.min(table.entity_count() as usize - first);
         let mut bits: Bits = [0; CHUNK_WORDS];
-        self.marks.take(table_id, column.id, chunk, &mut bits);
+        let mut elements = Vec::new();
+        self.marks.take(table_id, column.id, chunk, &mut bits, &mut elements);
         if by_ticks {
+            // Some of these leave no marks.
+            elements.clear();
             match self.last {
                 Some(last) => {
                     for row in raw::changed_rows(table, column.id, first..first + rows, last, self.this) {
@@ -334,6 +339,11 @@ impl Looking<'_> {
             RowsOf::Plain(bytes) => {
                 let row_bytes = column.schema.row_bytes().expect("a plain column");
                 let bytes = &bytes(table, column.id)[first * row_bytes..(first + rows) * row_bytes];
+                if !elements.is_empty()
+                    && let Some(piece) = self.elements(column, &bits, &elements, bytes)
+                {
+                    return Some(piece);
+                }
                 let is_whole = count * 2 > rows;
                 let mut buffer = self.buffers.take(row_bytes, if is_whole { rows } else { count });
                 if is_whole {
@@ -350,6 +360,26 @@ impl Looking<'_> {
                 rows_of(&bits).map(|row| (row, value(self.world, table.entities()[first + row]))).collect(),
             ),
         })
+    }
+
+    /// The marked elements of a chunk; none where they are so many that the rows may as well be copied.
+    fn elements(&self, column: &ColumnInfo, bits: &Bits, masks: &[u32], bytes: &[u8]) -> Option<Piece> {
+        let (element_bytes, per_row) = marked_elements(&column.schema)?;
+        let of = |row: usize| if masks[row] == 0 { u32::MAX >> (32 - per_row) } else { masks[row] };
+        let count: usize = rows_of(bits).map(|row| of(row).count_ones() as usize).sum();
+        if count * element_bytes * 2 > bytes.len() {
+            return None;
+        }
+        let mut buffer = self.buffers.take(element_bytes, count);
+        let mut of_rows = Vec::new();
+        for row in rows_of(bits) {
+            of_rows.push(masks[row]);
+            let row_bytes = &bytes[row * element_bytes * per_row..][..element_bytes * per_row];
+            for element in bits_of(u64::from(of(row))) {
+                buffer.extend_from_slice(&row_bytes[element * element_bytes..][..element_bytes]);
+            }
+        }
+        Some(Piece::Elements(Box::new(*bits), of_rows, buffer))
     }
 }
 
@@ -368,14 +398,7 @@ pub(crate) fn keep_first(bits: &mut Bits, rows: usize) {
 
 /// The rows that have a bit, in order.
 pub(crate) fn rows_of(bits: &Bits) -> impl Iterator<Item = usize> + '_ {
-    bits.iter().enumerate().flat_map(|(i, word)| {
-        let mut rest = *word;
-        std::iter::from_fn(move || {
-            let bit = rest.trailing_zeros() as usize;
-            rest &= rest.wrapping_sub(1);
-            (bit < 64).then_some(i * 64 + bit)
-        })
-    })
+    bits.iter().enumerate().flat_map(|(i, word)| bits_of(*word).map(move |bit| i * 64 + bit))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use crate::{
     column::Column as _,
     ids::{Tick, Uid},
-    image::{CHUNK_ROWS, Chunk, Image, TableImage},
+    image::{CHUNK_ROWS, Image, TableImage},
 };
 use rayon::prelude::*;
 use std::{
@@ -211,23 +211,13 @@ impl Comparing<'_> {
         if Arc::ptr_eq(a, b) {
             return;
         }
-        match (&**a, &**b, is.schema.row_bytes()) {
-            (Chunk::Plain(a), Chunk::Plain(b), Some(row_bytes)) if row_bytes > 0 => {
-                if a == b {
-                    return;
+        // A row without bytes is equal to every other.
+        if is.schema.row_bytes() != Some(0) {
+            a.each_difference(b, is.schema.row_bytes().unwrap_or(0), |row| {
+                if let Some(mask) = masks.get_mut(row) {
+                    *mask |= bit;
                 }
-                for ((a, b), mask) in a.chunks_exact(row_bytes).zip(b.chunks_exact(row_bytes)).zip(masks) {
-                    if a != b {
-                        *mask |= bit;
-                    }
-                }
-            }
-            (Chunk::Slow(a), Chunk::Slow(b), None) => {
-                let rows = a.iter().zip(b).zip(masks).filter(|((a, b), _)| a != b);
-                rows.for_each(|(_, mask)| *mask |= bit);
-            }
-            // A row without bytes is equal to every other.
-            _ => {}
+            });
         }
     }
 

@@ -354,7 +354,7 @@ fn settle(world: &mut World, has_changed: bool) {
                 .map(|location| location.table_id);
             let Ok(table_id) = table_id else { continue };
             for column in registry.columns.iter().filter(|column| table.has_column(column.id)) {
-                marks.grow(table_id, column.id, table.entity_count() as usize);
+                marks.grow(table_id, column.id, &column.schema, table.entity_count() as usize);
             }
         }
         assert_eq!(

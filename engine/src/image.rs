@@ -8,6 +8,7 @@ use crate::{
     hash::{StateHash, column_salt, hash_plain_rows, hash_resource, hash_row, hash_state},
     ids::{Tick, Uid},
     input::TakenInputs,
+    pages::Pages,
     random::Draws,
     registry::Registry,
     schema::StoredField,
@@ -21,6 +22,9 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 /// Rows of a chunk, the unit of a partition in the mirror and on disk. Measured: 4,096 cost the store 50 % more,
 /// 65,536 save 3 %.
 pub const CHUNK_ROWS: usize = 16_384;
+
+/// Rows of fewer alike elements are looked at as a whole.
+const ELEMENTS_MIN: usize = 4;
 
 /// The state of a world at a finished tick.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,13 +76,27 @@ impl ColumnSchema {
     pub fn row_bytes(&self) -> Option<usize> {
         self.lanes.as_ref().map(|lanes| lanes.iter().map(|width| usize::from(*width)).sum())
     }
+
+    /// The lanes of an element and how many elements a row is made of, where rows are arrays: of at least four and at most
+    /// 255 elements with the same lanes.
+    pub fn elements(&self) -> Option<(&[u8], usize)> {
+        let lanes = self.lanes.as_deref()?;
+        let is_period = |of: &usize| {
+            lanes.len().is_multiple_of(*of) && lanes.chunks_exact(*of).all(|other| *other == lanes[..*of])
+        };
+        let period = (1..=lanes.len() / ELEMENTS_MIN).find(is_period)?;
+        let count = lanes.len() / period;
+        u8::try_from(count).is_ok().then_some((&lanes[..period], count))
+    }
 }
 
-/// Some consecutive rows of a column.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Some consecutive rows of a column. Equal is what has the same rows, however they lie.
+#[derive(Clone, Debug)]
 pub enum Chunk {
     /// Rows of equal size, one after the other.
     Plain(Vec<u8>),
+    /// The same, in pages that images of several ticks share.
+    Paged(Pages),
     /// One postcard value per row.
     Slow(Vec<Vec<u8>>),
 }
@@ -145,18 +163,80 @@ impl Chunk {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Plain(bytes) => bytes.len(),
+            Self::Paged(pages) => pages.bytes(),
             Self::Slow(values) => values.iter().map(Vec::len).sum(),
+        }
+    }
+
+    /// The bytes of all plain rows, as one or more slices of whole rows; none for a slow chunk.
+    pub fn runs(&self) -> impl Iterator<Item = &[u8]> {
+        let (plain, pages) = match self {
+            Self::Plain(bytes) => (Some(bytes.as_slice()), None),
+            Self::Paged(pages) => (None, Some(pages.runs())),
+            Self::Slow(_) => (None, None),
+        };
+        plain.into_iter().chain(pages.into_iter().flatten())
+    }
+
+    /// The bytes of all plain rows in one piece, copied where they lie in pages; none for a slow chunk.
+    pub fn plain(&self) -> Option<Cow<'_, [u8]>> {
+        match self {
+            Self::Plain(bytes) => Some(Cow::Borrowed(bytes)),
+            Self::Paged(_) => {
+                let mut all = Vec::with_capacity(self.bytes());
+                self.runs().for_each(|run| all.extend_from_slice(run));
+                Some(Cow::Owned(all))
+            }
+            Self::Slow(_) => None,
+        }
+    }
+
+    /// The plain row, or the postcard value.
+    pub fn row(&self, row: usize, row_bytes: usize) -> Option<&[u8]> {
+        match self {
+            Self::Plain(bytes) => bytes.get(row * row_bytes..(row + 1) * row_bytes),
+            Self::Paged(pages) => pages.row(row),
+            Self::Slow(values) => values.get(row).map(Vec::as_slice),
+        }
+    }
+
+    /// Calls `see` for each row that both have and that differs; what they share is not looked at.
+    pub fn each_difference(&self, other: &Self, row_bytes: usize, mut see: impl FnMut(usize)) {
+        match (self, other) {
+            (Self::Paged(a), Self::Paged(b)) => a.each_difference(b, see),
+            (Self::Plain(a), Self::Plain(b)) if row_bytes > 0 => {
+                // Most are alike: many at once.
+                let blocks = a.chunks(row_bytes * 64).zip(b.chunks(row_bytes * 64));
+                for (block, (a, b)) in blocks.enumerate().filter(|(_, (a, b))| a != b) {
+                    each_difference(a, b, row_bytes, |row| see(block * 64 + row));
+                }
+            }
+            _ => {
+                let rows = self.rows(row_bytes).min(other.rows(row_bytes));
+                (0..rows).filter(|row| self.row(*row, row_bytes) != other.row(*row, row_bytes)).for_each(see);
+            }
         }
     }
 
     /// How many rows it has.
     pub fn rows(&self, row_bytes: usize) -> usize {
         match self {
-            Self::Plain(bytes) => bytes.len().checked_div(row_bytes).unwrap_or(0),
             Self::Slow(values) => values.len(),
+            _ => self.bytes().checked_div(row_bytes).unwrap_or(0),
         }
     }
 }
+
+impl PartialEq for Chunk {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Slow(a), Self::Slow(b)) => a == b,
+            _ => self.plain() == other.plain(),
+        }
+    }
+}
+
+impl Eq for Chunk {}
 
 /// Bytes as rows.
 fn plain_rows<T: Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
@@ -165,11 +245,45 @@ fn plain_rows<T: Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
         .map_or_else(|_| Cow::Owned(bytemuck::pod_collect_to_vec(bytes)), Cow::Borrowed)
 }
 
+/// Calls `see` for each piece of so many bytes in which both differ, as far as both go.
+#[inline]
+pub fn each_difference(a: &[u8], b: &[u8], size: usize, mut see: impl FnMut(usize)) {
+    // Numbers are compared as such, not by a call for each.
+    macro_rules! sized {
+        ($($SIZE:literal)+) => {
+            match size {
+                0 => {}
+                $($SIZE => {
+                    let pieces = a.as_chunks::<$SIZE>().0.iter().zip(b.as_chunks::<$SIZE>().0);
+                    pieces.enumerate().filter(|(_, (a, b))| a != b).for_each(|(i, _)| see(i));
+                })+
+                _ => {
+                    let pieces = a.chunks_exact(size).zip(b.chunks_exact(size));
+                    pieces.enumerate().filter(|(_, (a, b))| a != b).for_each(|(i, _)| see(i));
+                }
+            }
+        };
+    }
+    sized!(1 2 4 8 12 16 20 24 32);
+}
+
+/// The hash of a chunk of plain rows.
+pub(crate) fn hash_chunk(uids: &[u64], salt: u64, chunk: &Chunk, row_bytes: usize) -> u64 {
+    let mut rest = uids;
+    chunk.runs().fold(0, |sum, run| {
+        // Rows without bytes come in one run.
+        let rows = run.len().checked_div(row_bytes).unwrap_or(rest.len());
+        let (of_run, after) = rest.split_at(rows);
+        rest = after;
+        sum.wrapping_add(hash_plain_rows(of_run, salt, run, row_bytes))
+    })
+}
+
 /// The Uids in a chunk of the Uid column.
 pub(crate) fn uids_of(chunk: &Chunk) -> Cow<'_, [u64]> {
     match chunk {
         Chunk::Plain(bytes) => plain_rows(bytes),
-        Chunk::Slow(_) => Cow::Borrowed(&[]),
+        _ => Cow::Borrowed(&[]),
     }
 }
 
@@ -195,9 +309,8 @@ impl TableImage {
         let column = self.column(T::NAME)?;
         let fits = column.schema.version == T::VERSION && column.schema.row_bytes() == Some(size_of::<T>());
         let mut rows = Vec::with_capacity(if fits { self.rows } else { return None });
-        for chunk in &column.chunks {
-            let Chunk::Plain(bytes) = &**chunk else { return None };
-            rows.extend_from_slice(&plain_rows(bytes));
+        for run in column.chunks.iter().flat_map(|chunk| chunk.runs()) {
+            rows.extend_from_slice(&plain_rows(run));
         }
         Some(rows)
     }
@@ -205,14 +318,8 @@ impl TableImage {
     /// The bytes of a row of a column that is as this build has it.
     fn bytes_of(&self, name: &str, version: u16, row: usize) -> Option<&[u8]> {
         let column = self.column(name).filter(|column| column.schema.version == version)?;
-        let within = row % CHUNK_ROWS;
-        match &**column.chunks.get(row / CHUNK_ROWS)? {
-            Chunk::Plain(bytes) => {
-                let size = column.schema.row_bytes()?;
-                bytes.get(within * size..(within + 1) * size)
-            }
-            Chunk::Slow(values) => values.get(within).map(Vec::as_slice),
-        }
+        let chunk = column.chunks.get(row / CHUNK_ROWS)?;
+        chunk.row(row % CHUNK_ROWS, column.schema.row_bytes().unwrap_or(0))
     }
 
     /// A row of a plain column; `None` where the table does not have it, as this build has it.
@@ -254,9 +361,9 @@ impl TableImage {
             for (i, chunk) in column.chunks.iter().enumerate() {
                 let expected = CHUNK_ROWS.min(self.rows - i * CHUNK_ROWS);
                 let fits = match (&**chunk, column.schema.row_bytes()) {
-                    (Chunk::Plain(bytes), Some(row_bytes)) => bytes.len() == expected * row_bytes,
                     (Chunk::Slow(values), None) => values.len() == expected,
-                    _ => false,
+                    (Chunk::Slow(_), Some(_)) | (_, None) => false,
+                    (chunk, Some(row_bytes)) => chunk.bytes() == expected * row_bytes,
                 };
                 if !fits {
                     return malformed(format!(
@@ -291,21 +398,16 @@ impl Image {
                     let row = bytes.chunks_exact(8).position(|row| row == uid.get().to_le_bytes())?;
                     Some((table, i * CHUNK_ROWS + row))
                 }
-                Chunk::Slow(_) => None,
+                Chunk::Paged(_) | Chunk::Slow(_) => None,
             })
         })
     }
 
     /// The bytes of a row of a column: the plain row, or the postcard value.
     pub fn row<'a>(&self, column: &'a ColumnImage, row: usize) -> &'a [u8] {
-        let within = row % CHUNK_ROWS;
-        match &*column.chunks[row / CHUNK_ROWS] {
-            Chunk::Plain(bytes) => {
-                let size = column.schema.row_bytes().unwrap_or(0);
-                &bytes[within * size..(within + 1) * size]
-            }
-            Chunk::Slow(values) => &values[within],
-        }
+        let bytes = column.schema.row_bytes().unwrap_or(0);
+        let found = column.chunks[row / CHUNK_ROWS].row(row % CHUNK_ROWS, bytes);
+        found.expect("a table has as many rows as it says")
     }
 
     /// The components of an entity as JSON, by name.
@@ -343,7 +445,9 @@ impl Image {
                 let schema = &column.schema;
                 let salt = column_salt(&schema.name, schema.version);
                 let sum_chunk = |(chunk, uids): (&Arc<Chunk>, &Cow<'_, [u64]>)| match &**chunk {
-                    Chunk::Plain(rows) => hash_plain_rows(uids, salt, rows, schema.row_bytes().unwrap_or(0)),
+                    Chunk::Plain(_) | Chunk::Paged(_) => {
+                        hash_chunk(uids, salt, chunk, schema.row_bytes().unwrap_or(0))
+                    }
                     Chunk::Slow(values) => {
                         let rows = uids.iter().zip(values);
                         rows.fold(0u64, |sum, (uid, value)| sum.wrapping_add(hash_row(*uid, salt, value)))

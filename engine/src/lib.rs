@@ -34,6 +34,7 @@ mod marks;
 pub mod math;
 pub mod migrate;
 mod mirror;
+mod pages;
 mod param;
 mod plan;
 mod pool;
@@ -63,10 +64,14 @@ pub use event::{Emit, EventBatch, EventInfo, Happened};
 pub use grid::{Geometry, Grid, InCells, Near, Space};
 pub use hash::StateHash;
 pub use ids::{Tick, Uid};
-pub use image::{CHUNK_ROWS, Chunk, ColumnImage, ColumnSchema, Image, ImageError, ResourceImage, TableImage};
+pub use image::{
+    CHUNK_ROWS, Chunk, ColumnImage, ColumnSchema, Image, ImageError, ResourceImage, TableImage,
+    each_difference,
+};
 pub use input::{Input, InputEnvelope, InputError, InputKind, Outcome};
 pub use migrate::{Migration, MigrationReport, migrate_image};
 pub use mirror::{Applied, Mirror, MirrorHandle, MirrorHooks};
+pub use pages::Pages;
 pub use plan::{BuildError, Edge, EdgeReason, NodeKind, Plan, PlanNode};
 pub use pool::Pool;
 pub use random::Random;

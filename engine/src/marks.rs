@@ -6,10 +6,20 @@
 //! settled. Rows are marked
 //! by [`Marked`](crate::Marked) slices without any lock: a slice is the only writer of its rows, and slices
 //! are cut at multiples of 64 rows, so that no two of them share a word. Grown only where structure changes.
+//!
+//! Of wide rows that are arrays the elements are marked, too, where who writes says which: a row that is marked without any
+//! of its elements is marked as a whole, and stays so.
 
-use crate::{capture::see_moves, effects::UidIndex, ids::Uid, image::CHUNK_ROWS, raw};
+use crate::{
+    capture::see_moves,
+    effects::UidIndex,
+    ids::Uid,
+    image::{CHUNK_ROWS, ColumnSchema, each_difference},
+    pages::Pages,
+    raw,
+};
 use bevy_ecs::{component::ComponentId, entity::Entity, prelude::Resource, storage::TableId, world::World};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// The marks of all tables.
 #[derive(Resource, Default)]
@@ -33,11 +43,28 @@ pub(crate) const CHUNK_WORDS: usize = CHUNK_ROWS / 64;
 #[derive(Default)]
 pub(crate) struct TableMarks {
     words: Vec<AtomicU64>,
+    /// A bit for each element of a row, where elements are marked.
+    elements: Vec<AtomicU32>,
+    /// The bytes of an element; 0 where rows are marked as a whole.
+    element_bytes: usize,
+}
+
+/// The bytes of an element and how many a row has, of columns whose elements are marked: wide ones, of not too many.
+pub(crate) fn marked_elements(schema: &ColumnSchema) -> Option<(usize, usize)> {
+    let row_bytes = schema.row_bytes().filter(|bytes| Pages::suit(*bytes))?;
+    let (_, count) = schema.elements().filter(|(_, count)| *count <= 32)?;
+    Some((row_bytes / count, count))
 }
 
 impl Marks {
     /// Makes room for the rows of a column.
-    pub(crate) fn grow(&mut self, table: TableId, component: ComponentId, rows: usize) {
+    pub(crate) fn grow(
+        &mut self,
+        table: TableId,
+        component: ComponentId,
+        schema: &ColumnSchema,
+        rows: usize,
+    ) {
         let (table, component) = (table.as_usize(), component.index());
         if self.tables.len() <= table {
             self.tables.resize_with(table + 1, Vec::new);
@@ -49,7 +76,12 @@ impl Marks {
         let marks = columns[component].get_or_insert_default();
         if marks.words.len() * 64 < rows {
             // Whole chunks at once, so that births seldom grow it.
-            marks.words.resize_with(rows.next_multiple_of(CHUNK_ROWS) / 64, AtomicU64::default);
+            let rows = rows.next_multiple_of(CHUNK_ROWS);
+            marks.words.resize_with(rows / 64, AtomicU64::default);
+            if let Some((element_bytes, _)) = marked_elements(schema) {
+                marks.element_bytes = element_bytes;
+                marks.elements.resize_with(rows, AtomicU32::default);
+            }
         }
     }
 
@@ -69,23 +101,38 @@ impl Marks {
         words.map(|word| u64::from(word.load(Relaxed).count_ones())).sum()
     }
 
-    /// Takes the marks of a chunk: adds them to `bits` and forgets them.
+    /// Takes the marks of a chunk: adds them to `bits` and forgets them. Of elements it fills in `elements`, a mask for each
+    /// row of the chunk, which stays empty where none are marked; none in the mask of a row are all.
     pub(crate) fn take(
         &self,
         table: TableId,
         component: ComponentId,
         chunk: usize,
         bits: &mut [u64; CHUNK_WORDS],
+        elements: &mut Vec<u32>,
     ) {
         let columns = self.tables.get(table.as_usize());
         let marks = columns.and_then(|columns| columns.get(component.index())).and_then(Option::as_ref);
-        let words = marks.and_then(|marks| marks.words.get(chunk * CHUNK_WORDS..)).unwrap_or_default();
-        for (bits, word) in bits.iter_mut().zip(words) {
+        let Some(marks) = marks else { return };
+        let words = marks.words.get(chunk * CHUNK_WORDS..).unwrap_or_default();
+        let masks = marks.elements.get(chunk * CHUNK_ROWS..).unwrap_or_default();
+        for (i, (bits, word)) in bits.iter_mut().zip(words).enumerate() {
             // No system runs while a capture does.
             let marked = word.load(Relaxed);
-            if marked != 0 {
-                *bits |= marked;
-                word.store(0, Relaxed);
+            if marked == 0 {
+                continue;
+            }
+            *bits |= marked;
+            word.store(0, Relaxed);
+            if !masks.is_empty() {
+                elements.resize(CHUNK_ROWS, 0);
+                for (row, mask) in masks[i * 64..(i + 1) * 64].iter().enumerate() {
+                    let marked = mask.load(Relaxed);
+                    if marked != 0 {
+                        elements[i * 64 + row] = marked;
+                        mask.store(0, Relaxed);
+                    }
+                }
             }
         }
     }
@@ -148,6 +195,26 @@ impl TableMarks {
         let word = &self.words[row / 64];
         // Not an atomic or: this slice is the only writer of the word, see the module.
         word.store(word.load(Relaxed) | 1 << (row % 64), Relaxed);
+        if let Some(elements) = self.elements.get(row) {
+            elements.store(0, Relaxed);
+        }
+    }
+
+    /// Marks what differs between a row and what it becomes.
+    #[inline]
+    pub(crate) fn mark_difference(&self, row: usize, old: &[u8], new: &[u8]) {
+        let (word, bit) = (&self.words[row / 64], 1 << (row % 64));
+        let marked = word.load(Relaxed);
+        if let Some(elements) = self.elements.get(row) {
+            let before = elements.load(Relaxed);
+            // A row that is marked as a whole stays so.
+            if marked & bit == 0 || before != 0 {
+                let mut mask = before;
+                each_difference(old, new, self.element_bytes, |element| mask |= 1 << element);
+                elements.store(mask, Relaxed);
+            }
+        }
+        word.store(marked | bit, Relaxed);
     }
 
     pub(crate) fn mark_range(&self, start: usize, end: usize) {
@@ -160,6 +227,8 @@ impl TableMarks {
             let high = if first + i == last { u64::MAX >> (63 - (end - 1) % 64) } else { u64::MAX };
             word.store(word.load(Relaxed) | (low & high), Relaxed);
         }
+        let elements = self.elements.get(start..end).unwrap_or_default();
+        elements.iter().for_each(|mask| mask.store(0, Relaxed));
     }
 
     #[cfg(test)]
@@ -181,7 +250,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_range_marks_its_rows_and_no_others(start in 0usize..400, len in 0usize..400) {
-            let marks = TableMarks { words: (0..16).map(|_| AtomicU64::default()).collect() };
+            let words = (0..16).map(|_| AtomicU64::default()).collect();
+            let marks = TableMarks { words, ..TableMarks::default() };
             marks.mark_range(start, start + len);
             prop_assert_eq!(marks.marked(), (start..start + len).collect::<Vec<_>>());
         }

@@ -15,8 +15,9 @@ use crate::{
     uid_map::UidMap,
 };
 use apply::Working;
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use std::{
+    mem,
     sync::{
         Arc,
         mpsc::{SyncSender, sync_channel},
@@ -62,7 +63,7 @@ pub struct Applied {
     pub tick: Tick,
     /// The hash of the state after it.
     pub hash: StateHash,
-    /// The bytes of all rows and resources.
+    /// The bytes of all rows and resources, and of what is kept for their next changes.
     pub bytes: usize,
 }
 
@@ -304,18 +305,23 @@ impl MirrorHandle {
     fn finished(&self, working: &Working, was_capture: bool) {
         let applied = working.applied();
         let mut state = self.shared.state.lock();
+        // Without the lock: the tick asks for it, and this takes its time. Somebody may want it meanwhile.
+        let mut view = None;
+        while view.is_none() && state.wants(applied.tick) {
+            view = Some(MutexGuard::unlocked(&mut state, || Arc::new(working.cut(applied.hash))));
+        }
         state.in_flight -= usize::from(was_capture);
         state.asked = false;
         state.applied = Some(applied);
-        let Applied { tick, hash, .. } = applied;
-        let cut = state.hidden.as_ref().or(state.visible.as_ref()).map(|image| image.tick);
-        if state.wanted && cut != Some(tick) {
+        let mut left = None;
+        if view.is_some() {
             // Who wants one while a capture waits behind this request gets that one's, too.
             state.wanted = state.in_flight > 0;
-            state.hidden = Some(Arc::new(working.cut(hash)));
+            left = mem::replace(&mut state.hidden, view);
         }
         let moved = state.settle();
         drop(state);
+        drop(left);
         self.shared.changed.notify_all();
         self.tell(moved);
     }
@@ -329,6 +335,12 @@ impl MirrorHandle {
 }
 
 impl State {
+    /// Whether somebody wants a view of that tick that is not there yet.
+    fn wants(&self, tick: Tick) -> bool {
+        let cut = self.hidden.as_ref().or(self.visible.as_ref()).map(|image| image.tick);
+        self.wanted && cut != Some(tick)
+    }
+
     /// Shows what may be shown; true when another view is visible.
     fn settle(&mut self) -> bool {
         if self.applied.is_some_and(|applied| applied.tick <= self.allowed) {

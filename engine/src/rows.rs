@@ -155,7 +155,7 @@ impl<T: Column> Marked<'_, T> {
         self.rows
     }
 
-    /// One row, to write.
+    /// One row, to write; it is marked as a whole.
     #[inline]
     pub fn row_mut(&mut self, index: usize) -> &mut T {
         let row = &mut self.rows[index];
@@ -166,9 +166,20 @@ impl<T: Column> Marked<'_, T> {
     /// Writes a row if that changes it. Bytes decide: -0.0 is another value than 0.0.
     #[inline]
     pub fn set(&mut self, index: usize, value: T) {
-        if bytemuck::bytes_of(&self.rows[index]) != bytemuck::bytes_of(&value) {
-            *self.row_mut(index) = value;
+        let (old, new) = (bytemuck::bytes_of(&self.rows[index]), bytemuck::bytes_of(&value));
+        if old != new {
+            self.marks.mark_difference(self.first_row + index, old, new);
+            self.rows[index] = value;
         }
+    }
+
+    /// Has a row changed, and marks what really did: of rows that are arrays the changed elements alone.
+    #[inline]
+    pub fn edit<R>(&mut self, index: usize, change: impl FnOnce(&mut T) -> R) -> R {
+        let mut row = self.rows[index];
+        let result = change(&mut row);
+        self.set(index, row);
+        result
     }
 }
 

@@ -1457,21 +1457,18 @@ impl LiveWorld {
             let (mut plain, mut slow, mut uids) = (Vec::new(), Vec::new(), Vec::<u64>::new());
             for column in &table.columns {
                 let known = registry.column(&column.schema.name).expect("check_image has seen it");
-                match &*column.chunks[chunk] {
-                    Chunk::Plain(bytes) => {
-                        if known.name == Uid::NAME {
-                            uids = bytemuck::pod_collect_to_vec(bytes);
-                        }
-                        plain.push((
-                            known.id,
-                            column.schema.row_bytes().expect("a plain chunk"),
-                            bytes.as_slice(),
-                        ));
+                if let Chunk::Slow(values) = &*column.chunks[chunk] {
+                    slow.push((known, values));
+                } else if let Some(bytes) = column.chunks[chunk].plain() {
+                    if known.name == Uid::NAME {
+                        uids = bytemuck::pod_collect_to_vec(&bytes);
                     }
-                    Chunk::Slow(values) => slow.push((known, values)),
+                    plain.push((known.id, column.schema.row_bytes().expect("a plain chunk"), bytes));
                 }
             }
             let mut failed = None;
+            let plain: Vec<_> =
+                plain.iter().map(|(id, row_bytes, bytes)| (*id, *row_bytes, &**bytes)).collect();
             spawn_rows(&mut self.world, uids.len(), &plain, |world, row, entity| {
                 world.resource_mut::<UidIndex>().insert(Uid::new(uids[row]), entity);
                 for (column, values) in &slow {

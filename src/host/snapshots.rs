@@ -28,6 +28,9 @@ use std::{
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 const RETRY_PAUSE_MAX: Duration = Duration::from_mins(1);
 
+/// So long a snapshot that is being written takes only the CPU that nobody else wants.
+const IDLE_NANOS_MAX: u64 = 8_000_000_000;
+
 /// Waits; false when there is nothing more to come.
 fn wait<T>(incoming: &Receiver<T>, pause: Duration) -> bool {
     let end = clock::now_nanos() + pause.as_nanos() as u64;
@@ -47,7 +50,18 @@ pub(super) struct Snapshots {
     last: Option<Tick>,
     last_nanos: u64,
     behind: Arc<AtomicU64>,
+    /// One is being written.
+    busy: Arc<AtomicBool>,
     retention: Retention,
+}
+
+/// Says that a snapshot is done, however it ends.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, SeqCst);
+    }
 }
 
 /// Whether what is old may be removed. Not while a rewind may stand on it.
@@ -101,12 +115,20 @@ impl Snapshots {
         let keeping = retention.clone();
         let behind = Arc::new(AtomicU64::new(0));
         let note_behind = behind.clone();
+        let busy = Arc::new(AtomicBool::new(false));
+        let done = busy.clone();
+        let begun = Arc::new(AtomicU64::new(0));
+        let (paced, since) = (status.clone(), begun.clone());
         let body = move || {
-            pool::stand_back();
+            // What comes after a snapshot is what a recovery computes again: so it may not wait for ever.
+            let is_late = move || clock::now_nanos().saturating_sub(since.load(SeqCst)) > IDLE_NANOS_MAX;
+            pool::stand_aside_while(move || paced.rests() && !is_late());
             // At first, and after a failure, nobody knows what the store has of the keys.
             let mut all_keys = true;
             let mut pause = RETRY_PAUSE_MIN;
             while let Ok((host, image)) = incoming.recv() {
+                let _done = Done(&done);
+                begun.store(clock::now_nanos(), SeqCst);
                 let (tick, branch) = (image.tick, host.branches.current());
                 let keys = sequencer.keys_to_store(std::mem::take(&mut all_keys));
                 match spine::write_snapshot(&store, &log, image, host, &keys) {
@@ -147,12 +169,13 @@ impl Snapshots {
         };
         let thread = std::thread::Builder::new().name("snapshots".into()).spawn(body)?;
         let last_nanos = clock::now_nanos();
-        Ok(Self { work: Some(work), thread: Some(thread), last, last_nanos, behind, retention })
+        Ok(Self { work: Some(work), thread: Some(thread), last, last_nanos, behind, busy, retention })
     }
 
-    /// True when it is time for the next one.
+    /// True when it is time for the next one. Not while one is being written: a view that waits for its turn grows old, and
+    /// costs copies of all that changes meanwhile.
     pub(super) fn is_due(&self, now: u64, period_nanos: u64) -> bool {
-        self.last_nanos == 0 || now - self.last_nanos >= period_nanos
+        !self.busy.load(SeqCst) && (self.last_nanos == 0 || now - self.last_nanos >= period_nanos)
     }
 
     /// Offers a visible view: what may be seen is covered by the log (D2), so its snapshot is too (D7).
@@ -164,7 +187,10 @@ impl Snapshots {
         let Some(host) = states.of(view.tick) else { return };
         let tick = view.tick;
         // Taken only when the thread is idle; else the next tick offers again.
-        if work.try_send((host, view)).is_ok() {
+        self.busy.store(true, SeqCst);
+        if work.try_send((host, view)).is_err() {
+            self.busy.store(false, SeqCst);
+        } else {
             self.last = Some(tick);
             self.last_nanos = clock::now_nanos();
         }
@@ -193,7 +219,7 @@ impl Snapshots {
 
     /// Whether one is wanted now.
     pub(super) fn is_wanted(&self) -> bool {
-        self.last_nanos == 0
+        self.last_nanos == 0 && !self.busy.load(SeqCst)
     }
 
     /// Waits for the snapshot that is being written.

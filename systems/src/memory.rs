@@ -179,7 +179,8 @@ pub(crate) fn take_in(
                 meet(tie, quality, &traits[i]);
                 let after = *tie;
 
-                let memory = memories.row_mut(i);
+                let mut own = memories[i];
+                let memory = &mut own;
                 let mut keep = |kind, weight, valence: f32, subject| {
                     let valence = (valence * 100.0) as i8;
                     let episode = Episode { tick: now, subject, weight, place: quarter, kind, valence };
@@ -238,6 +239,7 @@ pub(crate) fn take_in(
                         );
                     }
                 }
+                memories.set(i, own);
                 all_ties.set(i, ties);
                 let eased = 0.04 * (1.5 + quality);
                 needs.set(i, Needs { loneliness: math::unit32(needs[i].loneliness - eased), ..needs[i] });
@@ -289,7 +291,7 @@ pub(crate) fn live_through(
                     let (place, me) = (map.quarter(positions[*i].x, positions[*i].y), number_of(uids[*i]));
                     let (kind, weight, valence) = (EpisodeKind::$kind, $weight, $valence);
                     let episode = Episode { tick: now, subject: me, weight, place, kind, valence };
-                    remember(memories.row_mut(*i), episode, now, me);
+                    memories.edit(*i, |memory| remember(memory, episode, now, me));
                 }
             });
         };
@@ -305,21 +307,25 @@ pub(crate) fn fade(turn: Turn, mut people: Rows<(&'static Uid, Write<Memory>, Wr
     people.for_each(|(uids, mut memories, mut ties)| {
         for i in turn.rows(uids) {
             if memories[i].episodes.iter().any(|episode| episode.kind != EpisodeKind::None) {
-                for episode in &mut memories.row_mut(i).episodes {
-                    episode.weight *= FORGETTING;
-                    if episode.weight < FORGOTTEN {
-                        *episode = Episode::default();
+                memories.edit(i, |memory| {
+                    for episode in &mut memory.episodes {
+                        episode.weight *= FORGETTING;
+                        if episode.weight < FORGOTTEN {
+                            *episode = Episode::default();
+                        }
                     }
-                }
+                });
             }
             if ties[i].known.iter().any(|tie| tie.who != 0) {
-                for tie in &mut ties.row_mut(i).known {
-                    tie.familiarity *= FADING;
-                    tie.affinity *= FADING;
-                    if tie.strength() < FORGOTTEN {
-                        *tie = Tie::default();
+                ties.edit(i, |ties| {
+                    for tie in &mut ties.known {
+                        tie.familiarity *= FADING;
+                        tie.affinity *= FADING;
+                        if tie.strength() < FORGOTTEN {
+                            *tie = Tie::default();
+                        }
                     }
-                }
+                });
             }
         }
     });

@@ -161,6 +161,21 @@ struct BakedChoice {
     considerations: Vec<(usize, [f32; STEPS + 1])>,
 }
 
+/// A choice at one time of the day.
+struct ChoiceNow<'m> {
+    /// Among the choices of the mind.
+    number: u32,
+    action: Action,
+    /// With what its considerations of what is the same for all make of it.
+    weight: f32,
+    own: Vec<(usize, &'m [f32; STEPS + 1])>,
+}
+
+/// The axes that are the same for everybody in a tick.
+const COMMON_AXES: [&str; 4] = ["light", "night", "hour", "market_time"];
+/// So much chance adds at the most.
+const LUCK_MOST: f32 = 5e-4;
+
 /// Works the curves out where the mind is another one than before.
 pub(crate) fn bake(mind: Res<Mind>, mut baked: ResMut<Baked>) {
     if baked.of != *mind {
@@ -203,16 +218,59 @@ impl Baked {
         Self { of: mind.clone(), choices: choices.collect() }
     }
 
-    /// The best choice, with what it is worth; `chance` breaks ties.
-    fn best(&self, axes: &Axes, now: Action, chance: u32) -> (Action, f32) {
+    /// The choices that there are at this time for anybody, the heaviest first: what all have in common is looked at once.
+    fn now(&self, day: &Day, market: &Market) -> Vec<ChoiceNow<'_>> {
+        let nobody = Inner {
+            needs: &Needs::default(),
+            traits: &Traits::default(),
+            mood: &Mood::default(),
+            work: &Occupation::default(),
+            purse: &Purse::default(),
+            pack: &Pack::default(),
+            health: &Health::default(),
+            near: 0,
+        };
+        let axes = Axes::of(day, market, &nobody);
+        let is_common = |axis: usize| COMMON_AXES.contains(&Mind::AXES[axis]);
+        let now = self.choices.iter().enumerate().map(|(number, choice)| {
+            let (common, own): (Vec<_>, Vec<_>) = choice
+                .considerations
+                .iter()
+                .map(|(axis, table)| (*axis, table))
+                .partition(|(axis, _)| is_common(*axis));
+            let of_all = common.into_iter().map(|(axis, table)| at(table, axes.0[axis]));
+            ChoiceNow {
+                number: number as u32,
+                action: choice.action,
+                weight: of_all.fold(choice.weight, |weight, score| weight * score),
+                own,
+            }
+        });
+        let mut now: Vec<ChoiceNow<'_>> = now.filter(|choice| choice.weight > 0.0).collect();
+        now.sort_by(|a, b| b.weight.total_cmp(&a.weight));
+        now
+    }
+
+    /// The best of these choices, with what it is worth; `chance` breaks ties.
+    fn best(&self, choices: &[ChoiceNow<'_>], axes: &Axes, now: Action, chance: u32) -> (Action, f32) {
         let mut best = (Action::Idle, f32::MIN);
-        for (i, choice) in self.choices.iter().enumerate() {
+        for choice in choices {
+            // It only becomes less, and so do those that follow.
+            if choice.weight * self.of.momentum.max(1.0) + LUCK_MOST <= best.1 {
+                break;
+            }
             let momentum = if choice.action == now { self.of.momentum } else { 1.0 };
             // Below a thousandth: equals only.
-            let luck = (chance.rotate_left(i as u32 * 5) & 0xFF) as f32 * 2e-6;
-            let score = choice.worth(axes, best.1 - luck, momentum) + luck;
-            if score > best.1 {
-                best = (choice.action, score);
+            let luck = (chance.rotate_left(choice.number * 5) & 0xFF) as f32 * (LUCK_MOST / 255.0);
+            let mut score = choice.weight * momentum;
+            for (axis, table) in &choice.own {
+                if score + luck <= best.1 {
+                    break;
+                }
+                score *= at(table, axes.0[*axis]);
+            }
+            if score + luck > best.1 {
+                best = (choice.action, score + luck);
             }
         }
         best
@@ -222,7 +280,7 @@ impl Baked {
     pub(crate) fn scores(&self, axes: &Axes, now: Action) -> Vec<(Action, f32)> {
         let mut scores: Vec<(Action, f32)> = Vec::new();
         for choice in &self.choices {
-            let score = choice.worth(axes, -1.0, if choice.action == now { self.of.momentum } else { 1.0 });
+            let score = choice.worth(axes, if choice.action == now { self.of.momentum } else { 1.0 });
             match scores.iter_mut().find(|(action, _)| *action == choice.action) {
                 Some((_, best)) => *best = best.max(score),
                 None => scores.push((choice.action, score)),
@@ -235,25 +293,17 @@ impl Baked {
     /// What an action's choices make of each axis that they look at.
     pub(crate) fn reasons(&self, axes: &Axes, action: Action) -> Vec<(&'static str, f32, f32)> {
         let choices = self.choices.iter().filter(|choice| choice.action == action);
-        let best = choices.max_by(|a, b| a.worth(axes, -1.0, 1.0).total_cmp(&b.worth(axes, -1.0, 1.0)));
+        let best = choices.max_by(|a, b| a.worth(axes, 1.0).total_cmp(&b.worth(axes, 1.0)));
         let reasons = best.iter().flat_map(|choice| &choice.considerations);
         reasons.map(|(axis, table)| (Mind::AXES[*axis], axes.0[*axis], at(table, axes.0[*axis]))).collect()
     }
 }
 
 impl BakedChoice {
-    /// What it is worth, or something less than `least` where it is less.
-    #[inline]
-    fn worth(&self, axes: &Axes, least: f32, momentum: f32) -> f32 {
-        let mut score = self.weight * momentum;
-        for (axis, table) in &self.considerations {
-            // It only becomes less.
-            if score <= least || score == 0.0 {
-                break;
-            }
-            score *= at(table, axes.0[*axis]);
-        }
-        score
+    /// What it is worth.
+    fn worth(&self, axes: &Axes, momentum: f32) -> f32 {
+        let scores = self.considerations.iter().map(|(axis, table)| at(table, axes.0[*axis]));
+        scores.fold(self.weight * momentum, |score, more| score * more)
     }
 }
 
@@ -361,6 +411,7 @@ pub(crate) fn decide(
     all_homes: Query<&Home>,
     mut people: Rows<Person, Without<Visit>>,
 ) {
+    let choices = mind.now(&day, &market);
     people.for_each(
         |(uids, mut goals, needs, traits, moods, positions, homes, works, purses, packs, healths, ties)| {
             if let Some(i) = explain::row(uids).filter(|i| !turn.is_of(uids[*i])) {
@@ -380,7 +431,7 @@ pub(crate) fn decide(
                 };
                 let axes = Axes::of(&day, &market, &inner);
                 let mut draws = random.of(uids[i]);
-                let (action, score) = mind.best(&axes, goal.action, draws.u32());
+                let (action, score) = mind.best(&choices, &axes, goal.action, draws.u32());
                 let words = || -> String {
                     let scores = mind.scores(&axes, goal.action).into_iter();
                     let told = scores.filter(|(_, score)| *score >= 0.001);

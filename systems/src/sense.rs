@@ -5,7 +5,7 @@
 
 use crate::needs::is_there;
 use everworld_components::{
-    Action, Condition, Contagion, Goal, Health, Mood, Position, Ties, TownMap, Traits,
+    Action, Condition, Contagion, Goal, Health, Mood, Position, TIES, Ties, TownMap, Traits,
 };
 use everworld_engine::{Geometry, Grid, Space, event, prelude::*, random::mix};
 
@@ -17,6 +17,7 @@ const CELL: f64 = 9.0;
 const WEIGHED: u32 = 16;
 /// So many of those who stand along one line of cells are looked at: where there are more, some of them.
 const CROWD_SEEN: usize = 24;
+const _: () = assert!(CROWD_SEEN <= 64, "a bit for each");
 /// Nobody is better than somebody who is worth less than that.
 const WORTH_TALKING: f32 = 0.3;
 /// For so many minutes two find each other as attractive by chance.
@@ -100,14 +101,16 @@ pub(crate) fn look(
             let (uid, goal) = (uids[i], goals[i]);
             let mut seen = Seen::default();
             if goal.action.is_public() {
+                let talks = goal.action == Action::Talk && is_there(&goal, &positions[i]);
                 let me = Onlooker {
                     number: number_of(uid),
                     place: positions[i],
                     goal,
                     ties: &ties[i],
+                    known: if talks { ties[i].known.map(|tie| tie.who) } else { [0; TIES] },
                     openness: traits[i].openness,
                     luck,
-                    talks: goal.action == Action::Talk && is_there(&goal, &positions[i]),
+                    talks,
                 };
                 me.look(&grid, uid, &mut seen);
             }
@@ -140,6 +143,8 @@ struct Onlooker<'a> {
     place: Position,
     goal: Goal,
     ties: &'a Ties,
+    /// Whom the ties are to: looked for more often than found.
+    known: [u32; TIES],
     openness: f32,
     luck: u64,
     talks: bool,
@@ -159,17 +164,27 @@ impl Onlooker<'_> {
             let start = if all.len() > CROWD_SEEN { (chance >> 32) as usize % all.len() } else { 0 };
             let (before, after) = all.split_at(start);
             let weight = all.len().max(CROWD_SEEN) as f32 / CROWD_SEEN as f32;
-            for (position, goal, other, health) in after.iter().chain(before).take(CROWD_SEEN) {
-                if self.place.distance_squared(position.x, position.y) > EARSHOT * EARSHOT || *other == uid {
-                    continue;
-                }
-                near += weight;
-                ill += if health.condition == Condition::Ill { weight } else { 0.0 };
-                if self.talks && goal.action == Action::Talk {
-                    talkers += 1;
-                    let has_chosen_me = goal.target == self.number;
-                    if has_chosen_me || talkers.is_multiple_of(every) {
-                        self.weigh(number_of(*other), has_chosen_me, seen);
+            let after = &after[..after.len().min(CROWD_SEEN)];
+            let before = &before[..before.len().min(CROWD_SEEN - after.len())];
+            for rows in [after, before] {
+                // Who is within earshot first, without a guess at each: few of those around are.
+                let within = rows.iter().enumerate().fold(0u64, |within, (i, (position, ..))| {
+                    let distance = self.place.distance_squared(position.x, position.y);
+                    within | (u64::from(distance <= EARSHOT * EARSHOT) << i)
+                });
+                for i in math::bits_of(within) {
+                    let (_, goal, other, health) = &rows[i];
+                    if *other == uid {
+                        continue;
+                    }
+                    near += weight;
+                    ill += if health.condition == Condition::Ill { weight } else { 0.0 };
+                    if self.talks && goal.action == Action::Talk {
+                        talkers += 1;
+                        let has_chosen_me = goal.target == self.number;
+                        if has_chosen_me || talkers.is_multiple_of(every) {
+                            self.weigh(number_of(*other), has_chosen_me, seen);
+                        }
                     }
                 }
             }
@@ -182,7 +197,10 @@ impl Onlooker<'_> {
         let (low, high) = (self.number.min(other), self.number.max(other));
         let chance =
             (mix(self.luck ^ ((u64::from(high) << 32) | u64::from(low))) >> 40) as f32 / (1 << 24) as f32;
-        let (liking, known) = self.ties.to(other).map_or((0.0, 0.0), |tie| (tie.affinity, tie.familiarity));
+        // All at once, rather than up to the first.
+        let is_known = self.known.iter().map(|who| u8::from(*who == other)).sum::<u8>() > 0;
+        let tie = if is_known { self.ties.to(other) } else { None };
+        let (liking, known) = tie.map_or((0.0, 0.0), |tie| (tie.affinity, tie.familiarity));
         if liking < FEARED {
             seen.dread = seen.dread.max(-liking);
             return;

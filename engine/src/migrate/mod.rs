@@ -747,11 +747,7 @@ fn append(table: &mut TableImage, more: &TableImage) {
         let chunks = column.chunks.iter().chain(&more_column.chunks);
         column.chunks = if let Some(bytes) = bytes {
             let mut rows = Vec::new();
-            for chunk in chunks {
-                if let Chunk::Plain(more) = &**chunk {
-                    rows.extend_from_slice(more);
-                }
-            }
+            chunks.flat_map(|chunk| chunk.runs()).for_each(|run| rows.extend_from_slice(run));
             rows.chunks((CHUNK_ROWS * bytes).max(1))
                 .map(|rows| Arc::new(Chunk::Plain(rows.to_vec())))
                 .collect()

@@ -243,18 +243,18 @@ pub(super) fn run_chunk(
         Ok(row)
     };
     match (chunk, column.schema.row_bytes()) {
-        (Chunk::Plain(rows), Some(bytes)) if bytes > 0 => {
-            let mut out = Vec::new();
-            for pair in rows.chunks_exact(bytes).zip(uids) {
-                out.extend_from_slice(&run(pair)?);
-            }
-            Ok(Chunk::Plain(out))
-        }
-        (Chunk::Plain(_), _) => Err("rows of no bytes".into()),
         (Chunk::Slow(values), _) => {
             let values: Result<Vec<_>, _> = values.iter().map(Vec::as_slice).zip(uids).map(run).collect();
             values.map(Chunk::Slow)
         }
+        (_, Some(bytes)) if bytes > 0 => {
+            let mut out = Vec::new();
+            for pair in chunk.runs().flat_map(|rows| rows.chunks_exact(bytes)).zip(uids) {
+                out.extend_from_slice(&run(pair)?);
+            }
+            Ok(Chunk::Plain(out))
+        }
+        _ => Err("rows of no bytes".into()),
     }
 }
 

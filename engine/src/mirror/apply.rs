@@ -1,15 +1,19 @@
 //! Applies captures to the mirror's chunks in place: exact diff, incremental hash, the row of each Uid.
 //!
-//! A row counts as changed only when its bytes or its Uid differ, so that false marks vanish here. A chunk that a
-//! view shares is copied before its first change; the mirror's own are changed where they lie.
+//! A row counts as changed only when its bytes or its Uid differ, so that false marks vanish here. What a view shares is
+//! copied before its first change: a chunk of a narrow column, a page of a wide one; the mirror's own are changed where
+//! they lie.
 
 use super::Applied;
 use crate::{
-    capture::{Buffers, Capture, ColumnCapture, Piece, TableCapture, rows_of},
+    capture::{Buffers, Capture, ColumnCapture, POOLED_BYTES_MIN, Piece, TableCapture, rows_of},
     column::Column,
     hash::{StateHash, hash_plain_rows, hash_resource, hash_row, hash_state},
     ids::{Tick, Uid},
     image::{CHUNK_ROWS, Chunk, ColumnImage, ColumnSchema, Image, ResourceImage, TableImage, uids_of},
+    marks::marked_elements,
+    math::bits_of,
+    pages::{Pages, Spare},
     uid_map::UidMap,
 };
 use parking_lot::RwLock;
@@ -40,8 +44,6 @@ struct MirrorColumn {
     chunks: Vec<Arc<Chunk>>,
     /// The hash of each chunk, see [`crate::hash`].
     sums: Vec<u64>,
-    /// It has changed in many rows at once, so that each of its chunks may come as a whole.
-    is_busy: bool,
 }
 
 /// Where chunks come from and go to.
@@ -49,6 +51,19 @@ struct Chunks {
     buffers: Arc<Buffers>,
     /// Replaced chunks that a view may still share.
     limbo: Vec<Arc<Chunk>>,
+    /// How many buffers of a capacity are used from one capture to the next.
+    needs: BTreeMap<usize, Need>,
+    spare: Spare,
+}
+
+/// See [`Chunks::needs`].
+#[derive(Clone, Copy, Default)]
+struct Need {
+    /// Since the last capture.
+    now: usize,
+    /// The most of the last captures; what is needed no more is forgotten by and by, over some hundred captures: what a
+    /// world does at once, as at dawn, it does again.
+    lately: f32,
 }
 
 /// Entities that left a row and that came to one: (Uid, row).
@@ -64,7 +79,7 @@ impl Working {
             tick: Tick(0),
             tables: BTreeMap::new(),
             resources: Vec::new(),
-            store: Chunks { buffers, limbo: Vec::new() },
+            store: Chunks { buffers, limbo: Vec::new(), needs: BTreeMap::new(), spare: Spare::default() },
         }
     }
 
@@ -72,7 +87,7 @@ impl Working {
         let tables = self.tables.values().flat_map(|table| &table.columns);
         let rows: usize = tables.flat_map(|column| &column.chunks).map(|chunk| chunk.bytes()).sum();
         let resources: usize = self.resources.iter().map(|resource| resource.bytes.len()).sum();
-        Applied { tick: self.tick, hash: self.hash(), bytes: rows + resources }
+        Applied { tick: self.tick, hash: self.hash(), bytes: rows + resources + self.store.spare.bytes() }
     }
 
     /// Makes the mirror be what the capture saw.
@@ -102,7 +117,11 @@ impl Working {
         }
         self.tick = capture.tick;
         self.resources = capture.resources;
-        self.prepare(pace);
+        self.store.prepare(pace);
+        // What one view leaves the next ones take; more than that is not needed again soon.
+        let wide = self.tables.values().flat_map(|table| &table.columns).flat_map(|column| &column.chunks);
+        let wide = wide.filter(|chunk| matches!(***chunk, Chunk::Paged(_))).map(|chunk| chunk.bytes());
+        self.store.spare.trim(wide.sum::<usize>() / 4);
         if moves.left.is_empty() && moves.came.is_empty() {
             return;
         }
@@ -113,23 +132,6 @@ impl Working {
             }
         }
         moves.came.into_iter().for_each(|(uid, row)| rows.insert(Uid::new(uid), row));
-    }
-
-    /// Has as many buffers ready as the next capture can need if every chunk of a busy column comes as a whole.
-    fn prepare(&self, pace: &mut (dyn FnMut() + Send)) {
-        let mut wanted: BTreeMap<usize, usize> = BTreeMap::new();
-        for column in self.tables.values().flat_map(|table| &table.columns) {
-            if let (true, Some(row_bytes)) = (column.is_busy, column.schema.row_bytes()) {
-                *wanted.entry(row_bytes).or_default() += column.chunks.len();
-            }
-        }
-        self.store.buffers.trim(&wanted);
-        for (row_bytes, count) in wanted {
-            for ready in 1..=count {
-                self.store.buffers.prepare(row_bytes, ready);
-                pace();
-            }
-        }
     }
 
     /// The hash of the state, from the sums that the mirror keeps.
@@ -170,7 +172,6 @@ impl MirrorTable {
             salt: column.salt,
             chunks: Vec::new(),
             sums: Vec::new(),
-            is_busy: false,
         };
         Self { rows: 0, columns: capture.columns.iter().map(column).collect() }
     }
@@ -243,7 +244,7 @@ fn uids_after(before: &[Arc<Chunk>], pieces: &[(usize, Piece)], rows: (usize, us
                     let values: Vec<u64> = bytemuck::pod_collect_to_vec(bytes);
                     rows_of(bits).zip(values).for_each(|(row, uid)| uids[row] = uid);
                 }
-                Piece::Slow(_) => unreachable!("Uids are plain"),
+                Piece::Elements(..) | Piece::Slow(_) => unreachable!("Uids are plain numbers"),
             }
         }
         assert!(uids.len() == len && uids.iter().all(|uid| *uid != 0), "a capture names every new row");
@@ -306,16 +307,21 @@ impl MirrorColumn {
         store: &mut Chunks,
     ) {
         if i == self.chunks.len() {
-            let is_plain = self.schema.lanes.is_some();
-            let none = if is_plain { Chunk::Plain(Vec::new()) } else { Chunk::Slow(Vec::new()) };
+            let none = match self.schema.row_bytes() {
+                Some(row_bytes) if Pages::suit(row_bytes) => Chunk::Paged(Pages::new(row_bytes, &[])),
+                Some(_) => Chunk::Plain(Vec::new()),
+                None => Chunk::Slow(Vec::new()),
+            };
             self.chunks.push(Arc::new(none));
             self.sums.push(0);
         }
         // The first capture brings everything, which says nothing of the next.
-        if let (Some(Piece::All(bytes) | Piece::Some(_, bytes)), Some(row_bytes)) =
-            (&piece, self.schema.row_bytes())
-        {
-            self.is_busy |= lens.0 > 0 && Buffers::is_whole(row_bytes, bytes);
+        let buffer = match &piece {
+            Some(Piece::All(bytes) | Piece::Some(_, bytes) | Piece::Elements(_, _, bytes)) => Some(bytes),
+            _ => None,
+        };
+        if let (Some(bytes), true) = (buffer, lens.0 > 0) {
+            store.note_need(bytes.capacity());
         }
         let old_uids = uids.0.map_or(Cow::Borrowed(&[][..]), uids_of);
         let new_uids = uids_of(uids.1);
@@ -323,19 +329,20 @@ impl MirrorColumn {
             (Some(Piece::All(bytes)), Some(row_bytes)) => {
                 let is_same = matches!(&*self.chunks[i], Chunk::Plain(old) if *old == bytes);
                 if is_same && old_uids == new_uids {
-                    store.buffers.give(row_bytes, bytes);
+                    store.buffers.give(bytes);
                     return;
                 }
                 self.sums[i] = hash_plain_rows(&new_uids, self.salt, &bytes, row_bytes);
-                let new = Arc::new(Chunk::Plain(bytes));
-                store.limbo.push(mem::replace(&mut self.chunks[i], new));
+                if let Chunk::Paged(_) = &*self.chunks[i] {
+                    let (pages, spare) = store.own_pages(&mut self.chunks[i]);
+                    pages.become_rows(&bytes, spare);
+                    store.buffers.give(bytes);
+                } else {
+                    let new = Arc::new(Chunk::Plain(bytes));
+                    store.limbo.push(mem::replace(&mut self.chunks[i], new));
+                }
             }
             (piece, Some(row_bytes)) => {
-                let some = match piece {
-                    Some(Piece::Some(bits, bytes)) => Some((bits, bytes)),
-                    None => None,
-                    Some(_) => unreachable!("a plain column has plain pieces"),
-                };
                 let mut rows = PlainRows {
                     chunk: &mut self.chunks[i],
                     sum: &mut self.sums[i],
@@ -345,11 +352,21 @@ impl MirrorColumn {
                     store,
                 };
                 rows.truncate(lens);
-                if let Some((bits, bytes)) = some {
-                    for (row, new) in rows_of(&bits).zip(bytes.chunks_exact(row_bytes)) {
-                        rows.set(row, new);
+                match piece {
+                    None => {}
+                    Some(Piece::Some(bits, bytes)) => {
+                        for (row, new) in rows_of(&bits).zip(bytes.chunks_exact(row_bytes)) {
+                            rows.set(row, new);
+                        }
+                        store.buffers.give(bytes);
                     }
-                    store.buffers.give(row_bytes, bytes);
+                    Some(Piece::Elements(bits, masks, bytes)) => {
+                        let (element_bytes, _) = marked_elements(&self.schema)
+                            .expect("elements of a column that is marked by them");
+                        rows.set_elements(element_bytes, rows_of(&bits).zip(masks), &bytes);
+                        store.buffers.give(bytes);
+                    }
+                    Some(_) => unreachable!("a plain column has plain pieces"),
                 }
             }
             (piece, None) => {
@@ -382,15 +399,8 @@ struct PlainRows<'a> {
 }
 
 impl PlainRows<'_> {
-    fn bytes(&self) -> &[u8] {
-        match &**self.chunk {
-            Chunk::Plain(bytes) => bytes,
-            Chunk::Slow(_) => unreachable!("a plain column has plain chunks"),
-        }
-    }
-
     fn row(&self, row: usize) -> Option<&[u8]> {
-        self.bytes().get(row * self.row_bytes..(row + 1) * self.row_bytes)
+        self.chunk.row(row, self.row_bytes)
     }
 
     /// The hash of a row as it was.
@@ -398,17 +408,16 @@ impl PlainRows<'_> {
         self.row(row).map_or(0, |bytes| hash_row(self.uids.0[row], self.salt, bytes))
     }
 
-    fn own(&mut self) -> &mut Vec<u8> {
-        self.store.own(self.chunk, self.row_bytes)
-    }
-
     /// Takes off the rows beyond the new end.
     fn truncate(&mut self, lens: (usize, usize)) {
         if lens.1 < lens.0 {
             let gone = (lens.1..lens.0).fold(0u64, |sum, row| sum.wrapping_add(self.old_hash(row)));
             *self.sum = self.sum.wrapping_sub(gone);
-            let bytes = lens.1 * self.row_bytes;
-            self.own().truncate(bytes);
+            if let Chunk::Paged(_) = &**self.chunk {
+                self.store.own_pages(self.chunk).0.truncate(lens.1);
+            } else {
+                self.store.own(self.chunk, self.row_bytes).truncate(lens.1 * self.row_bytes);
+            }
         }
     }
 
@@ -419,13 +428,42 @@ impl PlainRows<'_> {
         }
         let hash = hash_row(self.uids.1[row], self.salt, new);
         *self.sum = self.sum.wrapping_sub(self.old_hash(row)).wrapping_add(hash);
+        if let Chunk::Paged(_) = &**self.chunk {
+            let (pages, spare) = self.store.own_pages(self.chunk);
+            pages.set(row, new, spare);
+            return;
+        }
         let at = row * self.row_bytes;
-        let bytes = self.own();
+        let bytes = self.store.own(self.chunk, self.row_bytes);
         if at == bytes.len() {
             bytes.extend_from_slice(new);
         } else {
             bytes[at..at + new.len()].copy_from_slice(new);
         }
+    }
+
+    /// Writes the elements with a bit in the mask of their row, one after the other; all of a row without any.
+    fn set_elements(
+        &mut self,
+        element_bytes: usize,
+        rows: impl Iterator<Item = (usize, u32)>,
+        mut elements: &[u8],
+    ) {
+        let mut new = vec![0; self.row_bytes];
+        for (row, mask) in rows {
+            if mask == 0 {
+                let whole = elements.split_off(..self.row_bytes).expect("a row follows");
+                self.set(row, whole);
+                continue;
+            }
+            new.copy_from_slice(self.row(row).expect("a new row is captured as a whole"));
+            for element in bits_of(mask.into()) {
+                let bytes = elements.split_off(..element_bytes).expect("an element for each bit");
+                new[element * element_bytes..][..element_bytes].copy_from_slice(bytes);
+            }
+            self.set(row, &new);
+        }
+        debug_assert!(elements.is_empty(), "a bit for each element");
     }
 }
 
@@ -434,9 +472,34 @@ impl Chunks {
     fn recycle(&mut self) {
         for chunk in mem::take(&mut self.limbo) {
             match Arc::try_unwrap(chunk) {
-                Ok(Chunk::Plain(bytes)) => self.buffers.give(bytes.capacity() / CHUNK_ROWS, bytes),
+                Ok(Chunk::Plain(bytes)) => self.buffers.give(bytes),
+                Ok(Chunk::Paged(pages)) => self.spare.take(pages),
                 Ok(Chunk::Slow(_)) => {}
                 Err(shared) => self.limbo.push(shared),
+            }
+        }
+    }
+
+    fn note_need(&mut self, capacity: usize) {
+        // Smaller ones are of any capacity, and never kept.
+        if capacity >= POOLED_BYTES_MIN {
+            self.needs.entry(capacity).or_default().now += 1;
+        }
+    }
+
+    /// Has as many buffers ready as were needed lately, and lets go of the others.
+    fn prepare(&mut self, pace: &mut (dyn FnMut() + Send)) {
+        for need in self.needs.values_mut() {
+            need.lately = (mem::take(&mut need.now) as f32).max(need.lately * (1.0 - 1.0 / 256.0));
+        }
+        self.needs.retain(|_, need| need.lately > 0.5);
+        let wanted: BTreeMap<usize, usize> =
+            self.needs.iter().map(|(capacity, need)| (*capacity, need.lately.ceil() as usize)).collect();
+        self.buffers.trim(&wanted);
+        for (capacity, count) in wanted {
+            for ready in 1..=count {
+                self.buffers.prepare(capacity, ready);
+                pace();
             }
         }
     }
@@ -453,6 +516,18 @@ impl Chunks {
         match Arc::get_mut(chunk) {
             Some(Chunk::Plain(bytes)) => bytes,
             _ => unreachable!("the chunk is plain and has one owner"),
+        }
+    }
+
+    /// The pages of a chunk that nobody else sees, and spare ones: what a view shares with them it goes on to share.
+    fn own_pages<'c>(&'c mut self, chunk: &'c mut Arc<Chunk>) -> (&'c mut Pages, &'c mut Spare) {
+        if Arc::get_mut(chunk).is_none() {
+            let copy = Arc::new(Chunk::clone(chunk));
+            self.limbo.push(mem::replace(chunk, copy));
+        }
+        match Arc::get_mut(chunk) {
+            Some(Chunk::Paged(pages)) => (pages, &mut self.spare),
+            _ => unreachable!("the chunk is in pages and has one owner"),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     registry::Registry,
 };
 use serde_json::Value;
-use std::{cmp::Ordering, sync::Arc};
+use std::{borrow::Cow, cmp::Ordering, sync::Arc};
 
 /// Conditions whose fields are known: what [`Filter::bind`] makes.
 #[derive(Clone)]
@@ -131,7 +131,7 @@ impl BoundFilter {
                 let Some((bytes, row_bytes)) = plain_chunk(found, chunk) else { return NONE };
                 let mut bits = NONE;
                 for place in places {
-                    let column = NumbersOf { bytes, row_bytes, place: *place };
+                    let column = NumbersOf { bytes: &bytes, row_bytes, place: *place };
                     column.compare(*scalar, *test, values, &mut bits);
                 }
                 bits
@@ -210,11 +210,8 @@ fn bind(expression: &Expression, registry: &Registry) -> Result<Condition, Query
 }
 
 /// The bytes of a chunk of plain rows, and those of each row.
-fn plain_chunk(column: &crate::ColumnImage, chunk: usize) -> Option<(&[u8], usize)> {
-    match &*column.chunks[chunk] {
-        Chunk::Plain(bytes) => Some((bytes.as_slice(), column.schema.row_bytes()?)),
-        Chunk::Slow(_) => None,
-    }
+fn plain_chunk(column: &crate::ColumnImage, chunk: usize) -> Option<(Cow<'_, [u8]>, usize)> {
+    Some((column.chunks[chunk].plain()?, column.schema.row_bytes()?))
 }
 
 /// The number of a column in the registry.

@@ -8,7 +8,7 @@ use super::{
     chunks_of, in_parallel, number_at, rows_of, single,
 };
 use crate::{
-    image::{Chunk, Image},
+    image::Image,
     query::{Path, QueryError},
 };
 
@@ -78,8 +78,7 @@ impl Picture {
     ) {
         let table: &TableImage = &image.tables[table];
         let Some(column) = table.column(filter.registry().columns()[self.position].name) else { return };
-        let (Chunk::Plain(bytes), Some(row_bytes)) = (&*column.chunks[chunk], column.schema.row_bytes())
-        else {
+        let (Some(bytes), Some(row_bytes)) = (column.chunks[chunk].plain(), column.schema.row_bytes()) else {
             return;
         };
         for row in rows_of(&filter.holds(table, chunk)) {

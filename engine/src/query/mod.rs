@@ -18,7 +18,7 @@ use crate::{
     column::{Layout, Scalar, Shape},
     fold::FixedSum,
     ids::Uid,
-    image::{CHUNK_ROWS, Chunk, Image, TableImage},
+    image::{CHUNK_ROWS, Image, TableImage},
     registry::Registry,
 };
 use bind::{Number, NumberField, column_of, number_field, read};
@@ -88,9 +88,8 @@ fn number_at(
     row: usize,
 ) -> Option<Number> {
     let column = table.column(column)?;
-    let Chunk::Plain(bytes) = &*column.chunks[chunk] else { return None };
-    let at = row * column.schema.row_bytes()? + field.places[0];
-    Some(read(field.scalar, &bytes[at..]))
+    let row = column.chunks[chunk].row(row, column.schema.row_bytes()?)?;
+    Some(read(field.scalar, &row[field.places[0]..]))
 }
 
 /// A field that is one number in each row.

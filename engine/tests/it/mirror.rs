@@ -24,7 +24,8 @@ component! {
     struct Cold("cold", version 1) { value: u64, at: u64 }
 }
 component! {
-    struct Tally("tally", version 1) { count: u64 }
+    /// Wide enough to lie in pages, and to be marked by element.
+    struct Tally("tally", version 1) { last: [u64; 20] }
 }
 component! {
     struct Still("still", version 1) { value: u32 }
@@ -68,9 +69,23 @@ fn warm(time: Res<TickTime>, mut rows: Rows<(&'static Uid, Write<Heat>)>) {
 /// A column that nothing but write slices writes, and seldom: marks alone tell, and few rows have one.
 fn count(time: Res<TickTime>, mut rows: Rows<(&'static Uid, Write<Tally>)>) {
     rows.for_each(|(uids, mut tallies)| {
-        (0..tallies.len())
-            .filter(|i| (uids[*i].get() + time.tick.0).is_multiple_of(9))
-            .for_each(|i| tallies.row_mut(i).count += 1);
+        (0..tallies.len()).filter(|i| (uids[*i].get() + time.tick.0).is_multiple_of(9)).for_each(|i| {
+            let draw = uids[i].get() + time.tick.0 / 7;
+            let add = |tally: &mut Tally, at: u64| tally.last[(at % 20) as usize] += at;
+            // An element, the row, one after the other, or nothing but a touch.
+            if draw % 5 < 3 {
+                tallies.edit(i, |tally| add(tally, draw));
+            }
+            if (2..4).contains(&(draw % 5)) {
+                add(tallies.row_mut(i), draw / 5);
+            }
+            if draw.is_multiple_of(3) {
+                tallies.edit(i, |tally| add(tally, draw / 3));
+            }
+        });
+        if time.tick.0.is_multiple_of(11) {
+            tallies.all_mut().iter_mut().for_each(|tally| tally.last[7] += 1);
+        }
     });
 }
 /// Plain queries, of columns that write slices write as well.
@@ -157,6 +172,12 @@ fn world(rows: u32, exclusive: bool) -> WorldBuilder {
             for (uid, mut still) in query.iter_mut(world) {
                 if uid.get() % 11 == 0 {
                     still.value += 1;
+                }
+            }
+            let mut query = world.query::<(&Uid, &mut Tally)>();
+            for (uid, mut tally) in query.iter_mut(world) {
+                if uid.get() % 4 == 0 {
+                    tally.last[3] += 1;
                 }
             }
         }

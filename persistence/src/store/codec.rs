@@ -2,11 +2,28 @@
 //!
 //! Numbers are turned into byte planes (all first bytes, all second bytes, ...): the bytes of equal weight are alike
 //! over the rows, and compress. A difference names the changed rows of each column by a bitmap, and holds for each
-//! number of them what turns the old value into the new one, in the way that came out smallest on a sample.
+//! number of them what turns the old value into the new one, in the way that came out smallest on a sample. Of rows
+//! that are arrays, the episodes of a memory say, it names and holds the changed elements.
 //! docs/FORMAT.md has the bytes. Deliberately absent: compression and checksums, which are around it.
 
-use everworld_engine::{Chunk, ColumnSchema};
-use std::ops::Range;
+use everworld_engine::{Chunk, ColumnSchema, each_difference};
+use std::{borrow::Cow, ops::Range, sync::LazyLock};
+
+/// Numbers are moved by code for their width.
+macro_rules! by_width {
+    ($width:expr, $WIDTH:ident => $body:expr) => {
+        by_width!(@ [1 2 4 8] $width, $WIDTH, $body)
+    };
+    (@ [$($known:literal)+] $width:expr, $WIDTH:ident, $body:expr) => {
+        match $width {
+            $($known => {
+                const $WIDTH: usize = $known;
+                $body
+            })+
+            other => unreachable!("a number of {other} bytes: schemas are checked when they are read"),
+        }
+    };
+}
 
 /// Rows whose bytes are moved together, so that they stay in the cache while the planes are written.
 const BLOCK_ROWS: usize = 64;
@@ -18,6 +35,8 @@ const BREAK_BYTES: usize = 2048;
 const COLUMN_SAME: u8 = 0;
 const COLUMN_SOME: u8 = 1;
 const COLUMN_ALL: u8 = 2;
+/// Since version 3.
+const COLUMN_ELEMENTS: u8 = 3;
 
 /// How a number of a changed row is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,19 +77,19 @@ impl Packed {
     }
 
     /// A plane of each byte of a lane, of the numbers that `number` gives for those rows.
-    fn push_lane(&mut self, width: usize, count: usize, number: impl Fn(usize) -> u64) {
+    fn push_lane<const WIDTH: usize>(&mut self, count: usize, number: impl Fn(usize) -> u64) {
         let start = self.bytes.len();
-        self.bytes.resize(start + width * count, 0);
+        self.bytes.resize(start + WIDTH * count, 0);
         let planes = &mut self.bytes[start..];
         for first in (0..count).step_by(BLOCK_ROWS) {
             for i in first..count.min(first + BLOCK_ROWS) {
                 let bytes = number(i).to_le_bytes();
-                for (byte, value) in bytes[..width].iter().enumerate() {
-                    planes[byte * count + i] = *value;
+                for byte in 0..WIDTH {
+                    planes[byte * count + i] = bytes[byte];
                 }
             }
         }
-        self.note_planes(start, width, count);
+        self.note_planes(start, WIDTH, count);
     }
 
     /// The same for a lane whose numbers are all 0.
@@ -95,13 +114,15 @@ impl Packed {
 pub(super) fn pack_full(columns: &[Part<'_>]) -> Packed {
     let mut packed = Packed::default();
     for (schema, chunk) in columns {
-        match chunk {
-            Chunk::Slow(values) => packed.push_values(values),
-            Chunk::Plain(rows) => {
+        match (chunk, chunk.plain()) {
+            (Chunk::Slow(values), _) => packed.push_values(values),
+            (_, None) => unreachable!("what is not slow has plain rows"),
+            (_, Some(rows)) => {
                 let row_bytes = schema.row_bytes().unwrap_or(0);
                 let count = rows.len().checked_div(row_bytes).unwrap_or(0);
-                for (lane, width) in lanes(schema) {
-                    packed.push_lane(width, count, |row| number(&rows[row * row_bytes + lane..], width));
+                for (lane, width) in lanes(lane_widths(schema)) {
+                    by_width!(width, WIDTH => packed
+                        .push_lane::<WIDTH>(count, |row| number::<WIDTH>(&rows[row * row_bytes + lane..])));
                 }
             }
         }
@@ -126,52 +147,133 @@ pub(super) fn pack_delta(
             packed.bytes.push(COLUMN_SAME);
             continue;
         }
-        if changed.len() == new_rows {
-            packed.bytes.push(COLUMN_ALL);
-        } else {
-            packed.bytes.push(COLUMN_SOME);
+        let rows = ChangedRows::of(schema, old, new, &changed);
+        let elements = rows.as_ref().and_then(|rows| Elements::of(schema, rows));
+        match &elements {
+            Some(elements) => packed.bytes.extend([COLUMN_ELEMENTS, elements.per_row as u8]),
+            None if changed.len() == new_rows => packed.bytes.push(COLUMN_ALL),
+            None => packed.bytes.push(COLUMN_SOME),
+        }
+        if elements.is_some() || changed.len() < new_rows {
             packed.note_break();
             let start = packed.bytes.len();
             packed.bytes.resize(start + new_rows.div_ceil(8), 0);
             changed.iter().for_each(|row| packed.bytes[start + *row as usize / 8] |= 1 << (row % 8));
             packed.note_break();
         }
-        match (old, new) {
-            (Chunk::Plain(old), Chunk::Plain(new)) => pack_lanes(&mut packed, schema, old, new, &changed),
-            (_, Chunk::Slow(values)) => {
+        match (new, &rows) {
+            (Chunk::Slow(values), _) => {
                 let values: Vec<_> = changed.iter().map(|row| &values[*row as usize]).collect();
                 packed.push_values(&values);
             }
-            (Chunk::Slow(_), Chunk::Plain(_)) => {
-                unreachable!("tables of the same columns have the same kinds")
-            }
+            (_, None) => unreachable!("tables of the same columns have the same kinds"),
+            (_, Some(rows)) => match elements {
+                Some(elements) => {
+                    packed.bytes.extend_from_slice(&elements.masks);
+                    packed.note_break();
+                    pack_lanes(&mut packed, elements.lanes, &rows.old, &rows.new, &elements.changed);
+                }
+                None => pack_lanes(&mut packed, lane_widths(schema), &rows.old, &rows.new, &rows.at),
+            },
         }
     }
     differs.then_some(packed)
 }
 
-fn pack_lanes(packed: &mut Packed, schema: &ColumnSchema, old: &[u8], new: &[u8], changed: &[u32]) {
-    let row_bytes = schema.row_bytes().unwrap_or(0);
-    let touched = touched_bytes(row_bytes, old, new, changed);
-    for (lane, width) in lanes(schema) {
-        // Of a row with many numbers, a memory of many episodes say, most stay as they are.
+/// Changed rows as they were and are, and where in these bytes each of them is.
+struct ChangedRows<'c> {
+    old: Cow<'c, [u8]>,
+    new: Cow<'c, [u8]>,
+    at: Cow<'c, [u32]>,
+}
+
+impl<'c> ChangedRows<'c> {
+    /// `None` for a slow column.
+    fn of(schema: &ColumnSchema, old: &'c Chunk, new: &'c Chunk, changed: &'c [u32]) -> Option<Self> {
+        if let (Chunk::Plain(old), Chunk::Plain(new)) = (old, new) {
+            return Some(Self { old: old.into(), new: new.into(), at: changed.into() });
+        }
+        // The few that changed are put side by side, rather than all in one piece.
+        let row_bytes = schema.row_bytes()?;
+        let zeros = vec![0; row_bytes];
+        let gather = |chunk: &'c Chunk| -> Vec<u8> {
+            let row = |row: &u32| chunk.row(*row as usize, row_bytes).unwrap_or(&zeros);
+            let mut bytes = Vec::with_capacity(changed.len() * row_bytes);
+            changed.iter().for_each(|at| bytes.extend_from_slice(row(at)));
+            bytes
+        };
+        let at: Vec<u32> = (0..changed.len() as u32).collect();
+        Some(Self { old: gather(old).into(), new: gather(new).into(), at: at.into() })
+    }
+}
+
+/// The changed elements of rows that are arrays.
+struct Elements<'s> {
+    /// The lanes of an element.
+    lanes: &'s [u8],
+    per_row: usize,
+    /// A bit for each element of a changed row, in whole bytes: the first bytes of all rows, the second ones, ...
+    masks: Vec<u8>,
+    /// By number among the elements of all rows.
+    changed: Vec<u32>,
+}
+
+impl<'s> Elements<'s> {
+    /// `None` where the rows are better told as a whole.
+    fn of(schema: &'s ColumnSchema, ChangedRows { old, new, at: rows }: &ChangedRows<'_>) -> Option<Self> {
+        let (lanes, per_row) = schema.elements()?;
+        let (bytes, planes) = (bytes_of(lanes), per_row.div_ceil(8));
+        let mut masks = vec![0; rows.len() * planes];
+        let zeros = vec![0; bytes * per_row];
+        let mut changed = Vec::new();
+        let most = rows.len() * per_row / 2;
+        for (i, row) in rows.iter().enumerate() {
+            let first = *row as usize * per_row;
+            let at = first * bytes..(first + per_row) * bytes;
+            each_difference(old.get(at.clone()).unwrap_or(&zeros), &new[at], bytes, |element| {
+                masks[element / 8 * rows.len() + i] |= 1 << (element % 8);
+                changed.push((first + element) as u32);
+            });
+            if changed.len() > most {
+                return None;
+            }
+        }
+        Some(Self { lanes, per_row, masks, changed })
+    }
+}
+
+/// What turns old numbers into new ones, lane by lane, of rows or elements with those lanes.
+fn pack_lanes(packed: &mut Packed, widths: &[u8], old: &[u8], new: &[u8], changed: &[u32]) {
+    let touched = touched_bytes(bytes_of(widths), old, new, changed);
+    for (lane, width) in lanes(widths) {
+        // Of a row with many numbers most may stay as they are.
         if touched[lane..lane + width].iter().all(|byte| *byte == 0) {
             packed.bytes.push(Way::Difference as u8);
             packed.push_zeros(width, changed.len());
             continue;
         }
-        let numbers = |i: usize| {
-            let offset = changed[i] as usize * row_bytes + lane;
-            let before = old.get(offset..offset + width).map_or(0, |bytes| number(bytes, width));
-            (before, number(&new[offset..], width))
-        };
-        let way = smallest_way(width, changed.len(), &numbers);
-        packed.bytes.push(way as u8);
-        packed.push_lane(width, changed.len(), |i| {
-            let (before, after) = numbers(i);
-            way.apply(before, after, width)
-        });
+        by_width!(width, WIDTH => pack_lane::<WIDTH>(packed, (bytes_of(widths), lane), old, new, changed));
     }
+}
+
+fn pack_lane<const WIDTH: usize>(
+    packed: &mut Packed,
+    (row_bytes, lane): (usize, usize),
+    old: &[u8],
+    new: &[u8],
+    changed: &[u32],
+) {
+    let numbers = |i: usize| {
+        let offset = changed[i] as usize * row_bytes + lane;
+        let before = old.get(offset..offset + WIDTH).map_or(0, number::<WIDTH>);
+        (before, number::<WIDTH>(&new[offset..]))
+    };
+    let way = smallest_way::<WIDTH>(changed.len(), &numbers);
+    packed.bytes.push(way as u8);
+    packed.push_lane::<WIDTH>(changed.len(), |i| {
+        let (before, after) = numbers(i);
+        way.apply::<WIDTH>(before, after)
+    });
 }
 
 /// For each byte of a row, the bits that differ in any of the changed rows.
@@ -192,30 +294,32 @@ fn touched_bytes(row_bytes: usize, old: &[u8], new: &[u8], changed: &[u32]) -> V
 }
 
 /// The way with the fewest bits by the entropy of its byte planes over a sample.
-fn smallest_way(width: usize, count: usize, numbers: &impl Fn(usize) -> (u64, u64)) -> Way {
+fn smallest_way<const WIDTH: usize>(count: usize, numbers: &impl Fn(usize) -> (u64, u64)) -> Way {
     let step = count.div_ceil(SAMPLE_ROWS).max(1);
     let bits = |way: &Way| {
-        let mut histograms = [[0u32; 256]; 8];
-        let mut sampled = 0u32;
+        let mut histograms = [[0u16; 256]; WIDTH];
         for i in (0..count).step_by(step) {
             let (before, after) = numbers(i);
-            let bytes = way.apply(before, after, width).to_le_bytes();
-            for (histogram, byte) in histograms.iter_mut().zip(&bytes[..width]) {
-                histogram[*byte as usize] += 1;
+            let bytes = way.apply::<WIDTH>(before, after).to_le_bytes();
+            for byte in 0..WIDTH {
+                histograms[byte][bytes[byte] as usize] += 1;
             }
-            sampled += 1;
         }
-        let planes = histograms[..width].iter();
-        planes.map(|histogram| entropy_bits(histogram, sampled)).sum::<f64>()
+        histograms.iter().map(entropy_bits).sum::<f64>()
     };
     let sizes = WAYS.map(|way| bits(&way));
     let smallest = (0..WAYS.len()).min_by(|a, b| sizes[*a].total_cmp(&sizes[*b])).unwrap_or(0);
     WAYS[smallest]
 }
 
-fn entropy_bits(histogram: &[u32; 256], total: u32) -> f64 {
-    let total = f64::from(total);
-    histogram.iter().filter(|n| **n > 0).map(|n| f64::from(*n) * (total / f64::from(*n)).log2()).sum()
+/// The bits that a plane's bytes need, less what depends only on how many there are.
+fn entropy_bits(histogram: &[u16; 256]) -> f64 {
+    static BITS: LazyLock<Vec<f64>> = LazyLock::new(|| {
+        let bits = |n: usize| if n == 0 { 0.0 } else { -(n as f64) * (n as f64).log2() };
+        (0..=SAMPLE_ROWS).map(bits).collect()
+    });
+    let bits = &*BITS;
+    histogram.iter().map(|n| bits[usize::from(*n)]).sum()
 }
 
 impl Way {
@@ -223,23 +327,25 @@ impl Way {
         WAYS.into_iter().find(|way| *way as u8 == byte)
     }
 
-    fn apply(self, before: u64, after: u64, width: usize) -> u64 {
+    #[inline(always)]
+    fn apply<const WIDTH: usize>(self, before: u64, after: u64) -> u64 {
         match self {
             Self::Difference => {
-                let shift = 64 - 8 * width as u32;
+                let shift = 64 - 8 * WIDTH as u32;
                 let signed = ((after.wrapping_sub(before) << shift) as i64) >> shift;
-                (((signed << 1) ^ (signed >> 63)) as u64) & mask(width)
+                (((signed << 1) ^ (signed >> 63)) as u64) & mask(WIDTH)
             }
             Self::Xor => before ^ after,
             Self::Value => after,
         }
     }
 
-    fn undo(self, before: u64, stored: u64, width: usize) -> u64 {
+    #[inline(always)]
+    fn undo<const WIDTH: usize>(self, before: u64, stored: u64) -> u64 {
         match self {
             Self::Difference => {
                 let signed = (stored >> 1) as i64 ^ -((stored & 1) as i64);
-                before.wrapping_add(signed as u64) & mask(width)
+                before.wrapping_add(signed as u64) & mask(WIDTH)
             }
             Self::Xor => before ^ stored,
             Self::Value => stored,
@@ -251,33 +357,23 @@ impl Way {
 fn changed_rows(schema: &ColumnSchema, old: &Chunk, new: &Chunk) -> Vec<u32> {
     let mut changed = Vec::new();
     match (old, new) {
-        (Chunk::Plain(old), Chunk::Plain(new)) => {
-            let row_bytes = schema.row_bytes().unwrap_or(0);
-            if row_bytes == 0 {
-                return changed;
-            }
-            let common = old.len().min(new.len());
-            for start in (0..common).step_by(BLOCK_ROWS * row_bytes) {
-                let end = common.min(start + BLOCK_ROWS * row_bytes);
-                if old[start..end] == new[start..end] {
-                    continue;
-                }
-                for offset in (start..end).step_by(row_bytes) {
-                    if old[offset..offset + row_bytes] != new[offset..offset + row_bytes] {
-                        changed.push((offset / row_bytes) as u32);
-                    }
-                }
-            }
-            let appended = new[common..].chunks_exact(row_bytes).zip(common / row_bytes..);
-            changed.extend(
-                appended.filter(|(row, _)| row.iter().any(|byte| *byte != 0)).map(|(_, row)| row as u32),
-            );
-        }
         (Chunk::Slow(old), Chunk::Slow(new)) => {
             let before = |row: usize| old.get(row).map_or(&[][..], |value| value);
             changed.extend((0..new.len()).filter(|row| before(*row) != new[*row]).map(|row| row as u32));
         }
-        _ => unreachable!("tables of the same columns have the same kinds"),
+        (Chunk::Slow(_), _) | (_, Chunk::Slow(_)) => {
+            unreachable!("tables of the same columns have the same kinds")
+        }
+        _ => {
+            let row_bytes = schema.row_bytes().unwrap_or(0);
+            if row_bytes == 0 {
+                return changed;
+            }
+            old.each_difference(new, row_bytes, |row| changed.push(row as u32));
+            let is_set =
+                |row: &usize| new.row(*row, row_bytes).is_some_and(|row| row.iter().any(|byte| *byte != 0));
+            changed.extend((old.rows(row_bytes)..new.rows(row_bytes)).filter(is_set).map(|row| row as u32));
+        }
     }
     changed
 }
@@ -294,7 +390,7 @@ pub(super) fn unpack_full(schemas: &[ColumnSchema], rows: usize, bytes: &[u8]) -
                     return Err("it ends too early".into());
                 }
                 let mut out = vec![0; rows * row_bytes];
-                for (lane, width) in lanes(schema) {
+                for (lane, width) in lanes(lane_widths(schema)) {
                     let planes = bytes.take(rows * width)?;
                     for first in (0..rows).step_by(BLOCK_ROWS) {
                         for row in first..rows.min(first + BLOCK_ROWS) {
@@ -322,56 +418,103 @@ pub(super) fn unpack_delta(
     let mut bytes = Bytes(bytes);
     for (schema, chunk) in schemas.iter().zip(chunks) {
         resize(chunk, schema, rows);
-        let changed: Vec<u32> = match bytes.byte()? {
+        let kind = bytes.byte()?;
+        let per_row = if kind == COLUMN_ELEMENTS { Some(bytes.byte()?) } else { None };
+        let changed: Vec<u32> = match kind {
             COLUMN_SAME => continue,
             COLUMN_ALL => (0..rows as u32).collect(),
-            COLUMN_SOME => {
+            COLUMN_SOME | COLUMN_ELEMENTS => {
                 let bitmap = bytes.take(rows.div_ceil(8))?;
                 let set = |row: &u32| bitmap[*row as usize / 8] & (1 << (row % 8)) != 0;
                 (0..rows as u32).filter(set).collect()
             }
             other => return Err(format!("column \"{}\" is of kind {other}", schema.name)),
         };
-        match chunk {
-            Chunk::Slow(values) => {
+        match (chunk, per_row) {
+            (Chunk::Paged(_), _) => unreachable!("what is read is plain"),
+            (Chunk::Slow(_), Some(_)) => return Err(format!("column \"{}\" has no elements", schema.name)),
+            (Chunk::Slow(values), None) => {
                 let new = bytes.values(changed.len(), &schema.name)?;
                 changed.iter().zip(new).for_each(|(row, value)| values[*row as usize] = value);
             }
-            Chunk::Plain(out) => unpack_lanes(&mut bytes, schema, out, &changed)?,
+            (Chunk::Plain(out), None) => {
+                unpack_lanes(&mut bytes, schema, lane_widths(schema), out, &changed)?;
+            }
+            (Chunk::Plain(out), Some(per_row)) => {
+                let (lanes, elements) = unpack_elements(&mut bytes, schema, per_row.into(), &changed)?;
+                unpack_lanes(&mut bytes, schema, lanes, out, &elements)?;
+            }
         }
     }
     bytes.end()
 }
 
+/// The lanes of an element, and the changed elements of those rows.
+fn unpack_elements<'s>(
+    bytes: &mut Bytes<'_>,
+    schema: &'s ColumnSchema,
+    per_row: usize,
+    rows: &[u32],
+) -> Result<(&'s [u8], Vec<u32>), String> {
+    let lanes = lane_widths(schema);
+    let of_one = lanes.len().checked_div(per_row).filter(|of_one| {
+        *of_one > 0
+            && of_one * per_row == lanes.len()
+            && lanes.chunks_exact(*of_one).all(|one| *one == lanes[..*of_one])
+    });
+    let Some(of_one) = of_one else {
+        return Err(format!("column \"{}\" does not have {per_row} alike elements", schema.name));
+    };
+    let masks = bytes.take(rows.len() * per_row.div_ceil(8))?;
+    let mut elements = Vec::new();
+    for (i, row) in rows.iter().enumerate() {
+        let set = |element: &usize| masks[element / 8 * rows.len() + i] & (1 << (element % 8)) != 0;
+        elements.extend((0..per_row).filter(set).map(|element| row * per_row as u32 + element as u32));
+    }
+    Ok((&lanes[..of_one], elements))
+}
+
 fn unpack_lanes(
     bytes: &mut Bytes<'_>,
     schema: &ColumnSchema,
+    widths: &[u8],
     out: &mut [u8],
     changed: &[u32],
 ) -> Result<(), String> {
-    let row_bytes = schema.row_bytes().unwrap_or(0);
-    for (lane, width) in lanes(schema) {
+    let row_bytes = bytes_of(widths);
+    for (lane, width) in lanes(widths) {
         let way = bytes.byte()?;
         let way = Way::of(way).ok_or_else(|| format!("column \"{}\" has way {way}", schema.name))?;
         let planes = bytes.take(width * changed.len())?;
-        for (i, row) in changed.iter().enumerate() {
-            let mut stored = [0; 8];
-            for byte in 0..width {
-                stored[byte] = planes[byte * changed.len() + i];
-            }
-            let offset = *row as usize * row_bytes + lane;
-            let before = number(&out[offset..], width);
-            let after = way.undo(before, u64::from_le_bytes(stored), width).to_le_bytes();
-            out[offset..offset + width].copy_from_slice(&after[..width]);
-        }
+        by_width!(width, WIDTH => unpack_lane::<WIDTH>(way, planes, (row_bytes, lane), out, changed));
     }
     Ok(())
+}
+
+fn unpack_lane<const WIDTH: usize>(
+    way: Way,
+    planes: &[u8],
+    (row_bytes, lane): (usize, usize),
+    out: &mut [u8],
+    changed: &[u32],
+) {
+    for (i, row) in changed.iter().enumerate() {
+        let mut stored = [0; 8];
+        for byte in 0..WIDTH {
+            stored[byte] = planes[byte * changed.len() + i];
+        }
+        let offset = *row as usize * row_bytes + lane;
+        let before = number::<WIDTH>(&out[offset..]);
+        let after = way.undo::<WIDTH>(before, u64::from_le_bytes(stored)).to_le_bytes();
+        out[offset..offset + WIDTH].copy_from_slice(&after[..WIDTH]);
+    }
 }
 
 /// Cuts a chunk to that many rows, or extends it by zeros or empty values.
 fn resize(chunk: &mut Chunk, schema: &ColumnSchema, rows: usize) {
     match chunk {
         Chunk::Plain(bytes) => bytes.resize(rows * schema.row_bytes().unwrap_or(0), 0),
+        Chunk::Paged(_) => unreachable!("what is read is plain"),
         Chunk::Slow(values) => values.resize(rows, Vec::new()),
     }
 }
@@ -406,9 +549,18 @@ impl<'a> Bytes<'a> {
     }
 }
 
+/// How wide each number of a row is; of a slow column none.
+fn lane_widths(schema: &ColumnSchema) -> &[u8] {
+    schema.lanes.as_deref().unwrap_or_default()
+}
+
+fn bytes_of(widths: &[u8]) -> usize {
+    widths.iter().map(|width| usize::from(*width)).sum()
+}
+
 /// Where in a row each number is, and how wide.
-fn lanes(schema: &ColumnSchema) -> impl Iterator<Item = (usize, usize)> + '_ {
-    schema.lanes.iter().flatten().scan(0, |offset, width| {
+fn lanes(widths: &[u8]) -> impl Iterator<Item = (usize, usize)> + '_ {
+    widths.iter().scan(0, |offset, width| {
         let range: Range<usize> = *offset..*offset + usize::from(*width);
         *offset = range.end;
         Some((range.start, range.len()))
@@ -416,9 +568,9 @@ fn lanes(schema: &ColumnSchema) -> impl Iterator<Item = (usize, usize)> + '_ {
 }
 
 #[inline(always)]
-fn number(bytes: &[u8], width: usize) -> u64 {
+fn number<const WIDTH: usize>(bytes: &[u8]) -> u64 {
     let mut number = [0; 8];
-    number[..width].copy_from_slice(&bytes[..width]);
+    number[..WIDTH].copy_from_slice(&bytes[..WIDTH]);
     u64::from_le_bytes(number)
 }
 
@@ -434,6 +586,7 @@ fn pack_values<V: AsRef<[u8]>>(values: &[V]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use everworld_engine::Pages;
     use proptest::prelude::*;
 
     fn schema(lanes: Option<Vec<u8>>) -> ColumnSchema {
@@ -463,11 +616,50 @@ mod tests {
         assert!(pack_delta(&old_parts, &old_parts, 2, 2).is_none());
     }
 
+    #[test]
+    fn elements_are_as_documented() {
+        // Nine elements of a byte and two.
+        let array = schema(Some([1, 2].repeat(9)));
+        let old = vec![0; 2 * 27];
+        let mut new = old.clone();
+        (new[27 + 3], new[27 + 24], new[27 + 26]) = (7, 1, 2);
+        let (old, new) = (Chunk::Plain(old), Chunk::Plain(new));
+        let packed = pack_delta(&[(&array, &old)], &[(&array, &new)], 2, 2).unwrap();
+        // Nine a row; the second row; its second and ninth element; 7 and 1 as values, 0 and 512 in planes.
+        let differences = [3, 9, 0b10, 0b10, 0b1, 0, 14, 2, 0, 0, 0, 0, 4];
+        assert_eq!(packed.bytes, differences);
+        let mut chunks = vec![old];
+        let array = [array];
+        unpack_delta(&array, &mut chunks, 2, &packed.bytes).unwrap();
+        assert_eq!(chunks, [new]);
+        for (at, wrong) in [(1, 0), (1, 2), (1, 18), (1, 27)] {
+            let mut bytes = differences;
+            bytes[at] = wrong;
+            assert!(unpack_delta(&array, &mut chunks, 2, &bytes).unwrap_err().contains("alike elements"));
+        }
+    }
+
+    /// Few of the numbers of an array change: they alone are told.
+    #[test]
+    fn one_element_of_many_takes_its_own_bytes() {
+        let array = schema(Some([4, 4, 2, 2].repeat(16)));
+        let old: Vec<u8> = (0..1000 * 192u32).map(|i| i as u8).collect();
+        let mut new = old.clone();
+        (0..1000).step_by(5).for_each(|row| new[row * 192 + (row % 16) * 12 + 4] ^= 0x55);
+        let (old, new) = (Chunk::Plain(old), Chunk::Plain(new));
+        let packed = pack_delta(&[(&array, &old)], &[(&array, &new)], 1000, 1000).unwrap();
+        assert_eq!(packed.bytes.len(), 2 + 125 + 200 * 2 + 4 + 200 * 12);
+    }
+
+    fn paged(chunk: &Chunk, row_bytes: usize) -> Chunk {
+        Chunk::Paged(Pages::new(row_bytes, &chunk.plain().unwrap()))
+    }
+
     fn chunk(lanes: Option<Vec<u8>>, rows: usize) -> BoxedStrategy<Chunk> {
         match lanes {
             Some(lanes) => {
                 let bytes = rows * lanes.iter().map(|width| usize::from(*width)).sum::<usize>();
-                prop::collection::vec(prop_oneof![3 => Just(0u8), 1 => any::<u8>()], bytes)
+                prop::collection::vec(prop_oneof![9 => Just(0u8), 1 => any::<u8>()], bytes)
                     .prop_map(Chunk::Plain)
                     .boxed()
             }
@@ -479,7 +671,8 @@ mod tests {
 
     fn pairs() -> impl Strategy<Value = (ColumnSchema, usize, usize, Chunk, Chunk)> {
         let width = prop_oneof![Just(1u8), Just(2), Just(4), Just(8)];
-        let lanes = prop::option::of(prop::collection::vec(width, 0..4));
+        let lanes = prop::option::of((prop::collection::vec(width, 0..4), prop_oneof![Just(1), 1..20usize]));
+        let lanes = lanes.prop_map(|lanes| lanes.map(|(one, count)| one.repeat(count)));
         (lanes, 0usize..150, 0usize..150).prop_flat_map(|(lanes, old, new)| {
             let name = schema(lanes.clone());
             (Just(name), Just(old), Just(new), chunk(lanes.clone(), old), chunk(lanes, new))
@@ -488,11 +681,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_rows_come_back((schema, old_rows, new_rows, old, new) in pairs()) {
+        fn any_rows_come_back((schema, old_rows, new_rows, old, new) in pairs(), is_paged: bool) {
             let schemas = [schema.clone()];
             let full = pack_full(&[(&schema, &new)]);
             prop_assert_eq!(unpack_full(&schemas, new_rows, &full.bytes), Ok(vec![new.clone()]));
             let mut chunks = vec![old.clone()];
+            // As they lie in a mirror.
+            let (old, new) = match schema.row_bytes() {
+                Some(row_bytes) if is_paged && row_bytes > 0 => {
+                    prop_assert_eq!(&pack_full(&[(&schema, &paged(&new, row_bytes))]).bytes, &full.bytes);
+                    (paged(&old, row_bytes), paged(&new, row_bytes))
+                }
+                _ => (old, new),
+            };
             match pack_delta(&[(&schema, &old)], &[(&schema, &new)], old_rows, new_rows) {
                 None => prop_assert_eq!(&old, &new),
                 Some(delta) => {

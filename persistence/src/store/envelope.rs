@@ -13,7 +13,9 @@ use zstd::{
 };
 
 /// The version of the envelope, and with it of all that is inside.
-pub(super) const ENVELOPE_VERSION: u16 = 2;
+pub(super) const ENVELOPE_VERSION: u16 = 3;
+/// The oldest version that is read. What version 2 wrote is read as version 3 reads it: that one has more to say.
+const ENVELOPE_VERSION_MIN: u16 = 2;
 /// Bytes before a record's payload.
 pub(super) const ENVELOPE_BYTES: usize = 32;
 
@@ -148,7 +150,7 @@ impl Opener {
         if version > ENVELOPE_VERSION {
             return Err(OpenError::Newer(version));
         }
-        if version < ENVELOPE_VERSION {
+        if version < ENVELOPE_VERSION_MIN {
             return damaged(format!("it is of version {version}, which no released build wrote"));
         }
         if (sealed[2], sealed[3]) != (kind as u8, CODEC_ZSTD) {
@@ -270,7 +272,9 @@ mod tests {
 
     #[test]
     fn a_later_version_is_named() {
-        let later = forge(|sealed| sealed[0] = 3);
-        assert_eq!(open(PLACE, Kind::Resource, 1 << 20, &later), Err(OpenError::Newer(3)));
+        let later = forge(|sealed| sealed[0] = 4);
+        assert_eq!(open(PLACE, Kind::Resource, 1 << 20, &later), Err(OpenError::Newer(4)));
+        let never = forge(|sealed| sealed[0] = 1);
+        assert!(matches!(open(PLACE, Kind::Resource, 1 << 20, &never), Err(OpenError::Damaged(_))));
     }
 }

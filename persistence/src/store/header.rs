@@ -1,7 +1,7 @@
 //! The header of a snapshot: what it is of, and the list of the records that belong to it.
 
 use super::RECORD_BYTES_MAX;
-use everworld_engine::{CHUNK_ROWS, Chunk, Column, ColumnSchema, Image, StateHash, TableImage, Tick, Uid};
+use everworld_engine::{CHUNK_ROWS, Column, ColumnSchema, Image, StateHash, TableImage, Tick, Uid};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -177,9 +177,7 @@ pub(super) fn order_check(image: &Image) -> u64 {
     for table in &image.tables {
         hasher.update(&(table.rows as u64).to_le_bytes());
         for chunk in table.column(Uid::NAME).iter().flat_map(|column| &column.chunks) {
-            if let Chunk::Plain(bytes) = &**chunk {
-                hasher.update(bytes);
-            }
+            chunk.runs().for_each(|run| hasher.update(run));
         }
     }
     hasher.digest()

@@ -46,6 +46,7 @@ fn describe(loaded: &Loaded) -> String {
             for chunk in &column.chunks {
                 match &**chunk {
                     Chunk::Plain(bytes) => writeln!(text, "rows {bytes:?}").unwrap(),
+                    Chunk::Paged(_) => unreachable!("what is read is plain"),
                     Chunk::Slow(values) => writeln!(text, "values {values:?}").unwrap(),
                 }
             }
@@ -123,7 +124,8 @@ fn stores_of_all_formats_open() {
             world.step(step);
         }
     };
-    check(&format!("store-{STORE_FORMAT}"), write, describe_store);
+    // Records have a version of their own, that of their envelope.
+    check(&format!("store-{STORE_FORMAT}-envelope-3"), write, describe_store);
 }
 
 #[test]

@@ -65,13 +65,14 @@ impl Model {
 }
 
 impl World {
-    /// Two tables, the second with a column more.
+    /// Two tables, the second with more columns, one of them an array.
     pub fn new(rows: usize, seed: u64) -> Self {
         let mut draws = Draws(seed);
         let common = [schema("body", Some(&[4, 2, 1])), schema("name", None), schema("tag", Some(&[]))];
         let uid = schema("uid", Some(&[8]));
         let first: Vec<_> = common.iter().cloned().chain([uid.clone()]).collect();
-        let second: Vec<_> = common.into_iter().chain([uid, schema("wide", Some(&[8, 8]))]).collect();
+        let more = [schema("wide", Some(&[8, 8])), schema("zones", Some(&[2, 1].repeat(9)))];
+        let second: Vec<_> = common.into_iter().chain([uid]).chain(more).collect();
         let mut world = Self {
             tick: 1,
             tables: vec![
@@ -124,6 +125,9 @@ impl World {
                     body[draws.below(7)] ^= changed as u8;
                     if changed.is_multiple_of(5) {
                         self.tables[table].rows[row][1] = vec![changed as u8; draws.below(4)];
+                    }
+                    if let Some(zones) = self.tables[table].rows[row].get_mut(5) {
+                        zones[(changed >> 8) as usize % 27] ^= (changed >> 16) as u8;
                     }
                 }
             }
