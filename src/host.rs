@@ -18,7 +18,7 @@ use crate::{
     events::{Happened, What},
     history::{Fix, History, HostStates, Past},
     metrics::{Metrics, WorldMetrics},
-    pool,
+    pool::{self, Haste},
     rig::Rig,
     scrubber::{ScrubOptions, Scrubber},
     sequencer::{Begin, Limits, Origin, Sequencer},
@@ -430,7 +430,9 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     let told = views.clone();
     let paced = status.clone();
     let hooks = MirrorHooks {
-        on_thread: Box::new(move || pool::stand_aside_while(move || paced.rests())),
+        on_thread: Box::new(move || {
+            pool::stand_aside(move || if paced.rests() { Haste::Idle } else { Haste::Paced });
+        }),
         pace: Box::new(pool::pace()),
         on_view: Box::new(move || told.notify_waiters()),
     };
@@ -651,6 +653,13 @@ struct Rewinding {
     reply: Option<Reply>,
     built: Receiver<Result<Past, SpineError>>,
 }
+
+/// Of the time in which a world has to be back, what may be for ticks after the newest snapshot,
+const REPLAY_SHARE: f64 = 0.5;
+/// what is for ticks of which the log only says that they may have been shown,
+const LEASE_SHARE: f64 = 0.1;
+/// and what passes until a snapshot that is being written asks for more of the CPU.
+const PATIENCE_SHARE: f64 = 0.1;
 
 /// The lease of ticks that may be shown, as far as it is appended.
 #[derive(Clone, Copy)]
@@ -1096,7 +1105,9 @@ impl Host {
     fn renew_horizon(&mut self, tick: Tick) -> Result<(), SpineError> {
         let now = clock::now_nanos();
         let lease = self.config.log.horizon_lease_millis as f64 / 1e3;
-        let ticks = ((self.ticks_per_sec.max(1.0) * lease * 2.0).ceil() as u64).max(1);
+        // A recovery computes all of it.
+        let ticks = (self.ticks_per_sec.max(1.0) * lease * 2.0).min(self.ticks_of_recovery(LEASE_SHARE));
+        let ticks = (ticks.ceil() as u64).max(1);
         let left = self.horizon.tick.0.saturating_sub(tick.0);
         let stepping = self.spine.mode.paused;
         if stepping && tick >= self.spine.mode.step_until {
@@ -1191,8 +1202,8 @@ impl Host {
     }
 
     /// Nanoseconds between two snapshots: as configured, and at the most so many that a replay of what may come after
-    /// one takes half of the time in which the world has to be back; reading the state takes the rest. What comes after
-    /// one begins with the ticks that were computed while it was made.
+    /// one takes its share of the time in which the world has to be back; reading the state takes the rest. What comes
+    /// after one begins with the ticks that were computed while it was made.
     fn snapshot_period(&self, entities: usize) -> u64 {
         let by_size = match entities {
             0..=20_000 => SNAPSHOT_PERIOD_MILLIS,
@@ -1204,10 +1215,15 @@ impl Host {
         } else {
             self.config.snapshot.period_millis
         };
-        let ticks = self.config.recovery.target_secs / 2.0 / self.tick_secs.max(1e-9);
-        let ticks = ticks - self.snapshots.behind() as f64;
+        self.snapshots.set_patience(self.ticks_of_recovery(PATIENCE_SHARE) as u64);
+        let ticks = self.ticks_of_recovery(REPLAY_SHARE) - self.snapshots.behind() as f64;
         let nanos = (ticks / self.ticks_per_sec.max(0.01) * 1e9) as u64;
         millis.saturating_mul(1_000_000).min(nanos.max(SNAPSHOT_PERIOD_MILLIS * 1_000_000))
+    }
+
+    /// How many ticks are computed in that share of the time in which the world has to be back.
+    fn ticks_of_recovery(&self, share: f64) -> f64 {
+        self.config.recovery.target_secs * share / self.tick_secs.max(1e-9)
     }
 
     /// Logs the hash of a tick that may be seen, so that a recovery can tell whether it gets there.
@@ -1328,10 +1344,28 @@ impl Host {
         // What came and was not applied is not behind the last snapshot.
         let sequencer = self.sequencer.clone();
         let mut keys = || sequencer.keys_to_store(true);
-        self.spine.close_at(&mut self.live, &|| sequencer.position(), &mut keys)?;
+        let mirror = self.mirror.clone();
+        let mut image = |live: &mut LiveWorld| last_image(live, &mirror);
+        self.spine.close_at(&mut self.live, &|| sequencer.position(), &mut keys, &mut image)?;
         tracing::info!(world = self.spine.world(), tick = %self.live.now(), "world stopped");
         Ok(())
     }
+}
+
+/// The state that a world ends with, of whose tick the log knows: the mirror's, as a copy of a large world would take as much
+/// memory again.
+fn last_image(live: &mut LiveWorld, mirror: &Mirror) -> Arc<Image> {
+    mirror.handle().settled();
+    mirror.allow(live.now());
+    if mirror.is_ready() {
+        mirror.offer(live.capture());
+    }
+    let hash = live.state_hash();
+    let settled = mirror.handle().settled().filter(|image| (image.tick, image.hash) == (live.now(), hash));
+    settled.unwrap_or_else(|| {
+        tracing::error!(tick = %live.now(), "the mirror is not what the world is: the last snapshot is of the world");
+        Arc::new(live.image())
+    })
 }
 
 #[cfg(test)]

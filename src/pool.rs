@@ -42,35 +42,46 @@ pub fn stand_back() {
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), BESIDE_NICE);
 }
 
-/// Takes the CPU only when nobody else wants it as long as `can_wait` says so, and stands back otherwise. Asked at once,
-/// and by [`pace`] on this thread after each piece of work. A tick waits for the end of a turn that another thread was
-/// given, however nice that one is, and each of a tick's steps may meet one: an idle thread's turn it ends at once.
-pub fn stand_aside_while(can_wait: impl Fn() -> bool + 'static) {
-    let mut aside = Aside { can_wait: Box::new(can_wait), is_idle: None };
+/// How much of the CPU work beside ticks takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Haste {
+    /// Only what nobody else wants. A tick waits for the end of a turn that another thread was given, however nice that one
+    /// is, and each of a tick's steps may meet one: an idle thread's turn it ends at once.
+    Idle,
+    /// Works for a while and sleeps as long, behind the ticks.
+    Paced,
+    /// Works on, behind the ticks.
+    Steady,
+}
+
+/// Makes the calling thread work as `wish` says: asked at once, and by [`pace`] on this thread after each piece of work.
+pub fn stand_aside(wish: impl Fn() -> Haste + 'static) {
+    let mut aside = Aside { wish: Box::new(wish), is_idle: None };
     aside.settle();
     ASIDE.with(|of_thread| *of_thread.borrow_mut() = Some(aside));
 }
 
 /// How a thread stands aside.
 struct Aside {
-    can_wait: Box<dyn Fn() -> bool>,
+    wish: Box<dyn Fn() -> Haste>,
     is_idle: Option<bool>,
 }
 
 impl Aside {
-    /// True when only what nobody else wants is taken.
-    fn settle(&mut self) -> bool {
-        let can_wait = can_come_back() && (self.can_wait)();
-        if self.is_idle != Some(can_wait) {
-            self.is_idle = Some(can_wait);
-            if can_wait {
+    fn settle(&mut self) -> Haste {
+        let haste = (self.wish)();
+        let haste = if can_come_back() { haste } else { haste.max(Haste::Paced) };
+        let is_idle = haste == Haste::Idle;
+        if self.is_idle != Some(is_idle) {
+            self.is_idle = Some(is_idle);
+            if is_idle {
                 idle();
             } else {
                 // It was tried before: see `can_come_back`.
                 let _ = raw::be_normal(BESIDE_NICE);
             }
         }
-        can_wait
+        haste
     }
 }
 
@@ -126,8 +137,8 @@ const WORK_NANOS: u64 = 500_000;
 /// What was longer was more than a piece.
 const WORKED_NANOS_MAX: u64 = 20_000_000;
 
-/// What bulk work beside a tick calls after each piece: after half a millisecond on the CPU it sleeps as long,
-/// unless it stands aside anyway.
+/// What bulk work beside a tick calls after each piece: after half a millisecond on the CPU it sleeps as long, unless
+/// its thread said otherwise, see [`stand_aside`].
 pub fn pace() -> impl FnMut() + Send {
     let mut begun = clock::thread_nanos();
     move || {
@@ -135,8 +146,8 @@ pub fn pace() -> impl FnMut() + Send {
         // Another thread has another clock.
         let worked = now.saturating_sub(begun);
         if worked >= WORK_NANOS || now < begun {
-            let is_idle = ASIDE.with(|aside| aside.borrow_mut().as_mut().is_some_and(Aside::settle));
-            if !is_idle {
+            let haste = ASIDE.with(|aside| aside.borrow_mut().as_mut().map_or(Haste::Paced, Aside::settle));
+            if haste == Haste::Paced {
                 std::thread::sleep(std::time::Duration::from_nanos(worked.min(WORKED_NANOS_MAX)));
             }
             begun = clock::thread_nanos();
@@ -167,13 +178,13 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn who_stands_aside_comes_back() {
         let thread = std::thread::spawn(|| {
-            let can_wait = Rc::new(Cell::new(true));
-            let asked = can_wait.clone();
-            stand_aside_while(move || asked.get());
+            let wish = Rc::new(Cell::new(Haste::Idle));
+            let asked = wish.clone();
+            stand_aside(move || asked.get());
             let mut pace = pace();
             let mut seen = vec![policy()];
-            for wish in [true, false, true, false] {
-                can_wait.set(wish);
+            for haste in [Haste::Idle, Haste::Paced, Haste::Idle, Haste::Steady] {
+                wish.set(haste);
                 let begun = clock::thread_nanos();
                 while clock::thread_nanos() < begun + 2 * WORK_NANOS {}
                 pace();

@@ -460,7 +460,8 @@ impl Spine {
     pub fn close(&mut self, live: &mut LiveWorld) -> Result<(), SpineError> {
         let mut ledger = std::mem::take(&mut self.ledger);
         let (log, position) = (self.log.clone(), self.position());
-        self.close_at(live, &position, &mut || ledger.changes(false, log.durable_lsn()))
+        let keys = &mut || ledger.changes(false, log.durable_lsn());
+        self.close_at(live, &position, keys, &mut |live| Arc::new(live.image()))
     }
 
     /// Where the log goes on, as long as nobody else has the queue.
@@ -504,12 +505,13 @@ impl Spine {
     }
 
     /// As [`Spine::close`], where another one has the queue and the ledger: the last snapshot must not leave behind
-    /// what they have beyond those of the opening (D1).
+    /// what they have beyond those of the opening (D1). The image is asked for once the log covers the last tick.
     pub fn close_at(
         &mut self,
         live: &mut LiveWorld,
         position: &dyn Fn() -> Position,
         keys: &mut dyn FnMut() -> Changes,
+        image: &mut dyn FnMut(&mut LiveWorld) -> Arc<Image>,
     ) -> Result<(), SpineError> {
         // Who ends waits for room in a full log for some seconds at the most: nothing shown is past its horizon.
         let tick = live.now();
@@ -524,7 +526,7 @@ impl Spine {
         if newest == Some((branch, tick)) {
             return self.log.close().map(|_| ()).map_err(|error| self.log_error(error));
         }
-        let image = live.image();
+        let image = image(live);
         if let Err(error) = write_snapshot(&self.store, &self.log, image, host, &keys()) {
             // Nothing is lost: the log has it all, and the next start replays more of it.
             tracing::error!(world = self.world, "could not write the last snapshot: {}", chain(&error));

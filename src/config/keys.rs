@@ -251,7 +251,8 @@ keys! {
         segment_bytes: u64 where 65_536..=1_073_741_824 = 4_194_304, Host;
         /// Records that may wait for the log's writer; inputs may fill seven eighths of it; above: 503.
         queue_len_max: usize where 16..=1_048_576 = 8192, Host;
-        /// How far ahead the log allows ticks to be shown, and so how often an idle world writes.
+        /// How far ahead the log allows ticks to be shown, and so how often an idle world writes; less far where
+        /// computing them takes more than a tenth of recovery.target_secs.
         horizon_lease_millis: u64 where 10..=60_000 = 1000, Host;
         /// A hash of the state goes into the log once a second, and sooner after so many ticks.
         checkpoint_ticks: u64 where 1..=1_000_000_000 = 100_000, Host;

@@ -5,7 +5,7 @@ use crate::{
     events::What,
     history::{HostState, HostStates},
     metrics::WorldMetrics,
-    pool,
+    pool::{self, Haste},
     sequencer::Sequencer,
     spine,
     status::WorldStatus,
@@ -28,8 +28,29 @@ use std::{
 const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
 const RETRY_PAUSE_MAX: Duration = Duration::from_mins(1);
 
-/// So long a snapshot that is being written takes only the CPU that nobody else wants.
-const IDLE_NANOS_MAX: u64 = 8_000_000_000;
+/// How a snapshot that is being written shares the CPU with the ticks. What comes after its tick is what a recovery
+/// computes again, so it may not wait for ever.
+struct Pressure {
+    status: Arc<WorldStatus>,
+    /// The tick of the snapshot.
+    tick: AtomicU64,
+    /// After so many ticks it asks for more than what nobody else wants, and after twice as many for all it can get.
+    patience: AtomicU64,
+}
+
+impl Pressure {
+    fn haste(&self) -> Haste {
+        let passed = self.status.tick().0.saturating_sub(self.tick.load(SeqCst));
+        let patience = self.patience.load(SeqCst);
+        if passed / 2 > patience {
+            Haste::Steady
+        } else if passed > patience || !self.status.rests() {
+            Haste::Paced
+        } else {
+            Haste::Idle
+        }
+    }
+}
 
 /// Waits; false when there is nothing more to come.
 fn wait<T>(incoming: &Receiver<T>, pause: Duration) -> bool {
@@ -50,6 +71,7 @@ pub(super) struct Snapshots {
     last: Option<Tick>,
     last_nanos: u64,
     behind: Arc<AtomicU64>,
+    pressure: Arc<Pressure>,
     /// One is being written.
     busy: Arc<AtomicBool>,
     retention: Retention,
@@ -117,18 +139,21 @@ impl Snapshots {
         let note_behind = behind.clone();
         let busy = Arc::new(AtomicBool::new(false));
         let done = busy.clone();
-        let begun = Arc::new(AtomicU64::new(0));
-        let (paced, since) = (status.clone(), begun.clone());
+        let pressure = Arc::new(Pressure {
+            status: status.clone(),
+            tick: AtomicU64::new(0),
+            patience: AtomicU64::new(u64::MAX),
+        });
+        let under = pressure.clone();
         let body = move || {
-            // What comes after a snapshot is what a recovery computes again: so it may not wait for ever.
-            let is_late = move || clock::now_nanos().saturating_sub(since.load(SeqCst)) > IDLE_NANOS_MAX;
-            pool::stand_aside_while(move || paced.rests() && !is_late());
+            let felt = under.clone();
+            pool::stand_aside(move || felt.haste());
             // At first, and after a failure, nobody knows what the store has of the keys.
             let mut all_keys = true;
             let mut pause = RETRY_PAUSE_MIN;
             while let Ok((host, image)) = incoming.recv() {
                 let _done = Done(&done);
-                begun.store(clock::now_nanos(), SeqCst);
+                under.tick.store(image.tick.0, SeqCst);
                 let (tick, branch) = (image.tick, host.branches.current());
                 let keys = sequencer.keys_to_store(std::mem::take(&mut all_keys));
                 match spine::write_snapshot(&store, &log, image, host, &keys) {
@@ -169,7 +194,16 @@ impl Snapshots {
         };
         let thread = std::thread::Builder::new().name("snapshots".into()).spawn(body)?;
         let last_nanos = clock::now_nanos();
-        Ok(Self { work: Some(work), thread: Some(thread), last, last_nanos, behind, busy, retention })
+        Ok(Self {
+            work: Some(work),
+            thread: Some(thread),
+            last,
+            last_nanos,
+            behind,
+            pressure,
+            busy,
+            retention,
+        })
     }
 
     /// True when it is time for the next one. Not while one is being written: a view that waits for its turn grows old, and
@@ -199,6 +233,11 @@ impl Snapshots {
     /// How many ticks the world was past the last snapshot when that was written.
     pub(super) fn behind(&self) -> u64 {
         self.behind.load(SeqCst)
+    }
+
+    /// After so many ticks a snapshot that is being written asks for more CPU.
+    pub(super) fn set_patience(&self, ticks: u64) {
+        self.pressure.patience.store(ticks, SeqCst);
     }
 
     /// Another line of history has begun: its first snapshot is wanted now.
@@ -235,6 +274,24 @@ impl Snapshots {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_snapshot_that_takes_long_takes_more() {
+        let status = Arc::new(WorldStatus::default());
+        let pressure =
+            Pressure { status: status.clone(), tick: AtomicU64::new(100), patience: AtomicU64::new(10) };
+        let haste = |tick: u64, millihertz: u64| {
+            status.publish(0, Tick(tick), 0);
+            status.set_millihertz(millihertz);
+            pressure.haste()
+        };
+        assert_eq!(
+            [110, 111, 121, 122].map(|tick| haste(tick, 10_000)),
+            [Haste::Idle, Haste::Paced, Haste::Paced, Haste::Steady]
+        );
+        assert_eq!(haste(101, 0), Haste::Paced, "beside a world that never rests nothing is left over");
+        assert_eq!(haste(40, 10_000), Haste::Idle, "another line of history");
+    }
 
     #[test]
     fn nothing_is_removed_while_a_rewind_stands_on_it() {

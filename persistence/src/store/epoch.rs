@@ -23,7 +23,7 @@ use redb::{
     WriteTransaction,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -70,7 +70,16 @@ enum View<'a> {
 pub(super) struct Headers {
     /// Oldest first; each but the first refers to the one before it.
     pub chain: Vec<Header>,
+    /// So many of the first are of the epoch's opening: their records count, but no whole state is there yet.
+    pub partial: usize,
     pub damaged: Vec<StoreError>,
+}
+
+impl Headers {
+    /// Those whose snapshots can be read.
+    pub fn whole(&self) -> &[Header] {
+        &self.chain[self.partial..]
+    }
 }
 
 /// Memory that what is read may take in all. Taken before it is needed, by what the records say of themselves.
@@ -180,6 +189,7 @@ impl Epoch {
         guard(&self.path, || {
             let mut headers = Headers::default();
             let mut opener = self.opener()?;
+            let mut there = BTreeSet::new();
             self.view()?.each_snapshot(&self.path, &mut |tick, sealed| {
                 budget.take(&self.path, envelope::raw_bytes(sealed).saturating_mul(LIST_FACTOR))?;
                 let header = self.header(&mut opener, tick, sealed);
@@ -191,7 +201,13 @@ impl Epoch {
                     _ => false,
                 };
                 match header {
-                    Ok(header) if follows(&header) => headers.chain.push(header),
+                    Ok(header) if follows(&header) => {
+                        // A whole state stays one: what is new comes whole.
+                        if headers.partial == headers.chain.len() && !header.is_whole(&mut there) {
+                            headers.partial += 1;
+                        }
+                        headers.chain.push(header);
+                    }
                     Ok(_) => headers.damaged.push(StoreError::damaged(
                         &self.path,
                         format!("the snapshot of tick {tick} refers to one that is damaged or gone"),
@@ -230,7 +246,7 @@ impl Epoch {
     pub fn load_first(&self, bytes_max: u64) -> Result<Loaded, StoreError> {
         let budget = Budget::new(bytes_max);
         let headers = self.headers_within(&budget)?;
-        let Some(SnapshotMeta { branch, tick, .. }) = headers.chain.first().map(|first| first.meta) else {
+        let Some(SnapshotMeta { branch, tick, .. }) = headers.whole().first().map(|first| first.meta) else {
             let damage = headers.damaged.into_iter().next();
             return Err(damage.unwrap_or_else(|| StoreError::damaged(&self.path, "it holds no snapshot")));
         };
@@ -245,7 +261,8 @@ impl Epoch {
         tick: Tick,
     ) -> Result<Loaded, StoreError> {
         let not_found = || StoreError::NotFound { path: self.path.clone(), branch, tick };
-        let Some(last) = headers.chain.iter().position(|header| header.meta.tick == tick) else {
+        let found = headers.whole().iter().position(|header| header.meta.tick == tick);
+        let Some(last) = found.map(|at| headers.partial + at) else {
             let named = |error: &StoreError| error.to_string().contains(&format!("tick {tick}"));
             let damage = headers.damaged.into_iter().find(named);
             return Err(damage.unwrap_or_else(not_found));
@@ -272,10 +289,10 @@ impl Epoch {
         })
     }
 
-    /// Copies snapshots to another epoch as they are, after they were verified; only the first, or all.
+    /// Copies snapshots to another epoch as they are, after they were verified: up to the first whole state, or all.
     pub fn copy_to(&self, other: &Self, only_first: bool, pace: &dyn Fn()) -> Result<(), StoreError> {
         let headers = self.headers()?;
-        let count = if only_first { 1 } else { headers.chain.len() };
+        let count = if only_first { headers.partial + 1 } else { headers.chain.len() };
         let Some(chain) = headers.chain.get(..count).filter(|chain| !chain.is_empty()) else {
             return Err(StoreError::damaged(&self.path, "it does not begin with a whole state"));
         };
@@ -318,7 +335,7 @@ impl Epoch {
             Source::Kept(kept) => &kept.pages,
         };
         pages.forget();
-        let Headers { chain, damaged } = self.headers()?;
+        let Headers { chain, damaged, .. } = self.headers()?;
         if let Some(first) = damaged.into_iter().next() {
             return Err(first);
         }

@@ -3,6 +3,7 @@
 use super::RECORD_BYTES_MAX;
 use everworld_engine::{CHUNK_ROWS, Column, ColumnSchema, Image, StateHash, TableImage, Tick, Uid};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use xxhash_rust::xxh3::Xxh3;
 
 /// What a snapshot is of, and where the log goes on from it.
@@ -131,6 +132,23 @@ impl Header {
         self.records.iter().map(|record| record.bytes).sum()
     }
 
+    /// Whether each of its partitions is there, by the records so far. `there` are those that were after the snapshot before,
+    /// and then those that are.
+    pub fn is_whole(&self, there: &mut BTreeSet<(u32, u32)>) -> bool {
+        let keys = |table: &TableHeader| {
+            let number = table.number;
+            (0..table.partitions()).map(move |partition| (number, partition))
+        };
+        let all: BTreeSet<_> = self.tables.iter().flat_map(keys).collect();
+        there.extend(self.records.iter().filter_map(|record| match record.what {
+            What::Full { table, partition } => Some((table, partition)),
+            _ => None,
+        }));
+        // What goes away and comes back comes whole again.
+        there.retain(|key| all.contains(key));
+        there.len() == all.len()
+    }
+
     /// The records with their numbers from 1 and their places in the stream.
     pub fn places(&self) -> impl Iterator<Item = RecordPlace> + '_ {
         let stream_bytes = self.stream_bytes();
@@ -243,6 +261,23 @@ mod tests {
         expected.extend([5, 0, 12, 0, 40, 1, 12, 1, 40, 2, 0, 40, 3, 40, 4, 40]);
         assert_eq!(header().encode(), expected);
         assert_eq!(Header::decode(&expected), Ok(header()));
+    }
+
+    #[test]
+    fn a_partition_that_went_away_is_missing_until_it_is_there_again() {
+        let mut there = BTreeSet::new();
+        let mut is_whole = |partitions: u64, records: &[u32]| {
+            let mut header = header();
+            header.tables[0].rows = partitions * CHUNK_ROWS as u64;
+            let full = |partition: &u32| What::Full { table: 12, partition: *partition };
+            header.records = records.iter().map(full).map(|what| RecordHeader { what, bytes: 40 }).collect();
+            header.is_whole(&mut there)
+        };
+        assert!(!is_whole(3, &[0, 1]));
+        assert!(is_whole(1, &[]));
+        assert!(!is_whole(3, &[2]), "the second came anew");
+        assert!(is_whole(3, &[1]));
+        assert!(is_whole(0, &[]));
     }
 
     #[test]

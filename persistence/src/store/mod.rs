@@ -5,8 +5,8 @@
 //! (D8); no panic of redb on a damaged file gets out. Deliberately absent: whether the log covers a snapshot (D7)
 //! and the recomputation of the state's hash, both the caller's; a lock on the directory, the caller's too.
 //!
-//! An epoch begins with a whole state and goes on with differences. The next one is opened beside it, a share of
-//! the state with each snapshot, so that none of them is a spike. Reading works from any thread while one writes.
+//! An epoch begins with a whole state and goes on with differences. The next one is opened beside it: each snapshot brings it a
+//! share of the partitions, and the differences of those that it has, so that none of them is a spike. Reading works from any thread while one writes.
 
 mod backend;
 mod codec;
@@ -26,7 +26,7 @@ pub use retention::{Pruned, Retention};
 pub use transfer::{BackupError, BackupReport, backup};
 
 use crate::{disk::Disk, panics::guarded};
-use epoch::{Epoch, Headers};
+use epoch::Epoch;
 use everworld_engine::{Image, Tick};
 use header::Header;
 use parking_lot::{Mutex, RwLock};
@@ -466,12 +466,14 @@ impl Store {
 impl Entry {
     fn read(disk: &dyn Disk, number: u64, path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
         let epoch = Epoch::open(disk, path, cache_bytes)?;
-        let Headers { chain, damaged } = epoch.headers()?;
+        let headers = epoch.headers()?;
+        let snapshots: Vec<_> = headers.whole().iter().map(|header| header.meta).collect();
+        let damaged = headers.damaged;
         if let Some(newer) = damaged.iter().position(|error| matches!(error, StoreError::NewerFormat { .. }))
         {
             return Err(damaged.into_iter().nth(newer).expect("it was just found there"));
         }
-        if chain.is_empty() {
+        if snapshots.is_empty() {
             return Err(StoreError::damaged(path, "it has no whole state to begin with"));
         }
         let detail = |error: &StoreError| match error {
@@ -482,7 +484,7 @@ impl Entry {
             number,
             path: path.into(),
             open: None,
-            snapshots: chain.iter().map(|header| header.meta).collect(),
+            snapshots,
             damaged: damaged.iter().map(detail).collect(),
             is_doubtful: false,
         })
@@ -491,7 +493,7 @@ impl Entry {
 
 /// An epoch that is not complete yet.
 const OPENING: &str = "redb.opening";
-/// An epoch of which only the first snapshot is being kept.
+/// An epoch of which only the first whole state is being kept.
 const THINNING: &str = "redb.thinning";
 
 fn epoch_path(dir: &Path, number: u64) -> PathBuf {

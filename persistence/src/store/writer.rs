@@ -1,7 +1,8 @@
-//! The writing side of a store: differences into the epoch in use, and the next epoch opened beside it.
+//! The writing side of a store: each snapshot goes into the epoch in use, and into the one that is opened beside it.
 //!
-//! It holds the image that was written last, and while an epoch is opened the image that it begins with: chunks are
-//! shared with the mirror's, so that this costs memory only for what has changed since.
+//! It holds the image that was written last, and lets go of it partition by partition while the next one is written: chunks
+//! are shared with the mirror's, so that they cost memory only for what has changed since. An epoch that is being opened
+//! holds none: each snapshot brings it some of the partitions that it lacks, and the differences of those that it has.
 
 use super::{
     Entry, OPENING, Snapshot, SnapshotMeta, Store, StoreError, WriteStats,
@@ -11,7 +12,8 @@ use super::{
     header::{Header, ResourceHeader, TableHeader, What, columns_of, order_check},
 };
 use crate::disk::Disk;
-use everworld_engine::{CHUNK_ROWS, ColumnSchema, Image, TableImage, Tick};
+use everworld_engine::{CHUNK_ROWS, Chunk, ColumnSchema, Image, ResourceImage, TableImage, Tick};
+use redb::WriteTransaction;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -30,36 +32,21 @@ const LEDGER_RECORD_BYTES: usize = 4 << 20;
 pub(super) struct Writer {
     /// The number of the next epoch.
     next_number: u64,
-    current: Option<Current>,
-    opening: Option<Opening>,
+    /// None before the first write, and after one that failed.
+    base: Option<Base>,
+    current: Option<Line>,
+    opening: Option<Line>,
     /// Where the newest ledger is: epoch and tick.
     ledger_at: Option<(u64, Tick)>,
-    begin_epoch: bool,
-}
-
-/// The epoch that snapshots go into.
-struct Current {
-    number: u64,
-    epoch: Arc<Epoch>,
-    base: Base,
-    tables: Tables,
-    chains: BTreeMap<(u32, u32), ChainSize>,
-    /// When it began, by its first snapshot.
-    began_unix_millis: u64,
-    keyframe_bytes: u64,
-    delta_bytes: u64,
-    /// Entries of the ledger that only the epoch before has.
-    ledger_pending: Vec<(u64, Vec<u8>)>,
 }
 
 /// The snapshot that differences refer to.
 struct Base {
     meta: SnapshotMeta,
-    image: Arc<Image>,
+    image: Image,
+    tables: Tables,
     /// The number of each of its tables.
-    tables: Vec<u32>,
-    /// By whom each of its resources was written last.
-    resources: Vec<ResourceHeader>,
+    numbers: Vec<u32>,
 }
 
 /// The numbers of tables: the same columns, the same number.
@@ -73,41 +60,69 @@ struct ChainSize {
     deltas: u32,
 }
 
-/// An epoch that is being opened with the state of one tick.
-struct Opening {
+/// An epoch that snapshots go into.
+struct Line {
     number: u64,
-    epoch: Epoch,
-    path: PathBuf,
-    records: Records,
-    meta: SnapshotMeta,
-    image: Arc<Image>,
-    host: Vec<u8>,
-    tables: Tables,
-    table_numbers: Vec<u32>,
-    /// Table and partition of what is still to be written, the next one last.
-    left: Vec<(usize, u32)>,
-    /// Bytes in memory that go with each write, or a partition more.
-    share_bytes: usize,
+    epoch: Arc<Epoch>,
+    /// The last snapshot that went into it.
+    last: Option<Tick>,
+    /// Its resources, and with which snapshot each was written last.
+    resources: Vec<(Tick, ResourceImage)>,
+    /// The partitions that it has.
     chains: BTreeMap<(u32, u32), ChainSize>,
-    /// Entries of the ledger that came since, and went into the old epoch.
-    ledger_since: Vec<(u64, Vec<u8>)>,
+    /// It has all of them.
+    is_complete: bool,
+    /// With so many writes it comes to have all.
+    shares: usize,
+    /// When it became complete, by the snapshot.
+    began_unix_millis: u64,
+    keyframe_bytes: u64,
+    delta_bytes: u64,
+    /// Entries of the ledger that only the epoch before has.
+    ledger: BTreeMap<u64, Vec<u8>>,
+}
+
+/// What a snapshot brings a line. Only a commit makes it count.
+struct Leaf<'a> {
+    line: &'a mut Line,
+    txn: WriteTransaction,
+    records: Records,
+    chains: BTreeMap<(u32, u32), ChainSize>,
+    /// Bytes in memory that it still takes of partitions that it lacks, or a partition more.
+    share_left: usize,
+    is_complete: bool,
+}
+
+/// A partition as it was and as it is.
+struct Step<'a> {
+    key: (u32, u32),
+    before: Option<&'a TableImage>,
+    table: &'a TableImage,
+    /// Made when a line wants it: none when nothing differs.
+    delta: Option<Option<codec::Packed>>,
+    full: Option<codec::Packed>,
 }
 
 impl Writer {
     pub fn new(next_number: u64) -> Self {
-        Self { next_number, current: None, opening: None, ledger_at: None, begin_epoch: true }
+        Self { next_number, base: None, current: None, opening: None, ledger_at: None }
     }
 
     /// Forgets all that it was doing: the next write begins an epoch, under a number that no write has tried.
     pub fn begin_anew(&mut self, store: &Store) {
-        self.abandon_opening(store);
+        self.begin_epoch(store);
         *self = Self::new(self.next_number + 1);
         store.close_unused();
     }
 
     pub fn begin_epoch(&mut self, store: &Store) {
-        self.abandon_opening(store);
-        self.begin_epoch = true;
+        self.base = None;
+        if let Some(opening) = self.opening.take() {
+            let path = opening.epoch.path().to_path_buf();
+            drop(opening);
+            // Best effort: what stays is removed when the store is opened again.
+            let _ = store.disk.remove(&path);
+        }
     }
 
     /// Goes on from that snapshot, in an epoch of its own: redb writes to no file that was there before this process.
@@ -121,82 +136,149 @@ impl Writer {
 
     pub fn write(&mut self, store: &Store, snapshot: &Snapshot<'_>) -> Result<WriteStats, StoreError> {
         check(snapshot)?;
-        let on_branch = self.current.as_ref().is_some_and(|it| it.base.meta.branch == snapshot.meta.branch);
-        if self.begin_epoch || !on_branch {
-            return self.begin_with(store, snapshot);
+        let base = self.base.take_if(|base| base.meta.branch == snapshot.meta.branch);
+        if let Some(last) = base.as_ref().map(|base| base.meta.tick)
+            && snapshot.meta.tick <= last
+        {
+            self.base = base;
+            let tick = snapshot.meta.tick;
+            return Err(StoreError::Malformed(format!(
+                "tick {tick} comes not after tick {last}, the last that was written"
+            )));
         }
-        let current = self.current.as_mut().expect("there is an epoch of this branch");
-        let mut stats = current.write(store, snapshot)?;
-        self.ledger_at = Some((current.number, snapshot.meta.tick));
-        if let Some(opening) = &mut self.opening {
-            let before = opening.records.stream.bytes;
-            opening.ledger_since.extend_from_slice(snapshot.ledger);
-            opening.write_share(store)?;
-            stats.opening_bytes = opening.records.stream.bytes - before;
-            if opening.left.is_empty()
-                && let Some(opening) = self.opening.take()
-            {
-                // What came since the tick that it begins with comes with the next snapshot.
-                let ledger = current.epoch.ledger(opening.meta.tick)?;
-                self.go_on_in(store, opening, ledger)?;
-                stats.epoch_begun = true;
+        let written = self.write_after(store, snapshot, base);
+        if written.is_err() {
+            self.begin_epoch(store);
+        }
+        written
+    }
+
+    fn write_after(
+        &mut self,
+        store: &Store,
+        snapshot: &Snapshot<'_>,
+        base: Option<Base>,
+    ) -> Result<WriteStats, StoreError> {
+        if base.is_none() {
+            self.begin_epoch(store);
+            self.opening = Some(self.open(store, 1)?);
+        } else if self.opening.is_none()
+            && self.current.as_ref().is_some_and(|current| current.is_due(store, &snapshot.meta))
+        {
+            self.opening = Some(self.open(store, store.options.opening_snapshots.max(1) as usize)?);
+        }
+        // Without a base what it has cannot be gone on from.
+        let current = self.current.as_mut().filter(|_| base.is_some());
+        let mut leaves = Vec::new();
+        for line in current.into_iter().chain(&mut self.opening) {
+            leaves.push(Leaf::begin(line, snapshot)?);
+        }
+        let mut tables = base.as_ref().map_or_else(Tables::default, |base| base.tables.clone());
+        let numbers = tables.numbers(&snapshot.image);
+        let ledger_floor = store.ledger_floor.load(Ordering::Relaxed);
+        let mut stats = WriteStats::default();
+        write_partitions(store, snapshot, base, &numbers, &mut leaves, &mut stats)?;
+        for (at, leaf) in leaves.into_iter().enumerate() {
+            let (header, header_bytes) = leaf.finish(snapshot, &numbers, ledger_floor)?;
+            if at == 0 {
+                stats.records = header.records.len() as u64;
+                stats.written_bytes = header.stream_bytes() + header_bytes;
+            } else {
+                stats.opening_bytes = header.stream_bytes() + header_bytes;
             }
-        } else if current.is_due(store, &snapshot.meta) {
-            let shares = store.options.opening_snapshots.max(1) as usize;
-            self.opening = Some(Opening::begin(store, self.next_number, snapshot, shares)?);
-            self.next_number += 1;
         }
+        let meta = snapshot.meta;
+        if let Some(line) = self.opening.take_if(|line| line.is_complete) {
+            self.current = Some(line.named(store, meta)?);
+            stats.epoch_begun = true;
+            store.close_unused();
+        } else if let Some(current) = &self.current {
+            let mut entries = store.entries.write();
+            if let Some(entry) = entries.iter_mut().find(|entry| entry.number == current.number) {
+                entry.snapshots.push(meta);
+            }
+        }
+        self.ledger_at = self.current.as_ref().map(|current| (current.number, meta.tick));
+        self.base = Some(Base { meta, image: (*snapshot.image).clone(), tables, numbers });
         Ok(stats)
     }
 
-    /// Begins an epoch with this snapshot, in one go.
-    fn begin_with(&mut self, store: &Store, snapshot: &Snapshot<'_>) -> Result<WriteStats, StoreError> {
-        self.abandon_opening(store);
-        let mut ledger = match self.ledger_at {
+    /// Begins an epoch beside the one in use, with all of the ledger.
+    fn open(&mut self, store: &Store, shares: usize) -> Result<Line, StoreError> {
+        let ledger = match self.ledger_at {
             Some((number, tick)) => store.epoch(number)?.ledger(tick)?,
             None => BTreeMap::new(),
         };
-        ledger.extend(snapshot.ledger.iter().cloned());
-        let mut opening = Opening::begin(store, self.next_number, snapshot, 1)?;
+        let number = self.next_number;
         self.next_number += 1;
-        opening.write_share(store)?;
-        let partitions_full = opening.records.headers.len() as u64;
-        let header = self.go_on_in(store, opening, ledger)?;
-        self.ledger_at = self.current.as_ref().map(|current| (current.number, snapshot.meta.tick));
-        self.begin_epoch = false;
-        Ok(WriteStats {
-            written_bytes: header.stream_bytes(),
-            records: header.records.len() as u64,
-            partitions_full,
-            epoch_begun: true,
-            ..WriteStats::default()
-        })
-    }
-
-    /// Gives the opened epoch its name, and goes on in it.
-    fn go_on_in(
-        &mut self,
-        store: &Store,
-        opening: Opening,
-        ledger: BTreeMap<u64, Vec<u8>>,
-    ) -> Result<Header, StoreError> {
-        let (current, header) = opening.finish(store, ledger)?;
-        self.current = Some(current);
-        store.close_unused();
-        Ok(header)
-    }
-
-    fn abandon_opening(&mut self, store: &Store) {
-        if let Some(opening) = self.opening.take() {
-            let path = opening.path.clone();
-            drop(opening);
-            // Best effort: what stays is removed when the store is opened again.
-            let _ = store.disk.remove(&path);
-        }
+        let path = epoch_path(&store.dir, number).with_extension(OPENING);
+        Line::begin(store, number, &path, shares, ledger)
     }
 }
 
-impl Current {
+/// Writes what differs, each partition into all lines before the next; what was before is let go of.
+fn write_partitions(
+    store: &Store,
+    snapshot: &Snapshot<'_>,
+    mut base: Option<Base>,
+    numbers: &[u32],
+    leaves: &mut [Leaf<'_>],
+    stats: &mut WriteStats,
+) -> Result<(), StoreError> {
+    let nothing = Arc::new(Chunk::Plain(Vec::new()));
+    for (table, number) in snapshot.image.tables.iter().zip(numbers) {
+        let at = base.as_ref().and_then(|base| base.numbers.iter().position(|other| other == number));
+        let mut before = base.as_mut().zip(at).map(|(base, at)| &mut base.image.tables[at]);
+        for partition in 0..table.rows.div_ceil(CHUNK_ROWS) {
+            let is_there = |before: &&TableImage| partition < before.rows.div_ceil(CHUNK_ROWS);
+            let mut step = Step {
+                key: (*number, partition as u32),
+                before: before.as_deref().filter(is_there),
+                table,
+                delta: None,
+                full: None,
+            };
+            for (at, leaf) in leaves.iter_mut().enumerate() {
+                let what = leaf.put(store, snapshot.meta.tick, &mut step)?;
+                match what.filter(|_| at == 0) {
+                    Some(What::Full { .. }) => stats.partitions_full += 1,
+                    Some(_) => stats.partitions_delta += 1,
+                    None => {}
+                }
+            }
+            for column in before.iter_mut().flat_map(|before| &mut before.columns) {
+                if let Some(chunk) = column.chunks.get_mut(partition) {
+                    *chunk = nothing.clone();
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Line {
+    fn begin(
+        store: &Store,
+        number: u64,
+        path: &Path,
+        shares: usize,
+        ledger: BTreeMap<u64, Vec<u8>>,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            number,
+            epoch: Arc::new(Epoch::create(&*store.disk, path, store.options.cache_bytes)?),
+            last: None,
+            resources: Vec::new(),
+            chains: BTreeMap::new(),
+            is_complete: false,
+            shares,
+            began_unix_millis: 0,
+            keyframe_bytes: 0,
+            delta_bytes: 0,
+            ledger,
+        })
+    }
+
     /// Whether the next epoch should be opened.
     fn is_due(&self, store: &Store, meta: &SnapshotMeta) -> bool {
         let age_millis = meta.unix_millis.saturating_sub(self.began_unix_millis);
@@ -205,246 +287,148 @@ impl Current {
         large || age_millis >= store.options.roll_secs.saturating_mul(1000)
     }
 
-    fn write(&mut self, store: &Store, snapshot: &Snapshot<'_>) -> Result<WriteStats, StoreError> {
-        let meta = snapshot.meta;
-        if meta.tick <= self.base.meta.tick {
-            let last = self.base.meta.tick;
-            return Err(StoreError::Malformed(format!(
-                "tick {} comes not after tick {last}, the last that was written",
-                meta.tick
-            )));
-        }
-        let txn = self.epoch.begin()?;
-        let mut records = Records::new(meta.tick, self.epoch.path())?;
-        let mut stats = WriteStats::default();
-        // Only a commit makes these count.
-        let mut tables = self.tables.clone();
-        let mut chains = self.chains.clone();
-        let numbers = tables.numbers(&snapshot.image);
-        for (table, number) in snapshot.image.tables.iter().zip(&numbers) {
-            let before = self.base.tables.iter().position(|other| other == number);
-            let before = before.map(|at| &self.base.image.tables[at]);
-            for partition in 0..table.rows.div_ceil(CHUNK_ROWS) {
-                let key = (*number, partition as u32);
-                let size = chains.get(&key).copied().unwrap_or_default();
-                let delta = match before.filter(|before| partition < before.rows.div_ceil(CHUNK_ROWS)) {
-                    Some(before) if is_same(before, table, partition) => continue,
-                    Some(before) if !size.is_long(key.1) => {
-                        (store.options.pace)();
-                        match difference(before, table, partition) {
-                            None => continue,
-                            delta => delta,
-                        }
-                    }
-                    _ => None,
-                };
-                (store.options.pace)();
-                let (what, packed) = if let Some(packed) = delta {
-                    (What::Delta { table: key.0, partition: key.1 }, packed)
-                } else {
-                    let packed = codec::pack_full(&parts(table, partition));
-                    (What::Full { table: key.0, partition: key.1 }, packed)
-                };
-                let bytes = records.push(&txn, meta.tick, what, &packed.bytes, &packed.breaks)?;
-                note_size(&mut chains, what, bytes);
-                match what {
-                    What::Full { .. } => stats.partitions_full += 1,
-                    _ => stats.partitions_delta += 1,
-                }
-            }
-        }
-        let resources = self.put_resources(&txn, &mut records, &snapshot.image)?;
-        records.push(&txn, meta.tick, What::Host, snapshot.host, &[])?;
-        let ledger: Vec<_> = self.ledger_pending.iter().chain(snapshot.ledger).cloned().collect();
-        put_ledger(&txn, &mut records, meta.tick, &ledger)?;
-        let header = Header {
-            meta,
-            previous: Some(self.base.meta.tick),
-            order: order_check(&snapshot.image),
-            ledger_floor: store.ledger_floor.load(Ordering::Relaxed),
-            tables: table_headers(&snapshot.image, &numbers),
-            resources,
-            records: records.headers,
-        };
-        stats.records = header.records.len() as u64;
-        stats.written_bytes = header.stream_bytes();
-        stats.written_bytes += self.epoch.finish(&txn, records.stream, &header)?;
-        self.epoch.commit(txn)?;
-
-        self.tables = tables;
-        self.chains = chains;
-        self.forget_gone(&header.tables);
-        self.delta_bytes += header.stream_bytes();
-        self.ledger_pending.clear();
-        self.base =
-            Base { meta, image: snapshot.image.clone(), tables: numbers, resources: header.resources };
-        let mut entries = store.entries.write();
-        if let Some(entry) = entries.iter_mut().find(|entry| entry.number == self.number) {
-            entry.snapshots.push(meta);
-        }
-        Ok(stats)
-    }
-
-    /// Writes the resources that differ from the snapshot before.
-    fn put_resources(
-        &self,
-        txn: &redb::WriteTransaction,
-        records: &mut Records,
-        image: &Image,
-    ) -> Result<Vec<ResourceHeader>, StoreError> {
-        let mut headers = Vec::with_capacity(image.resources.len());
-        for (at, resource) in image.resources.iter().enumerate() {
-            let same =
-                self.base.image.resource(&resource.name).is_some_and(|old| old.bytes == resource.bytes);
-            let before = self.base.resources.iter().find(|old| old.name == resource.name);
-            let written = if let Some(before) = before.filter(|_| same) {
-                before.written
-            } else {
-                let what = What::Resource(at as u32);
-                records.push(txn, image.tick, what, &resource.bytes, &[])?;
-                image.tick
-            };
-            headers.push(ResourceHeader { name: resource.name.clone(), version: resource.version, written });
-        }
-        Ok(headers)
-    }
-
-    /// Partitions that are no more begin anew when they come back.
-    fn forget_gone(&mut self, tables: &[TableHeader]) {
-        let partitions: BTreeMap<u32, u32> =
-            tables.iter().map(|table| (table.number, table.partitions())).collect();
-        self.chains.retain(|(table, partition), _| {
-            partitions.get(table).is_some_and(|partitions| partition < partitions)
-        });
-    }
-}
-
-impl Opening {
-    fn begin(store: &Store, number: u64, snapshot: &Snapshot<'_>, shares: usize) -> Result<Self, StoreError> {
-        let path = epoch_path(&store.dir, number).with_extension(OPENING);
-        Self::begin_at(store, number, path, snapshot, shares)
-    }
-
-    fn begin_at(
-        store: &Store,
-        number: u64,
-        path: PathBuf,
-        snapshot: &Snapshot<'_>,
-        shares: usize,
-    ) -> Result<Self, StoreError> {
-        let epoch = Epoch::create(&*store.disk, &path, store.options.cache_bytes)?;
-        let mut tables = Tables::default();
-        let table_numbers = tables.numbers(&snapshot.image);
-        let mut left: Vec<(usize, u32)> = Vec::new();
-        for (at, table) in snapshot.image.tables.iter().enumerate() {
-            left.extend((0..table.rows.div_ceil(CHUNK_ROWS)).map(|partition| (at, partition as u32)));
-        }
-        left.reverse();
-        Ok(Self {
-            number,
-            records: Records::new(snapshot.meta.tick, &path)?,
-            epoch,
-            path,
-            meta: snapshot.meta,
-            image: snapshot.image.clone(),
-            host: snapshot.host.to_vec(),
-            tables,
-            table_numbers,
-            share_bytes: if shares == 1 { usize::MAX } else { snapshot.image.bytes().div_ceil(shares) },
-            left,
-            chains: BTreeMap::new(),
-            ledger_since: Vec::new(),
-        })
-    }
-
-    /// Writes the next share of the partitions.
-    fn write_share(&mut self, store: &Store) -> Result<(), StoreError> {
-        let txn = self.epoch.begin()?;
-        let mut bytes_left = self.share_bytes;
-        while bytes_left > 0
-            && let Some((at, partition)) = self.left.pop()
-        {
-            (store.options.pace)();
-            let packed = codec::pack_full(&parts(&self.image.tables[at], partition as usize));
-            let what = What::Full { table: self.table_numbers[at], partition };
-            let bytes = self.records.push(&txn, self.meta.tick, what, &packed.bytes, &packed.breaks)?;
-            note_size(&mut self.chains, what, bytes);
-            bytes_left = bytes_left.saturating_sub(packed.bytes.len());
-        }
-        self.epoch.commit(txn)
-    }
-
-    /// Writes the rest and the header, makes the file durable and gives it its name. Returns the epoch to go on
-    /// in, and the header of its first snapshot.
-    fn finish(
-        mut self,
-        store: &Store,
-        ledger: BTreeMap<u64, Vec<u8>>,
-    ) -> Result<(Current, Header), StoreError> {
-        let ledger_floor = store.ledger_floor.load(Ordering::Relaxed);
-        let (number, meta, image) = (self.number, self.meta, self.image.clone());
-        let (chains, table_numbers) = (std::mem::take(&mut self.chains), self.table_numbers.clone());
-        let (tables, ledger_pending) = (self.tables.clone(), std::mem::take(&mut self.ledger_since));
-        let path = epoch_path(&store.dir, number);
-        let (epoch, header) = self.finish_as(&*store.disk, &path, ledger, ledger_floor)?;
-        let epoch = Arc::new(epoch);
+    /// Makes the complete epoch durable under its name: from now on it counts.
+    fn named(mut self, store: &Store, meta: SnapshotMeta) -> Result<Self, StoreError> {
+        let path = epoch_path(&store.dir, self.number);
+        give_name(&*store.disk, self.epoch.path(), &path)?;
+        let epoch = Arc::into_inner(self.epoch).expect("nobody reads an epoch that is being opened");
+        self.epoch = Arc::new(epoch.renamed(path.clone()));
+        self.began_unix_millis = meta.unix_millis;
+        self.keyframe_bytes = self.chains.values().map(|size| size.full_bytes).sum();
+        self.delta_bytes = 0;
         store.entries.write().push(Entry {
-            number,
+            number: self.number,
             path,
-            open: Some(epoch.clone()),
+            open: Some(self.epoch.clone()),
             snapshots: vec![meta],
             damaged: Vec::new(),
             is_doubtful: false,
         });
-        let current = Current {
-            number,
-            epoch,
-            tables,
-            chains,
-            began_unix_millis: meta.unix_millis,
-            keyframe_bytes: header.stream_bytes(),
-            delta_bytes: 0,
-            base: Base { meta, image, tables: table_numbers, resources: header.resources.clone() },
-            ledger_pending,
-        };
-        Ok((current, header))
+        Ok(self)
+    }
+}
+
+impl<'a> Leaf<'a> {
+    fn begin(line: &'a mut Line, snapshot: &Snapshot<'_>) -> Result<Self, StoreError> {
+        let share = snapshot.image.bytes().div_ceil(line.shares).max(1);
+        Ok(Self {
+            txn: line.epoch.begin()?,
+            records: Records::new(snapshot.meta.tick, line.epoch.path())?,
+            chains: line.chains.clone(),
+            share_left: if line.is_complete || line.shares == 1 { usize::MAX } else { share },
+            is_complete: true,
+            line,
+        })
     }
 
-    fn finish_as(
-        mut self,
-        disk: &dyn Disk,
-        path: &Path,
-        ledger: BTreeMap<u64, Vec<u8>>,
-        ledger_floor: u64,
-    ) -> Result<(Epoch, Header), StoreError> {
-        assert!(self.left.is_empty(), "all partitions of the state are written before its header");
-        let tick = self.meta.tick;
-        let txn = self.epoch.begin()?;
-        let mut resources = Vec::with_capacity(self.image.resources.len());
-        for (at, resource) in self.image.resources.iter().enumerate() {
-            self.records.push(&txn, tick, What::Resource(at as u32), &resource.bytes, &[])?;
-            resources.push(ResourceHeader {
-                name: resource.name.clone(),
-                version: resource.version,
-                written: tick,
-            });
+    /// Writes a partition if it differs, or is not there yet and in this share.
+    fn put(&mut self, store: &Store, tick: Tick, step: &mut Step<'_>) -> Result<Option<What>, StoreError> {
+        let (table, partition) = step.key;
+        let size = self.chains.get(&step.key);
+        let delta = match (size, step.before) {
+            (Some(_), Some(_)) if step.is_same() => return Ok(None),
+            (Some(size), Some(_)) if !size.is_long(partition) => match step.delta(store) {
+                None => return Ok(None),
+                delta => delta,
+            },
+            (None, _) if self.share_left == 0 => {
+                self.is_complete = false;
+                return Ok(None);
+            }
+            _ => None,
+        };
+        let is_new = size.is_none();
+        let (what, packed) = match delta {
+            Some(packed) => (What::Delta { table, partition }, packed),
+            None => (What::Full { table, partition }, step.full(store)),
+        };
+        (store.options.pace)();
+        let bytes = self.records.push(&self.txn, tick, what, &packed.bytes, &packed.breaks)?;
+        if is_new {
+            self.share_left = self.share_left.saturating_sub(packed.bytes.len());
         }
-        self.records.push(&txn, tick, What::Host, &self.host, &[])?;
-        let ledger: Vec<_> = ledger.into_iter().filter(|(number, _)| *number >= ledger_floor).collect();
-        put_ledger(&txn, &mut self.records, tick, &ledger)?;
+        note_size(&mut self.chains, what, bytes);
+        Ok(Some(what))
+    }
+
+    /// Writes what belongs to no partition, and commits. Returns the header and how many bytes it took.
+    fn finish(
+        mut self,
+        snapshot: &Snapshot<'_>,
+        numbers: &[u32],
+        ledger_floor: u64,
+    ) -> Result<(Header, u64), StoreError> {
+        let meta = snapshot.meta;
+        let resources = self.put_resources(&snapshot.image)?;
+        self.records.push(&self.txn, meta.tick, What::Host, snapshot.host, &[])?;
+        let mut ledger = self.line.ledger.split_off(&ledger_floor);
+        ledger.extend(snapshot.ledger.iter().cloned());
+        let ledger: Vec<_> = ledger.into_iter().collect();
+        put_ledger(&self.txn, &mut self.records, meta.tick, &ledger)?;
         let header = Header {
-            meta: self.meta,
-            previous: None,
-            order: order_check(&self.image),
+            meta,
+            previous: self.line.last,
+            order: order_check(&snapshot.image),
             ledger_floor,
-            tables: table_headers(&self.image, &self.table_numbers),
+            tables: table_headers(&snapshot.image, numbers),
             resources,
             records: self.records.headers,
         };
-        self.epoch.finish(&txn, self.records.stream, &header)?;
-        self.epoch.commit(txn)?;
-        give_name(disk, &self.path, path)?;
-        Ok((self.epoch.renamed(path.into()), header))
+        let header_bytes = self.line.epoch.finish(&self.txn, self.records.stream, &header)?;
+        self.line.epoch.commit(self.txn)?;
+
+        // Partitions that are no more begin anew when they come back.
+        let partitions: BTreeMap<u32, u32> =
+            header.tables.iter().map(|table| (table.number, table.partitions())).collect();
+        let stays = |key: &(u32, u32)| partitions.get(&key.0).is_some_and(|partitions| key.1 < *partitions);
+        self.chains.retain(|key, _| stays(key));
+        self.line.chains = self.chains;
+        self.line.last = Some(meta.tick);
+        let written = header.resources.iter().map(|resource| resource.written);
+        self.line.resources = written.zip(snapshot.image.resources.iter().cloned()).collect();
+        self.line.is_complete |= self.is_complete;
+        self.line.delta_bytes += header.stream_bytes();
+        self.line.ledger.clear();
+        Ok((header, header_bytes))
+    }
+
+    /// Writes the resources that differ from what the epoch has.
+    fn put_resources(&mut self, image: &Image) -> Result<Vec<ResourceHeader>, StoreError> {
+        let mut headers = Vec::with_capacity(image.resources.len());
+        for (at, resource) in image.resources.iter().enumerate() {
+            let before = self.line.resources.iter().find(|(_, old)| old.name == resource.name);
+            let before = before.filter(|(_, old)| old.bytes == resource.bytes);
+            let written = before.map_or(image.tick, |(written, _)| *written);
+            if before.is_none() {
+                let what = What::Resource(at as u32);
+                self.records.push(&self.txn, image.tick, what, &resource.bytes, &[])?;
+            }
+            headers.push(ResourceHeader { name: resource.name.clone(), version: resource.version, written });
+        }
+        Ok(headers)
+    }
+}
+
+impl Step<'_> {
+    /// Whether all chunks are the same objects.
+    fn is_same(&self) -> bool {
+        self.before.is_some_and(|before| is_same(before, self.table, self.key.1 as usize))
+    }
+
+    fn delta(&mut self, store: &Store) -> Option<&codec::Packed> {
+        let before = self.before?;
+        let made = self.delta.get_or_insert_with(|| {
+            (store.options.pace)();
+            difference(before, self.table, self.key.1 as usize)
+        });
+        made.as_ref()
+    }
+
+    fn full(&mut self, store: &Store) -> &codec::Packed {
+        self.full.get_or_insert_with(|| {
+            (store.options.pace)();
+            codec::pack_full(&parts(self.table, self.key.1 as usize))
+        })
     }
 }
 
@@ -462,11 +446,14 @@ pub(super) fn write_alone(store: &Store, snapshot: &Snapshot<'_>, path: &Path) -
     check(snapshot)?;
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".opening");
-    let unfinished = PathBuf::from(unfinished);
-    let mut opening = Opening::begin_at(store, 0, unfinished, snapshot, 1)?;
-    opening.write_share(store)?;
-    let ledger = snapshot.ledger.iter().cloned().collect();
-    opening.finish_as(&*store.disk, path, ledger, 0).map(|_| ())
+    let mut line = Line::begin(store, 0, &PathBuf::from(unfinished), 1, BTreeMap::new())?;
+    let numbers = Tables::default().numbers(&snapshot.image);
+    let leaf = Leaf::begin(&mut line, snapshot)?;
+    let mut leaves = [leaf];
+    write_partitions(store, snapshot, None, &numbers, &mut leaves, &mut WriteStats::default())?;
+    let [leaf] = leaves;
+    leaf.finish(snapshot, &numbers, 0)?;
+    give_name(&*store.disk, line.epoch.path(), path)
 }
 
 impl Store {

@@ -103,6 +103,40 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(5))]
+
+    /// While an epoch is opened partitions change, come and go, tables too: it has them all as they are when it is complete.
+    #[test]
+    fn an_epoch_that_is_opened_follows_the_world(seed in any::<u64>(), steps in 12usize..24) {
+        let disk = SimDisk::default();
+        let options = StoreOptions { opening_snapshots: 5, roll_secs: 4, ..options() };
+        let (mut draws, mut world) = (Draws(seed), World::new(0, seed));
+        let store = Store::open(Arc::new(disk.clone()), &dir(), options).unwrap().0;
+        let (mut written, mut begun) = (BTreeMap::new(), 0);
+            let mut last: Option<Arc<Image>> = None;
+        for _ in 0..steps {
+            if draws.below(3) == 0 {
+                let rows = draws.below(3) * CHUNK_ROWS + draws.below(3);
+                while world.tables[0].rows.len() < rows {
+                    world.spawn(&mut draws);
+                }
+                world.tables.iter_mut().for_each(|table| table.rows.truncate(rows));
+            }
+            let image = last.as_ref().map_or_else(|| world.image(), |last| share(last, world.image()));
+            let image = Arc::new(image);
+            begun += u64::from(write(&store, &image, &[]).unwrap().epoch_begun);
+            written.insert(world.tick, image.clone());
+            last = Some(image);
+            world.step(draws.next());
+        }
+        prop_assert!(begun >= 2, "{begun} epochs");
+        check(&store, &written, &BTreeMap::new());
+        drop(store);
+        check(&open(&disk), &written, &BTreeMap::new());
+    }
+}
+
 /// Images of all shapes, and partitions that come and go at their borders.
 #[test]
 fn rows_at_the_borders_of_partitions_come_back() {
