@@ -45,5 +45,6 @@ use std::process::ExitCode;
 
 /// Runs the command line with these kinds of worlds, ours and a user's own.
 pub fn main(plugins: &'static [Plugin]) -> ExitCode {
+    raw::give_memory_back();
     cli::main(std::env::args_os(), plugins)
 }

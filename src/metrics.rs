@@ -410,6 +410,15 @@ impl Collector for Worlds {
         })?;
         self.each(
             &mut encoder,
+            "mirror_spare_bytes",
+            "Bytes of buffers and pages that are kept ready for the next captures",
+            |handle| {
+                let shown = handle.running().and_then(|running| running.mirror.shown());
+                shown.map(|shown| (world(handle), shown.spare_bytes as f64)).into_iter().collect()
+            },
+        )?;
+        self.each(
+            &mut encoder,
             "mirror_lag_ticks",
             "Ticks between the published one and the mirror",
             |handle| {

@@ -1,5 +1,5 @@
-//! The unsafe part of the host: one system call that no library offers.
-#![allow(unsafe_code, reason = "the one block of this crate; it says why it is sound")]
+//! The unsafe part of the host: one call of the system and one of its allocator, which no library offers.
+#![allow(unsafe_code, reason = "the two blocks of this crate; each says why it is sound")]
 
 use std::{io, time::Duration};
 
@@ -45,6 +45,20 @@ pub(crate) fn be_normal(_: i32) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn set_slice(_: Duration) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// From so many bytes on memory comes from the system, and goes back to it.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const LARGE_BYTES: libc::c_int = 128 << 10;
+
+/// Lets large pieces of memory go back to the system when they are let go of. glibc begins so, but raises the limit up to
+/// 32 MiB with each larger piece that is: what a world takes only while it is made would stay with the process for ever.
+/// Other allocators do as they do.
+pub(crate) fn give_memory_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt takes two numbers and keeps them under its own lock; it may be called at any time from any thread.
+    // That it refuses them would only mean more memory.
+    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES) };
 }
 
 #[cfg(test)]

@@ -63,8 +63,10 @@ pub struct Applied {
     pub tick: Tick,
     /// The hash of the state after it.
     pub hash: StateHash,
-    /// The bytes of all rows and resources, and of what is kept for their next changes.
+    /// The bytes of all rows and resources.
     pub bytes: usize,
+    /// The bytes that are kept ready for the next captures and changes.
+    pub spare_bytes: usize,
 }
 
 enum Work {
@@ -214,7 +216,7 @@ impl MirrorHandle {
         for table in &image.tables {
             table.uids().enumerate().for_each(|(row, uid)| rows.insert(uid, row as u32));
         }
-        let applied = Applied { tick: image.tick, hash: image.hash, bytes: image.bytes() };
+        let applied = Applied { tick: image.tick, hash: image.hash, bytes: image.bytes(), spare_bytes: 0 };
         let state = State {
             allowed: image.tick,
             applied: Some(applied),

@@ -56,13 +56,16 @@ struct Chunks {
     spare: Spare,
 }
 
+/// What was needed once is kept for about so many captures. With 256 of them a day of a town, which needs other buffers at
+/// dawn than in the evening, left twice as many as any of its captures needed.
+const KEPT_CAPTURES: f32 = 32.0;
+
 /// See [`Chunks::needs`].
 #[derive(Clone, Copy, Default)]
 struct Need {
     /// Since the last capture.
     now: usize,
-    /// The most of the last captures; what is needed no more is forgotten by and by, over some hundred captures: what a
-    /// world does at once, as at dawn, it does again.
+    /// The most of the last captures; what is needed no more is forgotten by and by, see [`KEPT_CAPTURES`].
     lately: f32,
 }
 
@@ -87,7 +90,8 @@ impl Working {
         let tables = self.tables.values().flat_map(|table| &table.columns);
         let rows: usize = tables.flat_map(|column| &column.chunks).map(|chunk| chunk.bytes()).sum();
         let resources: usize = self.resources.iter().map(|resource| resource.bytes.len()).sum();
-        Applied { tick: self.tick, hash: self.hash(), bytes: rows + resources + self.store.spare.bytes() }
+        let spare_bytes = self.store.spare.bytes() + self.store.buffers.bytes();
+        Applied { tick: self.tick, hash: self.hash(), bytes: rows + resources, spare_bytes }
     }
 
     /// Makes the mirror be what the capture saw.
@@ -490,7 +494,7 @@ impl Chunks {
     /// Has as many buffers ready as were needed lately, and lets go of the others.
     fn prepare(&mut self, pace: &mut (dyn FnMut() + Send)) {
         for need in self.needs.values_mut() {
-            need.lately = (mem::take(&mut need.now) as f32).max(need.lately * (1.0 - 1.0 / 256.0));
+            need.lately = (mem::take(&mut need.now) as f32).max(need.lately * (1.0 - 1.0 / KEPT_CAPTURES));
         }
         self.needs.retain(|_, need| need.lately > 0.5);
         let wanted: BTreeMap<usize, usize> =

@@ -25,8 +25,14 @@ macro_rules! by_width {
     };
 }
 
-/// Rows whose bytes are moved together, so that they stay in the cache while the planes are written.
-const BLOCK_ROWS: usize = 64;
+/// Bytes of rows that are moved together, number by number: what does not stay in the cache meanwhile is fetched again for
+/// each number of a row.
+const BLOCK_BYTES: usize = 16 << 10;
+
+/// So many rows of that size are moved together.
+fn block_rows(row_bytes: usize) -> usize {
+    (BLOCK_BYTES / row_bytes.max(1)).clamp(16, 1024)
+}
 /// Rows that the choice of a lane's way looks at.
 const SAMPLE_ROWS: usize = 1024;
 /// A plane that is shorter is compressed together with its neighbour.
@@ -76,27 +82,39 @@ impl Packed {
         self.note_break();
     }
 
-    /// A plane of each byte of a lane, of the numbers that `number` gives for those rows.
-    fn push_lane<const WIDTH: usize>(&mut self, count: usize, number: impl Fn(usize) -> u64) {
-        let start = self.bytes.len();
-        self.bytes.resize(start + WIDTH * count, 0);
-        let planes = &mut self.bytes[start..];
-        for first in (0..count).step_by(BLOCK_ROWS) {
-            for i in first..count.min(first + BLOCK_ROWS) {
-                let bytes = number(i).to_le_bytes();
-                for byte in 0..WIDTH {
-                    planes[byte * count + i] = bytes[byte];
-                }
-            }
-        }
-        self.note_planes(start, WIDTH, count);
-    }
-
-    /// The same for a lane whose numbers are all 0.
-    fn push_zeros(&mut self, width: usize, count: usize) {
+    /// Room for a plane of each byte of a lane, zeros so far. Returns where they begin.
+    fn push_planes(&mut self, width: usize, count: usize) -> usize {
         let start = self.bytes.len();
         self.bytes.resize(start + width * count, 0);
         self.note_planes(start, width, count);
+        start
+    }
+
+    /// Writes the numbers of those lanes into their planes, of so many rows, of which each begins at `offset`.
+    fn fill_planes(
+        &mut self,
+        planes: &[Planes],
+        row_bytes: usize,
+        (old, new): (&[u8], &[u8]),
+        count: usize,
+        offset: impl Fn(usize) -> usize,
+    ) {
+        let block = block_rows(row_bytes);
+        for first in (0..count).step_by(block) {
+            for Planes { lane, width, way, start } in planes {
+                by_width!(*width, WIDTH => {
+                    let planes = &mut self.bytes[*start..*start + WIDTH * count];
+                    for i in first..count.min(first + block) {
+                        let at = offset(i) + lane;
+                        let before = old.get(at..at + WIDTH).map_or(0, number::<WIDTH>);
+                        let bytes = way.apply::<WIDTH>(before, number::<WIDTH>(&new[at..])).to_le_bytes();
+                        for byte in 0..WIDTH {
+                            planes[byte * count + i] = bytes[byte];
+                        }
+                    }
+                });
+            }
+        }
     }
 
     fn note_planes(&mut self, start: usize, width: usize, count: usize) {
@@ -110,6 +128,14 @@ impl Packed {
     }
 }
 
+/// Where the planes of a lane begin, and what they hold.
+struct Planes {
+    lane: usize,
+    width: usize,
+    way: Way,
+    start: usize,
+}
+
 /// A partition as a whole.
 pub(super) fn pack_full(columns: &[Part<'_>]) -> Packed {
     let mut packed = Packed::default();
@@ -120,10 +146,13 @@ pub(super) fn pack_full(columns: &[Part<'_>]) -> Packed {
             (_, Some(rows)) => {
                 let row_bytes = schema.row_bytes().unwrap_or(0);
                 let count = rows.len().checked_div(row_bytes).unwrap_or(0);
-                for (lane, width) in lanes(lane_widths(schema)) {
-                    by_width!(width, WIDTH => packed
-                        .push_lane::<WIDTH>(count, |row| number::<WIDTH>(&rows[row * row_bytes + lane..])));
-                }
+                let planes: Vec<Planes> = lanes(lane_widths(schema))
+                    .map(|(lane, width)| {
+                        let start = packed.push_planes(width, count);
+                        Planes { lane, width, way: Way::Value, start }
+                    })
+                    .collect();
+                packed.fill_planes(&planes, row_bytes, (&[], &rows), count, |row| row * row_bytes);
             }
         }
     }
@@ -244,36 +273,28 @@ impl<'s> Elements<'s> {
 
 /// What turns old numbers into new ones, lane by lane, of rows or elements with those lanes.
 fn pack_lanes(packed: &mut Packed, widths: &[u8], old: &[u8], new: &[u8], changed: &[u32]) {
-    let touched = touched_bytes(bytes_of(widths), old, new, changed);
+    let row_bytes = bytes_of(widths);
+    let touched = touched_bytes(row_bytes, old, new, changed);
+    let offset = |i: usize| changed[i] as usize * row_bytes;
+    let mut planes = Vec::new();
     for (lane, width) in lanes(widths) {
         // Of a row with many numbers most may stay as they are.
-        if touched[lane..lane + width].iter().all(|byte| *byte == 0) {
-            packed.bytes.push(Way::Difference as u8);
-            packed.push_zeros(width, changed.len());
-            continue;
+        let stays = touched[lane..lane + width].iter().all(|byte| *byte == 0);
+        let way = if stays {
+            Way::Difference
+        } else {
+            by_width!(width, WIDTH => smallest_way::<WIDTH>(changed.len(), |i| {
+                let at = offset(i) + lane;
+                (old.get(at..at + WIDTH).map_or(0, number::<WIDTH>), number::<WIDTH>(&new[at..]))
+            }))
+        };
+        packed.bytes.push(way as u8);
+        let start = packed.push_planes(width, changed.len());
+        if !stays {
+            planes.push(Planes { lane, width, way, start });
         }
-        by_width!(width, WIDTH => pack_lane::<WIDTH>(packed, (bytes_of(widths), lane), old, new, changed));
     }
-}
-
-fn pack_lane<const WIDTH: usize>(
-    packed: &mut Packed,
-    (row_bytes, lane): (usize, usize),
-    old: &[u8],
-    new: &[u8],
-    changed: &[u32],
-) {
-    let numbers = |i: usize| {
-        let offset = changed[i] as usize * row_bytes + lane;
-        let before = old.get(offset..offset + WIDTH).map_or(0, number::<WIDTH>);
-        (before, number::<WIDTH>(&new[offset..]))
-    };
-    let way = smallest_way::<WIDTH>(changed.len(), &numbers);
-    packed.bytes.push(way as u8);
-    packed.push_lane::<WIDTH>(changed.len(), |i| {
-        let (before, after) = numbers(i);
-        way.apply::<WIDTH>(before, after)
-    });
+    packed.fill_planes(&planes, row_bytes, (old, new), changed.len(), offset);
 }
 
 /// For each byte of a row, the bits that differ in any of the changed rows.
@@ -294,7 +315,7 @@ fn touched_bytes(row_bytes: usize, old: &[u8], new: &[u8], changed: &[u32]) -> V
 }
 
 /// The way with the fewest bits by the entropy of its byte planes over a sample.
-fn smallest_way<const WIDTH: usize>(count: usize, numbers: &impl Fn(usize) -> (u64, u64)) -> Way {
+fn smallest_way<const WIDTH: usize>(count: usize, numbers: impl Fn(usize) -> (u64, u64)) -> Way {
     let step = count.div_ceil(SAMPLE_ROWS).max(1);
     let bits = |way: &Way| {
         let mut histograms = [[0u16; 256]; WIDTH];
@@ -390,14 +411,17 @@ pub(super) fn unpack_full(schemas: &[ColumnSchema], rows: usize, bytes: &[u8]) -
                     return Err("it ends too early".into());
                 }
                 let mut out = vec![0; rows * row_bytes];
+                let mut planes = Vec::new();
                 for (lane, width) in lanes(lane_widths(schema)) {
-                    let planes = bytes.take(rows * width)?;
-                    for first in (0..rows).step_by(BLOCK_ROWS) {
-                        for row in first..rows.min(first + BLOCK_ROWS) {
-                            for byte in 0..width {
-                                out[row * row_bytes + lane + byte] = planes[byte * rows + row];
-                            }
-                        }
+                    planes.push((lane, width, bytes.take(rows * width)?));
+                }
+                let block = block_rows(row_bytes);
+                for first in (0..rows).step_by(block) {
+                    for (lane, width, planes) in &planes {
+                        by_width!(*width, WIDTH => for row in first..rows.min(first + block) {
+                            let number = plane_bytes::<WIDTH>(planes, rows, row);
+                            out[row * row_bytes + lane..][..WIDTH].copy_from_slice(&number[..WIDTH]);
+                        });
                     }
                 }
                 Chunk::Plain(out)
@@ -425,8 +449,12 @@ pub(super) fn unpack_delta(
             COLUMN_ALL => (0..rows as u32).collect(),
             COLUMN_SOME | COLUMN_ELEMENTS => {
                 let bitmap = bytes.take(rows.div_ceil(8))?;
-                let set = |row: &u32| bitmap[*row as usize / 8] & (1 << (row % 8)) != 0;
-                (0..rows as u32).filter(set).collect()
+                let mut changed = Vec::new();
+                for (i, byte) in bitmap.iter().enumerate().filter(|(_, byte)| **byte != 0) {
+                    let bits = (0..8).filter(|bit| byte & (1 << bit) != 0);
+                    changed.extend(bits.map(|bit| i as u32 * 8 + bit).filter(|row| *row < rows as u32));
+                }
+                changed
             }
             other => return Err(format!("column \"{}\" is of kind {other}", schema.name)),
         };
@@ -482,32 +510,35 @@ fn unpack_lanes(
     changed: &[u32],
 ) -> Result<(), String> {
     let row_bytes = bytes_of(widths);
+    let mut planes = Vec::new();
     for (lane, width) in lanes(widths) {
         let way = bytes.byte()?;
         let way = Way::of(way).ok_or_else(|| format!("column \"{}\" has way {way}", schema.name))?;
-        let planes = bytes.take(width * changed.len())?;
-        by_width!(width, WIDTH => unpack_lane::<WIDTH>(way, planes, (row_bytes, lane), out, changed));
+        planes.push((lane, width, way, bytes.take(width * changed.len())?));
+    }
+    let mut first = 0;
+    for rows in changed.chunks(block_rows(row_bytes)) {
+        for (lane, width, way, planes) in &planes {
+            by_width!(*width, WIDTH => for (i, row) in (first..).zip(rows) {
+                let stored = u64::from_le_bytes(plane_bytes::<WIDTH>(planes, changed.len(), i));
+                let number = &mut out[*row as usize * row_bytes + lane..][..WIDTH];
+                let after = way.undo::<WIDTH>(self::number::<WIDTH>(number), stored).to_le_bytes();
+                number.copy_from_slice(&after[..WIDTH]);
+            });
+        }
+        first += rows.len();
     }
     Ok(())
 }
 
-fn unpack_lane<const WIDTH: usize>(
-    way: Way,
-    planes: &[u8],
-    (row_bytes, lane): (usize, usize),
-    out: &mut [u8],
-    changed: &[u32],
-) {
-    for (i, row) in changed.iter().enumerate() {
-        let mut stored = [0; 8];
-        for byte in 0..WIDTH {
-            stored[byte] = planes[byte * changed.len() + i];
-        }
-        let offset = *row as usize * row_bytes + lane;
-        let before = number::<WIDTH>(&out[offset..]);
-        let after = way.undo::<WIDTH>(before, u64::from_le_bytes(stored)).to_le_bytes();
-        out[offset..offset + WIDTH].copy_from_slice(&after[..WIDTH]);
+/// The bytes of a number in the planes of so many.
+#[inline(always)]
+fn plane_bytes<const WIDTH: usize>(planes: &[u8], count: usize, i: usize) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    for byte in 0..WIDTH {
+        bytes[byte] = planes[byte * count + i];
     }
+    bytes
 }
 
 /// Cuts a chunk to that many rows, or extends it by zeros or empty values.
