@@ -563,34 +563,40 @@ impl History {
         self.fixed.write().clone_from(&told.fixed);
     }
 
-    /// What the whole log tells: the newest snapshot that loads, and the log after it.
+    /// What the whole log tells: the newest snapshot whose host's state loads, and the log after it.
     pub fn newest(&self) -> Result<Told, SpineError> {
-        let kept = self.snapshots().iter().find_map(|meta| match Kept::load(&self.store, meta) {
-            Ok(kept) => Some(kept),
+        let kept = self.snapshots().into_iter().find_map(|meta| match self.host_of(&meta) {
+            Ok(host) => Some((meta, host)),
             Err(detail) => {
                 tracing::warn!(world = self.world, tick = %meta.tick, "passing over a snapshot: {detail}");
                 None
             }
         });
-        self.skim(kept.as_ref(), &mut |_| {})
+        self.skim(kept.as_ref().map(|(meta, host)| (meta, host)), &mut |_| {})
+    }
+
+    /// The host's state in a snapshot, without that of the world.
+    fn host_of(&self, meta: &SnapshotMeta) -> Result<HostState, String> {
+        let host = self.store.load_host(meta.branch, meta.tick).map_err(|error| chain(&error))?;
+        HostState::decode(&host)
     }
 
     /// What the whole log tells, of which a snapshot knows the beginning. `input` sees the inputs after that.
     pub(crate) fn skim(
         &self,
-        kept: Option<&Kept>,
+        kept: Option<(&SnapshotMeta, &HostState)>,
         input: &mut dyn FnMut(&Logged),
     ) -> Result<Told, SpineError> {
         let mut told = match kept {
             None => Told::empty(),
-            Some(kept) => self.told(kept)?,
+            Some((meta, host)) => self.told(meta, host)?,
         };
         told.skim(self.log.records(told.begin.lsn + 1), &self.world, input)?;
         Ok(told)
     }
 
-    fn told(&self, kept: &Kept) -> Result<Told, SpineError> {
-        let told = Told::from_host(&kept.host, kept.meta.build_id);
+    fn told(&self, meta: &SnapshotMeta, host: &HostState) -> Result<Told, SpineError> {
+        let told = Told::from_host(host, meta.build_id);
         told.map_err(|detail| SpineError::Inconsistent { world: self.world.clone(), detail })
     }
 
@@ -776,7 +782,8 @@ impl History {
         line: u32,
         options: &Options,
     ) -> Result<(LiveWorld, Timeline), SpineError> {
-        let kept = Kept::load(&self.store, meta).map_err(|detail| self.not_kept(meta.tick, detail))?;
+        let loaded = options.pool.install(|| Kept::load(&self.store, meta));
+        let kept = loaded.map_err(|detail| self.not_kept(meta.tick, detail))?;
         let mut timeline = self.timeline(&kept, line)?;
         Ok((self.restore(&kept, &mut timeline, options)?, timeline))
     }
@@ -818,7 +825,7 @@ impl History {
 
     /// How the world goes on after a snapshot, along a line of history.
     pub(crate) fn timeline(&self, kept: &Kept, line: u32) -> Result<Timeline, SpineError> {
-        let mut timeline = self.timeline_after(self.told(kept)?, line);
+        let mut timeline = self.timeline_after(self.told(&kept.meta, &kept.host)?, line);
         timeline.fix_later(kept.host.branches.current(), &kept.host.fixes);
         Ok(timeline)
     }
@@ -880,15 +887,14 @@ impl History {
     /// Whether the world was stopped in order: the newest snapshot holds all that the log tells.
     pub(crate) fn is_in_order(&self) -> Result<bool, SpineError> {
         let snapshots = self.snapshots();
-        let Some(kept) = snapshots.iter().find_map(|meta| Kept::load(&self.store, meta).ok()) else {
-            return Ok(false);
-        };
-        for entry in self.log.records(kept.host.covered.lsn + 1) {
+        let newest = snapshots.iter().find_map(|meta| Some((meta.tick, self.host_of(meta).ok()?)));
+        let Some((newest, host)) = newest else { return Ok(false) };
+        for entry in self.log.records(host.covered.lsn + 1) {
             let failed = |source| SpineError::Log { world: self.world.clone(), source: Arc::new(source) };
             let (_, record) = entry.map_err(failed)?;
             let adds_nothing = match record {
                 Record::Build { .. } | Record::Control { .. } => true,
-                Record::Horizon { tick } | Record::Checkpoint { tick, .. } => tick <= kept.meta.tick,
+                Record::Horizon { tick } | Record::Checkpoint { tick, .. } => tick <= newest,
                 _ => false,
             };
             if !adds_nothing {

@@ -902,7 +902,8 @@ impl Opening<'_> {
         let mut failed: Option<Tick> = None;
         loop {
             self.status.set_phase(Phase::Reading);
-            let mut told = history.skim(newest, &mut |logged| remember(ledger, logged))?;
+            let mut told = history
+                .skim(newest.map(|kept| (&kept.meta, &kept.host)), &mut |logged| remember(ledger, logged))?;
             history.knows(&told);
             let (mut live, mut timeline, snapshot) = self.begin(history, snapshots, newest, &told)?;
             let (from, branch, target) = (live.now(), told.branches.current(), told.target());

@@ -32,7 +32,7 @@ mod town_map;
 mod traits;
 mod visit;
 
-pub use annals::{Annals, DEEDS_MAX, Deed};
+pub use annals::{Annals, AnnalsOne, DEEDS_MAX, Deed, Remembered};
 pub use census::Census;
 pub use contagion::Contagion;
 pub use customs::Customs;

@@ -5,7 +5,7 @@
 use crate::{memory, scenario::Expected, sense::number_of};
 use everworld_components::{
     Annals, Episode, EpisodeKind, Faction, Goal, Health, Home, Memory, Mood, Name, Needs, Occupation, Pack,
-    Party, Persona, Position, Purse, Ties, TownMap, Trade, Traits, Velocity,
+    Party, Persona, Position, Purse, Remembered, Ties, TownMap, Trade, Traits, Velocity,
 };
 use everworld_engine::{Registry, column::Fault, input::InputWorld, prelude::*};
 use serde::{Deserialize, Serialize};
@@ -177,7 +177,7 @@ pub(crate) fn introduce(
     world.insert(uid, Name { name: character.name.clone() });
     let ties = character.ties.iter().map(|bond| format!("{}: {}", bond.to, bond.relation)).collect();
     let Character { wish, secret, .. } = character.clone();
-    world.insert(uid, Persona { wish, secret, ties });
+    world.insert(uid, Persona { wish: wish.clone(), secret: secret.clone(), ties });
     let now = world.time().tick.0 as u32;
     let own = number_of(uid);
     let mut known = world.get::<Ties>(uid).copied().unwrap_or_default();
@@ -189,15 +189,17 @@ pub(crate) fn introduce(
     }
     world.insert(uid, known);
     // What nobody may know, they know themselves.
-    let secret =
+    let own_secret =
         Episode { tick: now, subject: own, weight: 0.9, kind: EpisodeKind::Rumour, valence: -50, place: 0 };
     let mut memory = world.get::<Memory>(uid).copied().unwrap_or_default();
-    memory::remember(&mut memory, secret, now, own);
+    memory::remember(&mut memory, own_secret, now, own);
     world.insert(uid, memory);
     let mut annals = world.resource_mut::<Annals>();
     if let Err(at) = annals.cast.binary_search(&uid.get()) {
         annals.cast.insert(at, uid.get());
     }
+    let trade = Trade::from_name(&character.trade).unwrap_or(Trade::None).0;
+    annals.remembered.insert(uid.get(), Remembered { name: character.name.clone(), trade, wish, secret });
 }
 
 /// So many the cast may have (L1).

@@ -5,7 +5,9 @@
 //! state: the same annals give the same text.
 
 use crate::{annals::day_of, day::START_MINUTE, names::name_of};
-use everworld_components::{Annals, DAY_MINUTES, Deed, EpisodeKind, Home, Name, Occupation, Persona, Trade};
+use everworld_components::{
+    Annals, DAY_MINUTES, Deed, EpisodeKind, Home, Name, Occupation, Persona, Remembered, Trade,
+};
 use everworld_engine::{Image, Tick, Uid, random::mix};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +34,14 @@ pub enum ChronicleError {
     /// Nobody has that Uid.
     #[error("there is nobody with the Uid {0}")]
     NoSuch(Uid),
+    /// Somebody of the cast who is no more.
+    #[error("{name} died in tick {tick}: the chronicle tells of them")]
+    Died {
+        /// Who was asked for.
+        name: String,
+        /// When.
+        tick: Tick,
+    },
     /// Nobody of the cast.
     #[error("nobody of the cast is called \"{asked}\": {}", .known.join(", "))]
     Nobody {
@@ -63,7 +73,13 @@ impl People {
     fn of(image: &Image, annals: &Annals) -> Self {
         let mut wanted: BTreeSet<u64> = annals.cast.iter().copied().collect();
         wanted.extend(annals.deeds.iter().map(|deed| deed.whom));
-        let mut people = BTreeMap::new();
+        // Of those who are no more, what the annals remember.
+        let of_memory = |(uid, who): (&u64, &Remembered)| {
+            let Remembered { name, trade, wish, secret } = who.clone();
+            let persona = Some(Persona { wish, secret, ties: Vec::new() });
+            (*uid, Who { first: first_name(&name), name, trade: Trade(trade), persona })
+        };
+        let mut people: BTreeMap<u64, Who> = annals.remembered.iter().map(of_memory).collect();
         for table in &image.tables {
             for (row, uid) in table.uids().enumerate().filter(|(_, uid)| wanted.contains(&uid.get())) {
                 let (home, name) = (table.row_of::<Home>(row), table.slow_row_of::<Name>(row));
@@ -499,6 +515,18 @@ pub fn characters(image: &Image) -> Result<Vec<(Uid, String)>, ChronicleError> {
     let annals: Annals = image.value().ok_or(ChronicleError::NoAnnals)?;
     let people = People::of(image, &annals);
     Ok(annals.cast.iter().map(|uid| (Uid::new(*uid), people.name(*uid))).collect())
+}
+
+/// Why somebody is not there.
+pub(crate) fn missing(image: &Image, uid: Uid) -> ChronicleError {
+    let annals: Annals = image.value().unwrap_or_default();
+    let is_death =
+        |deed: &&Deed| deed.who == uid.get() && Deed::KINDS.get(usize::from(deed.kind)) == Some(&"died");
+    let died = annals.deeds.iter().find(is_death).zip(annals.remembered.get(&uid.get()));
+    died.map_or(ChronicleError::NoSuch(uid), |(deed, who)| ChronicleError::Died {
+        name: who.name.clone(),
+        tick: Tick(deed.tick),
+    })
 }
 
 /// The Uid of somebody of the cast, by name or number.

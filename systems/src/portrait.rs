@@ -1,7 +1,7 @@
 //! Somebody: who they are, what they feel, want and remember, whom they like, and why they do what they do.
 
 use crate::{
-    chronicle::{ChronicleError, cast_of},
+    chronicle::{ChronicleError, cast_of, missing},
     memory::retrieval,
     mind::{Axes, Baked, Inner, label},
     names::name_of,
@@ -24,7 +24,7 @@ pub fn portrait(image: &Image, asked: &str) -> Result<Value, ChronicleError> {
         Ok(uid) => Uid::new(uid),
         Err(_) => cast_of(image, asked)?,
     };
-    of(image, uid).ok_or(ChronicleError::NoSuch(uid))
+    of(image, uid).ok_or_else(|| missing(image, uid))
 }
 
 fn of(image: &Image, uid: Uid) -> Option<Value> {

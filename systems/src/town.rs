@@ -20,11 +20,13 @@ use crate::{
     work::Hired,
 };
 use everworld_components::{
-    Annals, Census, Condition, Contagion, Customs, DAY_MINUTES, Day, Faction, Goal, Health, Home, Market,
-    Memory, Mood, Needs, Occupation, Pack, Position, Purse, Ties, TownMap, Trade, Traits, Treasury, Velocity,
+    Annals, AnnalsOne, Census, Condition, Contagion, Customs, DAY_MINUTES, Day, Faction, Goal, Health, Home,
+    Market, Memory, Mood, Needs, Occupation, Pack, Position, Purse, Ties, TownMap, Trade, Traits, Treasury,
+    Velocity,
 };
 use everworld_engine::{
-    Class, Image, TableImage, column::row_bytes_of, grid::build, input::InputWorld, prelude::*, random::Draws,
+    Class, Image, Migration, TableImage, column::row_bytes_of, grid::build, input::InputWorld, prelude::*,
+    random::Draws,
 };
 use lives::{Born, Died};
 use meet::Talked;
@@ -119,6 +121,7 @@ fn plugin(world: &mut WorldBuilder, scenario: &Scenario) -> Result<(), ScenarioE
             hours: town.ill_hours,
         })
         .resource(Annals { seed: scenario.seed, ..Annals::default() })
+        .migrate(Migration::from("annals", 1).value::<AnnalsOne, Annals>(Annals::from))
         .resource(mind)
         .derived::<Baked>()
         .input::<SetMind>()

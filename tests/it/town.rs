@@ -186,6 +186,24 @@ fn counted(live: &LiveWorld, kind: &str) -> u64 {
     live.report().events.iter().filter(|batch| batch.info.name == kind).map(|batch| batch.count).sum()
 }
 
+/// Who died keeps the name, and the story tells of it.
+fn the_dead_are_remembered(image: &Image) {
+    let annals: Annals = image.value().unwrap();
+    let story = PLUGINS.iter().find(|plugin| plugin.name == "town").unwrap().story.unwrap();
+    let names: BTreeMap<u64, String> =
+        (story.characters)(image).unwrap().into_iter().map(|(uid, name)| (uid.get(), name)).collect();
+    let died = |uid: &&u64| image.find(Uid::new(**uid)).is_none();
+    for uid in annals.cast.iter().filter(died) {
+        let name = &names[uid];
+        assert_eq!(*name, annals.remembered[uid].name);
+        let told =
+            (story.chronicle)(image, &Asked { about: Some(name.clone()), ..Asked::default() }).unwrap();
+        assert!(told.starts_with(&format!("# The chronicle of {name}")) && told.contains("## Day"), "{told}");
+        let error = (story.portrait)(image, name).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{name} died in tick ")), "{error}");
+    }
+}
+
 #[test]
 fn a_town_without_food_goes_hungry_and_says_so_and_the_mortal_die() {
     let runs = over_seeds(|seed| {
@@ -197,7 +215,9 @@ fn a_town_without_food_goes_hungry_and_says_so_and_the_mortal_die() {
             said += counted(&live, "hungered");
             died += counted(&live, "died");
         }
-        assert_eq!(coins(&live.image()), began, "seed {seed}: what the dead own falls to the town");
+        let image = live.image();
+        assert_eq!(coins(&image), began, "seed {seed}: what the dead own falls to the town");
+        the_dead_are_remembered(&image);
         (said, died, people - live.resource::<Census>().people as usize)
     });
     for (seed, (said, died, gone)) in runs.into_iter().enumerate() {

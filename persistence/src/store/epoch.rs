@@ -239,7 +239,16 @@ impl Epoch {
 
     /// The snapshot of that tick, put together from the last whole copy of each partition.
     pub fn load(&self, branch: u32, tick: Tick) -> Result<Loaded, StoreError> {
-        self.load_within(&Budget::new(u64::MAX), self.headers()?, branch, tick)
+        self.load_within(&Budget::new(u64::MAX), self.headers()?, (branch, tick))
+    }
+
+    /// The host's own state in the snapshot of that tick.
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "a method of one lifetime is not one of all"
+    )]
+    pub fn load_host(&self, branch: u32, tick: Tick) -> Result<Vec<u8>, StoreError> {
+        self.read(&Budget::new(u64::MAX), self.headers()?, (branch, tick), |reading| reading.host())
     }
 
     /// The first snapshot, if it takes no more memory than that.
@@ -250,16 +259,24 @@ impl Epoch {
             let damage = headers.damaged.into_iter().next();
             return Err(damage.unwrap_or_else(|| StoreError::damaged(&self.path, "it holds no snapshot")));
         };
-        self.load_within(&budget, headers, branch, tick)
+        self.load_within(&budget, headers, (branch, tick))
     }
 
-    fn load_within(
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "a method of one lifetime is not one of all"
+    )]
+    fn load_within(&self, budget: &Budget, headers: Headers, at: (u32, Tick)) -> Result<Loaded, StoreError> {
+        self.read(budget, headers, at, |reading| reading.loaded())
+    }
+
+    fn read<T>(
         &self,
         budget: &Budget,
         mut headers: Headers,
-        branch: u32,
-        tick: Tick,
-    ) -> Result<Loaded, StoreError> {
+        (branch, tick): (u32, Tick),
+        what: impl FnOnce(&Reading<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let not_found = || StoreError::NotFound { path: self.path.clone(), branch, tick };
         let found = headers.whole().iter().position(|header| header.meta.tick == tick);
         let Some(last) = found.map(|at| headers.partial + at) else {
@@ -272,7 +289,7 @@ impl Epoch {
         }
         headers.chain.truncate(last + 1);
         guard(&self.path, || {
-            Reading { epoch: self, view: &self.view()?, budget, headers: &headers.chain }.loaded()
+            what(&Reading { epoch: self, view: &self.view()?, budget, headers: &headers.chain })
         })
     }
 
@@ -537,9 +554,13 @@ impl Reading<'_> {
         if order_check(&image) != header.order {
             return self.damaged("its rows are not in the order that its header names");
         }
-        let host = header.places().find(|place| place.what == What::Host);
-        let host = host.map(|place| self.content(&place)).transpose()?.unwrap_or_default();
-        Ok(Loaded { meta, image, host, ledger: self.ledger()?.into_iter().collect() })
+        Ok(Loaded { meta, image, host: self.host()?, ledger: self.ledger()?.into_iter().collect() })
+    }
+
+    fn host(&self) -> Result<Vec<u8>, StoreError> {
+        let mut places = self.headers.last().into_iter().flat_map(Header::places);
+        let host = places.find(|place| place.what == What::Host);
+        Ok(host.map(|place| self.content(&place)).transpose()?.unwrap_or_default())
     }
 
     /// Tables of the wanted snapshot: partition by partition, in parallel on a thread of a pool.

@@ -304,10 +304,24 @@ impl Store {
     /// The snapshot of that tick. Every byte is verified; the caller compares the state's hash. In parallel on a
     /// thread of a pool.
     pub fn load(&self, branch: u32, tick: Tick) -> Result<Loaded, StoreError> {
+        self.load_from(branch, tick, |epoch| epoch.load(branch, tick))
+    }
+
+    /// The host's own state in the snapshot of that tick, as [`Store::load`] gives it, without the rest.
+    pub fn load_host(&self, branch: u32, tick: Tick) -> Result<Vec<u8>, StoreError> {
+        self.load_from(branch, tick, |epoch| epoch.load_host(branch, tick))
+    }
+
+    /// From the newest of the epochs with that snapshot in which it is sound.
+    fn load_from<T>(
+        &self,
+        branch: u32,
+        tick: Tick,
+        load: impl Fn(&Epoch) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut first_error = None;
         for number in self.epochs_with(branch, tick) {
-            let loaded = self.epoch(number).and_then(|epoch| epoch.load(branch, tick));
-            match loaded {
+            match self.epoch(number).and_then(|epoch| load(&epoch)) {
                 Ok(loaded) => return Ok(loaded),
                 Err(error) => {
                     first_error.get_or_insert(error);

@@ -15,6 +15,7 @@ use crate::disk::Disk;
 use everworld_engine::{CHUNK_ROWS, Chunk, ColumnSchema, Image, ResourceImage, TableImage, Tick};
 use redb::WriteTransaction;
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
@@ -99,8 +100,8 @@ struct Step<'a> {
     before: Option<&'a TableImage>,
     table: &'a TableImage,
     /// Made when a line wants it: none when nothing differs.
-    delta: Option<Option<codec::Packed>>,
-    full: Option<codec::Packed>,
+    delta: OnceCell<Option<codec::Packed>>,
+    full: OnceCell<codec::Packed>,
 }
 
 impl Writer {
@@ -231,15 +232,15 @@ fn write_partitions(
         let mut before = base.as_mut().zip(at).map(|(base, at)| &mut base.image.tables[at]);
         for partition in 0..table.rows.div_ceil(CHUNK_ROWS) {
             let is_there = |before: &&TableImage| partition < before.rows.div_ceil(CHUNK_ROWS);
-            let mut step = Step {
+            let step = Step {
                 key: (*number, partition as u32),
                 before: before.as_deref().filter(is_there),
                 table,
-                delta: None,
-                full: None,
+                delta: OnceCell::new(),
+                full: OnceCell::new(),
             };
             for (at, leaf) in leaves.iter_mut().enumerate() {
-                let what = leaf.put(store, snapshot.meta.tick, &mut step)?;
+                let what = leaf.put(store, snapshot.meta.tick, &step)?;
                 match what.filter(|_| at == 0) {
                     Some(What::Full { .. }) => stats.partitions_full += 1,
                     Some(_) => stats.partitions_delta += 1,
@@ -322,7 +323,7 @@ impl<'a> Leaf<'a> {
     }
 
     /// Writes a partition if it differs, or is not there yet and in this share.
-    fn put(&mut self, store: &Store, tick: Tick, step: &mut Step<'_>) -> Result<Option<What>, StoreError> {
+    fn put(&mut self, store: &Store, tick: Tick, step: &Step<'_>) -> Result<Option<What>, StoreError> {
         let (table, partition) = step.key;
         let size = self.chains.get(&step.key);
         let delta = match (size, step.before) {
@@ -415,17 +416,17 @@ impl Step<'_> {
         self.before.is_some_and(|before| is_same(before, self.table, self.key.1 as usize))
     }
 
-    fn delta(&mut self, store: &Store) -> Option<&codec::Packed> {
+    fn delta(&self, store: &Store) -> Option<&codec::Packed> {
         let before = self.before?;
-        let made = self.delta.get_or_insert_with(|| {
+        let made = self.delta.get_or_init(|| {
             (store.options.pace)();
             difference(before, self.table, self.key.1 as usize)
         });
         made.as_ref()
     }
 
-    fn full(&mut self, store: &Store) -> &codec::Packed {
-        self.full.get_or_insert_with(|| {
+    fn full(&self, store: &Store) -> &codec::Packed {
+        self.full.get_or_init(|| {
             (store.options.pace)();
             codec::pack_full(&parts(self.table, self.key.1 as usize))
         })
