@@ -661,6 +661,12 @@ const LEASE_SHARE: f64 = 0.1;
 /// and what passes until a snapshot that is being written asks for more of the CPU.
 const PATIENCE_SHARE: f64 = 0.1;
 
+/// How many ticks a lease allows to be shown: for twice its time, so that it is renewed at half, but no more than a recovery
+/// may spend on it, which computes all of them.
+fn lease_ticks(ticks_per_sec: f64, lease_secs: f64, ticks_max: f64) -> u64 {
+    ((ticks_per_sec.max(1.0) * lease_secs * 2.0).min(ticks_max).ceil() as u64).max(1)
+}
+
 /// The lease of ticks that may be shown, as far as it is appended.
 #[derive(Clone, Copy)]
 struct Horizon {
@@ -1105,9 +1111,7 @@ impl Host {
     fn renew_horizon(&mut self, tick: Tick) -> Result<(), SpineError> {
         let now = clock::now_nanos();
         let lease = self.config.log.horizon_lease_millis as f64 / 1e3;
-        // A recovery computes all of it.
-        let ticks = (self.ticks_per_sec.max(1.0) * lease * 2.0).min(self.ticks_of_recovery(LEASE_SHARE));
-        let ticks = (ticks.ceil() as u64).max(1);
+        let ticks = lease_ticks(self.ticks_per_sec, lease, self.ticks_of_recovery(LEASE_SHARE));
         let left = self.horizon.tick.0.saturating_sub(tick.0);
         let stepping = self.spine.mode.paused;
         if stepping && tick >= self.spine.mode.step_until {
@@ -1186,6 +1190,7 @@ impl Host {
                 self.metrics.captures_skipped.inc();
             }
         }
+        self.snapshots.set_patience(self.ticks_of_recovery(PATIENCE_SHARE) as u64);
         let period = self.snapshot_period(entities);
         let mirror = self.mirror.handle();
         if self.snapshots.is_due(now, period)
@@ -1215,7 +1220,6 @@ impl Host {
         } else {
             self.config.snapshot.period_millis
         };
-        self.snapshots.set_patience(self.ticks_of_recovery(PATIENCE_SHARE) as u64);
         let ticks = self.ticks_of_recovery(REPLAY_SHARE) - self.snapshots.behind() as f64;
         let nanos = (ticks / self.ticks_per_sec.max(0.01) * 1e9) as u64;
         millis.saturating_mul(1_000_000).min(nanos.max(SNAPSHOT_PERIOD_MILLIS * 1_000_000))
@@ -1371,6 +1375,13 @@ fn last_image(live: &mut LiveWorld, mirror: &Mirror) -> Arc<Image> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lease_is_no_longer_than_a_recovery_may_compute() {
+        assert_eq!(lease_ticks(20.0, 1.0, 1e9), 40, "ticks that take next to nothing");
+        assert_eq!(lease_ticks(24.0, 1.0, 12.5), 13, "ticks of 40 ms");
+        assert_eq!(lease_ticks(0.3, 1.0, 0.1), 1, "one at the least, or nothing would ever be shown");
+    }
 
     #[test]
     fn a_wish_is_answered_once_it_is_durable_and_shown_whichever_comes_first() {

@@ -45,6 +45,7 @@ use std::process::ExitCode;
 
 /// Runs the command line with these kinds of worlds, ours and a user's own.
 pub fn main(plugins: &'static [Plugin]) -> ExitCode {
-    raw::give_memory_back();
+    // Where it is not taken the server needs more memory, and nothing else.
+    let _ = raw::give_memory_back();
     cli::main(std::env::args_os(), plugins)
 }

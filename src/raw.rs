@@ -53,17 +53,54 @@ const LARGE_BYTES: libc::c_int = 128 << 10;
 
 /// Lets large pieces of memory go back to the system when they are let go of. glibc begins so, but raises the limit up to
 /// 32 MiB with each larger piece that is: what a world takes only while it is made would stay with the process for ever.
+/// False where the allocator is another one, or does not take it: that only means more memory.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) fn give_memory_back() -> bool {
+    // SAFETY: mallopt takes two numbers, no pointer, and keeps them under its own lock: it may be called at any time, from
+    // any thread, beside others that allocate. What was allocated before is let go of as before.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES) == 1 }
+}
+
 /// Other allocators do as they do.
-pub(crate) fn give_memory_back() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: mallopt takes two numbers and keeps them under its own lock; it may be called at any time from any thread.
-    // That it refuses them would only mean more memory.
-    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES) };
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn give_memory_back() -> bool {
+    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Bytes of this process in memory.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    fn resident() -> Option<u64> {
+        let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+        let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+        Some(pages * rustix::param::page_size() as u64)
+    }
+
+    /// It comes back from below what stays, after larger pieces have gone, and while others allocate; and what was allocated
+    /// before the call is what it was.
+    #[test]
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    fn large_memory_goes_back_to_the_system() {
+        let before = vec![7u8; 3 << 20];
+        let others = std::thread::spawn(|| (1..2_000usize).map(|i| vec![1u8; i * 64].len()).sum::<usize>());
+        assert!(give_memory_back());
+        // Without the call, from here on what is smaller than this would stay.
+        drop(vec![1u8; 24 << 20]);
+        let (mut large, mut small) = (Vec::new(), Vec::new());
+        for i in 0..256 {
+            large.push(vec![i as u8; 1 << 20]);
+            small.push(vec![i as u8; 1 << 10]);
+        }
+        let full = resident();
+        drop(large);
+        let Some((full, left)) = full.zip(resident()) else { return };
+        assert!(full - left.min(full) > 200 << 20, "{full} bytes, then {left}");
+        assert!(small.iter().enumerate().all(|(i, bytes)| bytes.iter().all(|byte| *byte == i as u8)));
+        assert!(before.iter().all(|byte| *byte == 7) && others.join().unwrap() > 0);
+    }
 
     /// What the kernel has read is what was said: a struct of another layout would show in each of these.
     #[test]

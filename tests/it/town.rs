@@ -7,7 +7,8 @@ use everworld_components::{
     Traits, Treasury,
 };
 use everworld_engine::{
-    Column, Image, InputEnvelope, LiveWorld, Parallel, Phase, Sabotage, TableImage, WorldBuilder, prelude::*,
+    Column, Image, InputEnvelope, LiveWorld, Parallel, Phase, Sabotage, TableImage, WorldBuilder,
+    migrate_image, prelude::*,
 };
 use everworld_systems::chronicle::Asked;
 use serde_json::{Value, json};
@@ -306,6 +307,22 @@ fn w1_w3_w4_a_town_of_mortals_has_one_hash() {
         runs.push(live.state_hash());
     }
     assert!(runs.iter().all(|hash| *hash == runs[0]), "{runs:?}");
+}
+
+/// What a town of version 1 of the annals remembers goes on; whoever died before is gone.
+#[test]
+fn the_annals_of_former_builds_are_read() {
+    let mut live = created(small(1, &[]), 1);
+    (0..DAY_MINUTES).for_each(|_| _ = live.tick(&[]).unwrap());
+    let annals = live.resource::<Annals>().clone();
+    let mut image = live.image();
+    let stored = image.resources.iter_mut().find(|stored| stored.name == "annals").unwrap();
+    let first = (annals.seed, &annals.cast, &annals.deeds);
+    (stored.version, stored.bytes) = (1, postcard::to_allocvec(&first).unwrap().into());
+    image.hash = image.compute_hash();
+    let (migrated, _) = migrate_image(live.registry(), image).unwrap();
+    assert!(annals.deeds.len() > 5 && !annals.remembered.is_empty());
+    assert_eq!(migrated.value::<Annals>(), Some(Annals { remembered: BTreeMap::new(), ..annals }));
 }
 
 #[test]

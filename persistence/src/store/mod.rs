@@ -352,8 +352,8 @@ impl Store {
     /// Writes a snapshot; it is durable when this returns.
     ///
     /// # Errors
-    /// [`StoreError::Malformed`] and [`StoreError::TooLarge`] leave the store as it was; after any other error it
-    /// takes no more snapshots (D6).
+    /// [`StoreError::Malformed`] and [`StoreError::TooLarge`] leave the store as it was, and the next write may begin an epoch;
+    /// after any other error it takes no more snapshots (D6).
     pub fn write(&self, snapshot: &Snapshot<'_>) -> Result<WriteStats, StoreError> {
         self.check_writable()?;
         let mut writer = self.writer.lock();

@@ -413,7 +413,12 @@ impl<'a> Leaf<'a> {
 impl Step<'_> {
     /// Whether all chunks are the same objects.
     fn is_same(&self) -> bool {
-        self.before.is_some_and(|before| is_same(before, self.table, self.key.1 as usize))
+        let partition = self.key.1 as usize;
+        self.before.is_some_and(|before| {
+            let mut columns = before.columns.iter().zip(&self.table.columns);
+            partition_rows(before, partition) == partition_rows(self.table, partition)
+                && columns.all(|(old, new)| Arc::ptr_eq(&old.chunks[partition], &new.chunks[partition]))
+        })
     }
 
     fn delta(&self, store: &Store) -> Option<&codec::Packed> {
@@ -564,13 +569,6 @@ fn partition_rows(table: &TableImage, partition: usize) -> usize {
 
 fn parts(table: &TableImage, partition: usize) -> Vec<Part<'_>> {
     table.columns.iter().map(|column| (&*column.schema, &*column.chunks[partition])).collect()
-}
-
-/// Whether all chunks are the same objects.
-fn is_same(before: &TableImage, table: &TableImage, partition: usize) -> bool {
-    let mut columns = before.columns.iter().zip(&table.columns);
-    partition_rows(before, partition) == partition_rows(table, partition)
-        && columns.all(|(old, new)| Arc::ptr_eq(&old.chunks[partition], &new.chunks[partition]))
 }
 
 fn difference(before: &TableImage, table: &TableImage, partition: usize) -> Option<codec::Packed> {
