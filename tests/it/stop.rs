@@ -125,6 +125,7 @@ fn d1_sigterm_at_any_time_ends_in_order_and_loses_nothing() {
         let (status, log) = server.terminate();
         assert!(told.elapsed() < END_MAX, "round {round} took {:?}: {log}", told.elapsed());
         assert_eq!(status.code(), Some(0), "round {round}: {log}");
+        assert!(!log.contains("ERROR"), "round {round}: the last snapshot is what the mirror has: {log}");
         acknowledged.extend(client.join().unwrap());
     }
     assert!(!acknowledged.is_empty(), "nothing was acknowledged: the test did no work");
