@@ -417,9 +417,9 @@ pub fn inspect(
         let query = query.bind(registry).map_err(|error| AskError::Wrong(error.to_string()))?;
         let (found, _) = query.page(image, None, None, limit);
         let select = Select::default();
-        let items: Vec<Value> = found.iter().map(|found| select.entity(image, registry, found)).collect();
+        let items: Vec<_> = found.iter().map(|found| select.entity(image, registry, found)).collect();
         answer["matched"] = query.count(image).into();
-        answer["items"] = items.into();
+        answer["items"] = json!(items);
     }
     Ok(answer)
 }

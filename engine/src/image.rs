@@ -16,7 +16,7 @@ use crate::{
 };
 use bytemuck::Pod;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 /// Rows of a chunk, the unit of a partition in the mirror and on disk. Measured: 4,096 cost the store 50 % more,
@@ -25,6 +25,24 @@ pub const CHUNK_ROWS: usize = 16_384;
 
 /// Rows of fewer alike elements are looked at as a whole.
 const ELEMENTS_MIN: usize = 4;
+
+/// See [`Image::entity_json`].
+struct ComponentsJson<'i> {
+    image: &'i Image,
+    registry: &'i Registry,
+    table: &'i TableImage,
+    row: usize,
+}
+
+impl Serialize for ComponentsJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let components = self.registry.components().filter_map(|(_, info)| {
+            let column = self.table.column(info.name)?;
+            Some((info.name, info.cell_json(self.image.row(column, self.row))))
+        });
+        serializer.collect_map(components)
+    }
+}
 
 /// The state of a world at a finished tick.
 #[derive(Clone, Debug, PartialEq)]
@@ -417,6 +435,16 @@ impl Image {
             Some((info.name.to_owned(), info.to_json(self.row(column, row))))
         });
         columns.collect()
+    }
+
+    /// The same, written as it is read.
+    pub fn entity_json<'i>(
+        &'i self,
+        registry: &'i Registry,
+        table: &'i TableImage,
+        row: usize,
+    ) -> impl Serialize + 'i {
+        ComponentsJson { image: self, registry, table, row }
     }
 
     /// The number of the last input that this state has taken from the log; 0 when that is not readable.

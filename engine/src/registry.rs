@@ -4,7 +4,7 @@
 
 use crate::{
     column::{
-        Column, Fault, FieldInfo, Layout, SlowColumn, field_paths, merge_json_into_row, row_schema,
+        Column, Fault, FieldInfo, Layout, RowJson, SlowColumn, field_paths, merge_json_into_row, row_schema,
         row_to_json,
     },
     event::EventInfo,
@@ -18,6 +18,7 @@ use crate::{
     state::StateResource,
 };
 use bevy_ecs::{component::ComponentId, prelude::*, storage::Table};
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -238,6 +239,21 @@ impl Registry {
     }
 }
 
+/// See [`ColumnInfo::cell_json`].
+struct CellJson<'r> {
+    info: &'r ColumnInfo,
+    row: &'r [u8],
+}
+
+impl Serialize for CellJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.info.json {
+            JsonOf::Fields(fields) => RowJson { fields, row: self.row }.serialize(serializer),
+            JsonOf::Serde { to, .. } => to(self.row).serialize(serializer),
+        }
+    }
+}
+
 impl ColumnInfo {
     /// A row as JSON.
     pub fn to_json(&self, row: &[u8]) -> Value {
@@ -245,6 +261,11 @@ impl ColumnInfo {
             JsonOf::Fields(fields) => row_to_json(fields, row),
             JsonOf::Serde { to, .. } => to(row),
         }
+    }
+
+    /// The same, written as it is read.
+    pub(crate) fn cell_json<'r>(&'r self, row: &'r [u8]) -> impl Serialize + 'r {
+        CellJson { info: self, row }
     }
 
     /// A row from JSON over a base row (the default where there is none); every wrong member is a fault.

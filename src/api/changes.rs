@@ -24,7 +24,7 @@ use everworld_engine::{
     Changes, Image, Tick, Uid,
     query::{FoundRow, Region},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -219,10 +219,9 @@ impl Following {
             let (tick, is_lines) = (image.tick, self.is_lines);
             let encode = move || {
                 let entity = |row: &FoundRow| asking.select.entity(&image, &asking.registry, row);
-                let items: Vec<Value> = found[begin..end].iter().map(entity).collect();
-                let message = json!({"type": "cut", "tick": image.tick, "branch": branch, "enter": items, "complete": is_last});
-                // As text: the document is many times larger, and the reader may let us wait.
-                message_text(is_lines, tick, branch, &message)
+                let enter = found[begin..end].iter().map(entity).collect();
+                let message = Cut { kind: "cut", tick, branch, enter, complete: is_last };
+                message_text(is_lines, (tick, branch), message.kind, &message)
             };
             let message = self.app.bulk.run(READER_PATIENCE, encode).await?;
             self.tell(message).await?;
@@ -249,7 +248,7 @@ impl Following {
             let is_there =
                 |rows: &[FoundRow], uid: Uid| rows.binary_search_by_key(&uid, |row| row.uid).is_ok();
             let entity = |row: &FoundRow| asking.select.entity(&after, &asking.registry, row);
-            let enter: Vec<Value> = is.iter().filter(|row| !is_there(&was, row.uid)).map(entity).collect();
+            let enter: Vec<_> = is.iter().filter(|row| !is_there(&was, row.uid)).map(entity).collect();
             let leave: Vec<String> =
                 was.iter().filter(|row| !is_there(&is, row.uid)).map(|row| row.uid.to_string()).collect();
             let mut changed = Vec::new();
@@ -273,11 +272,9 @@ impl Following {
                 changed.push(json!({"uid": change.uid.to_string(), "components": components}));
             }
             let is_empty = enter.is_empty() && leave.is_empty() && changed.is_empty();
-            let message = json!({
-                "type": "changes", "from": from, "tick": after.tick, "branch": branch,
-                "enter": enter, "leave": leave, "changed": changed,
-            });
-            (!is_empty).then(|| message_text(is_lines, after.tick, branch, &message))
+            let (kind, tick) = ("changes", after.tick);
+            let message = Changed { kind, from, tick, branch, enter, leave, changed };
+            (!is_empty).then(|| message_text(is_lines, (tick, branch), kind, &message))
         };
         match self.app.bulk.run(READER_PATIENCE, compare).await? {
             Some(message) => self.tell(message).await.map(|()| true),
@@ -291,11 +288,35 @@ impl Following {
     }
 }
 
-fn message_text(is_lines: bool, tick: Tick, branch: u32, message: &Value) -> Bytes {
+/// Some of those who are followed, as they are.
+#[derive(Serialize)]
+struct Cut<E> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    tick: Tick,
+    branch: u32,
+    enter: Vec<E>,
+    complete: bool,
+}
+
+/// What became of those who are followed.
+#[derive(Serialize)]
+struct Changed<E> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    from: Tick,
+    tick: Tick,
+    branch: u32,
+    enter: Vec<E>,
+    leave: Vec<String>,
+    changed: Vec<Value>,
+}
+
+fn message_text(is_lines: bool, (tick, branch): (Tick, u32), event: &str, message: &impl Serialize) -> Bytes {
+    let message = serde_json::to_string(message).unwrap_or_default();
     let text = if is_lines {
         format!("{message}\n")
     } else {
-        let event = message["type"].as_str().unwrap_or_default();
         format!("id: {tick}.{branch}\nevent: {event}\ndata: {message}\n\n")
     };
     text.into()

@@ -18,7 +18,7 @@ use everworld_engine::{
     edits::{DespawnEntities, UpdateEntities, row_hash},
     input::SpawnEntities,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -173,6 +173,14 @@ pub(super) struct OneQuery {
     min_tick: Option<u64>,
 }
 
+/// An entity as an answer has it.
+#[derive(Serialize)]
+struct One<C> {
+    uid: Uid,
+    tick: Tick,
+    components: C,
+}
+
 pub(super) async fn one(
     State(app): State<Arc<App>>,
     Path((world, uid)): Path<(String, String)>,
@@ -192,7 +200,6 @@ pub(super) async fn one(
     if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == tag.as_str()) {
         return Ok((StatusCode::NOT_MODIFIED, about).into_response());
     }
-    let components = view.entity_row(&running.registry, table, row);
-    let body = Json(json!({"uid": uid.to_string(), "tick": view.tick, "components": components}));
-    Ok((about, body).into_response())
+    let components = view.entity_json(&running.registry, table, row);
+    Ok((about, Json(One { uid, tick: view.tick, components })).into_response())
 }

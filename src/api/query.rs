@@ -24,7 +24,7 @@ use everworld_engine::{
     query::{Aggregation, BoundFilter, Filter, Region, Select, Sort},
 };
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize,
     de::{self, Visitor},
 };
 use serde_json::{Value, json};
@@ -292,11 +292,10 @@ async fn answer(
             let work = move || page(&asking, &seen, (branch, limit), cursor, sums.as_ref(), counts);
             let answer = if image.entities() > app.live.config().http.bulk_rows {
                 let pool = app.bulk.options.pool.clone();
-                app.bulk.wait("query", move || pool.install(work)).await?
+                app.bulk.wait_for("query", move || pool.install(work)).await??
             } else {
                 work()?
             };
-            let answer = Page { has_next: answer["next"].is_string(), bytes: answer.to_string().into() };
             app.answers.keep(&image, id, &answer);
             (answer, false)
         };
@@ -323,25 +322,36 @@ fn page(
     cursor: Option<Cursor>,
     sums: Option<&Aggregation>,
     counts: bool,
-) -> Result<Value, Problem> {
+) -> Result<Page, Problem> {
     let tick = image.tick;
+    let plain = |answer: Value| Page { has_next: false, bytes: answer.to_string().into() };
     if let Some(sums) = sums {
         let groups = asking.filter.aggregate(image, sums)?;
         let item =
             |group: &everworld_engine::query::Group| json!({"group": group.group, "values": group.values});
         let items: Vec<Value> = groups.iter().map(item).collect();
-        return Ok(json!({"items": items, "next": null, "tick": tick, "branch": branch}));
+        return Ok(plain(json!({"items": items, "next": null, "tick": tick, "branch": branch})));
     }
     if counts {
-        return Ok(json!({"count": asking.filter.count(image), "tick": tick, "branch": branch}));
+        return Ok(plain(json!({"count": asking.filter.count(image), "tick": tick, "branch": branch})));
     }
     let (found, more) =
         asking.filter.page(image, asking.sort.as_ref(), cursor.map(|cursor| cursor.after), limit);
-    let items: Vec<Value> =
-        found.iter().map(|found| asking.select.entity(image, &asking.registry, found)).collect();
+    let items = found.iter().map(|found| asking.select.entity(image, &asking.registry, found)).collect();
     let next = found.last().filter(|_| more);
     let next = next.map(|last| Cursor::new(branch, tick, asking.id, last.after()).encode());
-    Ok(json!({"items": items, "next": next, "tick": tick, "branch": branch}))
+    let has_next = next.is_some();
+    let bytes = serde_json::to_vec(&Listed { items, next, tick, branch });
+    Ok(Page { has_next, bytes: bytes.map_err(|_| Problem::failed("a row is no JSON"))?.into() })
+}
+
+/// A page of a list.
+#[derive(Serialize)]
+struct Listed<I> {
+    items: Vec<I>,
+    next: Option<String>,
+    tick: Tick,
+    branch: u32,
 }
 
 /// A piece of bulk work; none when the server stops or has too much of it for long.

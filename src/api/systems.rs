@@ -6,56 +6,81 @@ use super::{
     inputs::{Wait, Write, WriteQuery},
     problem::Problem,
 };
+use crate::status::SystemStats;
 use axum::{
     Json,
     body::Bytes,
     extract::{Path, Query, State, rejection::QueryRejection},
     http::HeaderMap,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
-use everworld_engine::{Edge, Image, Input as _, NodeKind, Plan, PlanNode, SetSystem, SystemSettings};
-use serde_json::{Map, Value, json};
-use std::sync::Arc;
+use everworld_engine::{Edge, Image, Input as _, NodeKind, Plan, PlanNode, SetSystem, SystemSettings, Tick};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::{borrow::Cow, sync::Arc};
+
+/// A node as an answer has it.
+#[derive(Serialize)]
+struct Item<'a> {
+    #[serde(flatten)]
+    node: Cow<'a, PlanNode>,
+    conflicts_with: Vec<&'a str>,
+    enabled: bool,
+    quarantined: bool,
+    /// The rate that it was made with, where another one was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    declared: Option<Rate>,
+    #[serde(flatten)]
+    stats: Option<&'a SystemStats>,
+}
+
+#[derive(Serialize)]
+struct Rate {
+    every: u64,
+    offset: u64,
+}
+
+#[derive(Serialize)]
+struct Items<'a> {
+    items: Vec<Item<'a>>,
+    /// There is never more of it.
+    next: Option<String>,
+    tick: Tick,
+}
 
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Path(world): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let (handle, running) = app.running(&world)?;
     let view = running.view().await.ok_or_else(|| Problem::unavailable("there is no view yet"))?;
     let (plan, stats, settings) = (&running.plan, handle.status.systems(), settings(&view));
     let quarantined = handle.status.quarantined();
-    let item = |(i, node): (usize, &PlanNode)| {
-        let mut item = serde_json::to_value(node).unwrap_or_default();
-        item["conflicts_with"] = conflicts(plan, i).into();
+    let mut items = Vec::with_capacity(plan.nodes.len());
+    for ((i, node), conflicts_with) in plan.nodes.iter().enumerate().zip(conflicts(plan)) {
         let set = settings.systems.get(&node.name).copied().unwrap_or_default();
         let is_quarantined = quarantined.contains(&node.name);
-        item["enabled"] = (!set.disabled && !is_quarantined).into();
-        item["quarantined"] = is_quarantined.into();
-        if let Some((every, offset)) = set.rate {
-            item["declared"] = json!({"every": node.every, "offset": node.offset});
-            item["every"] = every.into();
-            item["offset"] = offset.into();
-        }
-        if let (Some(members), Some(Value::Object(figures))) =
-            (item.as_object_mut(), stats.get(i).and_then(|stats| serde_json::to_value(stats).ok()))
-        {
-            members.extend(figures);
-        }
-        item
-    };
-    let items: Vec<Value> = plan.nodes.iter().enumerate().map(item).collect();
-    Ok(Json(json!({"items": items, "next": null, "tick": view.tick})))
+        let rate = set.rate.map(|(every, offset)| PlanNode { every, offset, ..node.clone() });
+        items.push(Item {
+            conflicts_with,
+            enabled: !set.disabled && !is_quarantined,
+            quarantined: is_quarantined,
+            declared: rate.as_ref().map(|_| Rate { every: node.every, offset: node.offset }),
+            node: rate.map_or(Cow::Borrowed(node), Cow::Owned),
+            stats: stats.get(i),
+        });
+    }
+    Ok(Json(Items { items, next: None, tick: view.tick }).into_response())
 }
 
-/// The names of the nodes that do not run beside one.
-fn conflicts(plan: &Plan, node: usize) -> Vec<&str> {
-    let other = |edge: &Edge| match node {
-        from if edge.from == from => Some(edge.to),
-        to if edge.to == to => Some(edge.from),
-        _ => None,
-    };
-    plan.edges.iter().filter_map(other).map(|other| plan.nodes[other].name.as_str()).collect()
+/// The names of the nodes that do not run beside each.
+fn conflicts(plan: &Plan) -> Vec<Vec<&str>> {
+    let mut conflicts = vec![Vec::new(); plan.nodes.len()];
+    for Edge { from, to, .. } in &plan.edges {
+        conflicts[*from].push(plan.nodes[*to].name.as_str());
+        conflicts[*to].push(plan.nodes[*from].name.as_str());
+    }
+    conflicts
 }
 
 /// What was set of systems, at the tick of the view.

@@ -3,8 +3,9 @@
 //! Reading never stops at the first fault: every wrong member is named by its JSON pointer.
 
 use super::{FieldInfo, Scalar, Shape};
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
-use std::fmt;
+use std::{fmt, io::Write as _};
 
 /// A wrong member of a JSON document.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -28,13 +29,56 @@ impl fmt::Display for Fault {
     }
 }
 
+/// A row as a JSON object with a member per field, written as it is read: a tree of values in between would take most of the
+/// time.
+pub struct RowJson<'r> {
+    /// What the row has.
+    pub fields: &'r [FieldInfo],
+    /// Its bytes.
+    pub row: &'r [u8],
+}
+
+impl Serialize for RowJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = |field: &FieldInfo| &self.row[field.offset..field.offset + field.shape.bytes()];
+        serializer
+            .collect_map(self.fields.iter().map(|field| (field.name, ShapeJson(&field.shape, bytes(field)))))
+    }
+}
+
+struct ShapeJson<'r>(&'r Shape, &'r [u8]);
+
+impl Serialize for ShapeJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(shape, bytes) = *self;
+        match shape {
+            Shape::Scalar(scalar) => serialize_scalar(*scalar, bytes, serializer),
+            Shape::Label(scalar, names) => match names.get(label(*scalar, bytes)) {
+                Some(name) => serializer.serialize_str(name),
+                None => serialize_scalar(*scalar, bytes, serializer),
+            },
+            Shape::Array(of, _) => {
+                serializer.collect_seq(bytes.chunks_exact(of.bytes()).map(|bytes| ShapeJson(of, bytes)))
+            }
+            Shape::Row(fields) => RowJson { fields, row: bytes }.serialize(serializer),
+        }
+    }
+}
+
+/// The number of a label's name.
+fn label(scalar: Scalar, bytes: &[u8]) -> usize {
+    let mut number = [0; 8];
+    number[..bytes.len()].copy_from_slice(bytes);
+    match scalar {
+        // None of these names anything below zero.
+        Scalar::I8 | Scalar::I16 | Scalar::I32 | Scalar::I64 if bytes[bytes.len() - 1] > 0x7f => usize::MAX,
+        _ => usize::try_from(u64::from_le_bytes(number)).unwrap_or(usize::MAX),
+    }
+}
+
 /// A row as a JSON object with a member per field.
 pub fn row_to_json(fields: &[FieldInfo], row: &[u8]) -> Value {
-    let member = |field: &FieldInfo| {
-        let bytes = &row[field.offset..field.offset + field.shape.bytes()];
-        (field.name.to_owned(), shape_to_json(&field.shape, bytes))
-    };
-    Value::Object(fields.iter().map(member).collect::<Map<_, _>>())
+    serde_json::to_value(RowJson { fields, row }).expect("names and numbers are JSON")
 }
 
 /// Writes the members of a JSON object over a row; members that are absent leave their field as it is.
@@ -97,39 +141,39 @@ pub fn field_paths(fields: &[FieldInfo]) -> Vec<String> {
     paths
 }
 
-fn shape_to_json(shape: &Shape, bytes: &[u8]) -> Value {
-    match shape {
-        Shape::Scalar(scalar) => scalar_to_json(*scalar, bytes),
-        Shape::Label(scalar, names) => {
-            let number = scalar_to_json(*scalar, bytes);
-            let name = number.as_u64().and_then(|value| names.get(value as usize));
-            name.map_or(number, |name| (*name).into())
-        }
-        Shape::Array(of, _) => bytes.chunks_exact(of.bytes()).map(|bytes| shape_to_json(of, bytes)).collect(),
-        Shape::Row(fields) => row_to_json(fields, bytes),
-    }
-}
-
-fn scalar_to_json(scalar: Scalar, bytes: &[u8]) -> Value {
+fn serialize_scalar<S: Serializer>(scalar: Scalar, bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     macro_rules! read {
         ($ty:ty) => {
             <$ty>::from_le_bytes(bytes.try_into().expect("the shape says how many bytes"))
         };
     }
     match scalar {
-        Scalar::U8 => read!(u8).into(),
-        Scalar::U16 => read!(u16).into(),
-        Scalar::U32 => read!(u32).into(),
-        Scalar::U64 => read!(u64).into(),
-        Scalar::I8 => read!(i8).into(),
-        Scalar::I16 => read!(i16).into(),
-        Scalar::I32 => read!(i32).into(),
-        Scalar::I64 => read!(i64).into(),
-        // Through its shortest decimal form: 0.1f32 reads 0.1, not 0.10000000149011612.
-        Scalar::F32 => read!(f32).to_string().parse::<f64>().map_or(Value::Null, Value::from),
-        Scalar::F64 => read!(f64).into(),
-        Scalar::Uid => read!(u64).to_string().into(),
+        Scalar::U8 => serializer.serialize_u8(read!(u8)),
+        Scalar::U16 => serializer.serialize_u16(read!(u16)),
+        Scalar::U32 => serializer.serialize_u32(read!(u32)),
+        Scalar::U64 => serializer.serialize_u64(read!(u64)),
+        Scalar::I8 => serializer.serialize_i8(read!(i8)),
+        Scalar::I16 => serializer.serialize_i16(read!(i16)),
+        Scalar::I32 => serializer.serialize_i32(read!(i32)),
+        Scalar::I64 => serializer.serialize_i64(read!(i64)),
+        Scalar::F32 => serializer.serialize_f64(as_written(read!(f32))),
+        Scalar::F64 => serializer.serialize_f64(read!(f64)),
+        Scalar::Uid => serializer.collect_str(&read!(u64)),
     }
+}
+
+/// The number that its shortest decimal form says: 0.1f32 reads 0.1, not 0.10000000149011612.
+fn as_written(number: f32) -> f64 {
+    // Whole numbers that 32 bits tell apart are written as they are; most are zero.
+    if number.trunc() == number && number.abs() < 16_777_216.0 {
+        return number.into();
+    }
+    let mut text = [0u8; 24];
+    let mut rest = &mut text[..];
+    let is_written = write!(rest, "{number:e}").is_ok();
+    let left = rest.len();
+    let text = str::from_utf8(&text[..24 - left]).ok().filter(|_| is_written);
+    text.and_then(|text| text.parse().ok()).unwrap_or(f64::NAN)
 }
 
 fn merge_shape(
@@ -236,5 +280,45 @@ fn shape_schema(shape: &Shape) -> Value {
             json!({"type": "array", "items": shape_schema(of), "minItems": count, "maxItems": count})
         }
         Shape::Row(fields) => row_schema(fields),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn numbers_of_32_bits_read_as_they_are_written(bits in any::<u32>()) {
+            let number = f32::from_bits(bits);
+            let written = as_written(number);
+            if number.is_finite() {
+                prop_assert_eq!(Some(written), number.to_string().parse::<f64>().ok());
+                prop_assert_eq!(written as f32, number);
+            } else {
+                prop_assert!(!written.is_finite(), "JSON has no such number: null");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_is_told_member_by_member() {
+        let one = |name, offset, shape| FieldInfo { name, doc: "", offset, shape, range: None };
+        let fields = [
+            one("mood", 0, Shape::Label(Scalar::U8, &["glad", "sad"])),
+            one("odd", 1, Shape::Label(Scalar::U8, &["one"])),
+            one("warmth", 2, Shape::Scalar(Scalar::F32)),
+            one("friend", 6, Shape::Scalar(Scalar::Uid)),
+            one("below", 14, Shape::Array(&Shape::Scalar(Scalar::I16), 2)),
+        ];
+        let mut row = vec![1, 7];
+        row.extend(0.1f32.to_le_bytes());
+        row.extend(u64::MAX.to_le_bytes());
+        row.extend([(-2i16).to_le_bytes(), 3i16.to_le_bytes()].concat());
+        let told = r#"{"mood":"sad","odd":7,"warmth":0.1,"friend":"18446744073709551615","below":[-2,3]}"#;
+        assert_eq!(serde_json::to_string(&RowJson { fields: &fields, row: &row }).unwrap(), told);
+        let tree: Value = serde_json::from_str(told).unwrap();
+        assert_eq!(row_to_json(&fields, &row), tree);
     }
 }

@@ -23,6 +23,7 @@ use crate::{
 };
 use bind::{Number, NumberField, column_of, number_field, read};
 use rayon::prelude::*;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
@@ -473,6 +474,32 @@ fn whole(value: i128) -> Value {
 #[derive(Clone, Default)]
 pub struct Select(Option<Vec<(usize, Vec<String>)>>);
 
+/// See [`Select::entity`].
+#[derive(Serialize)]
+struct EntityJson<'s> {
+    uid: Uid,
+    components: Selected<'s>,
+}
+
+/// The selected components of a row.
+struct Selected<'s> {
+    select: &'s Select,
+    image: &'s Image,
+    registry: &'s Registry,
+    place: Place,
+}
+
+impl Serialize for Selected<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { select, image, registry, place } = self;
+        if select.0.is_some() {
+            return select.components(image, registry, *place).serialize(serializer);
+        }
+        let (table, row) = (&image.tables[place.table as usize], place.row as usize);
+        image.entity_json(registry, table, row).serialize(serializer)
+    }
+}
+
 impl Select {
     /// These components and fields, `needs` or `needs.hunger`; all components if there is none.
     pub fn bind(texts: &[String], registry: &Registry) -> Result<Self, QueryError> {
@@ -544,8 +571,14 @@ impl Select {
     }
 
     /// An entity as an answer has it.
-    pub fn entity(&self, image: &Image, registry: &Registry, found: &FoundRow) -> Value {
-        json!({"uid": found.uid.get().to_string(), "components": self.components(image, registry, found.place)})
+    pub fn entity<'s>(
+        &'s self,
+        image: &'s Image,
+        registry: &'s Registry,
+        found: &FoundRow,
+    ) -> impl Serialize + use<'s> {
+        let (uid, components) = (found.uid, Selected { select: self, image, registry, place: found.place });
+        EntityJson { uid, components }
     }
 }
 

@@ -258,7 +258,7 @@ fn what_is_not_there_is_named() {
     let (one, _) = everything(&registry).page(&image, None, None, 1);
     let select =
         Select::bind(&["needs.hunger".into(), "needs.coins".into(), "position".into()], &registry).unwrap();
-    let entity = select.entity(&image, &registry, &one[0]);
+    let entity = serde_json::to_value(select.entity(&image, &registry, &one[0])).unwrap();
     let members: Vec<&str> =
         entity["components"]["needs"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!((members, entity["components"].get("mind")), (vec!["coins", "hunger"], None));
