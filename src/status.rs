@@ -192,7 +192,7 @@ pub struct WorldStatus {
     last_snapshot: AtomicU64,
     stopping: AtomicBool,
     state: Mutex<(WorldState, Option<String>)>,
-    systems: RwLock<Arc<Vec<SystemStats>>>,
+    systems: RwLock<(u64, Arc<Vec<SystemStats>>)>,
     recent: Mutex<VecDeque<TickTimes>>,
     /// Nanoseconds by [`Phase`], and when the present one began.
     spent: Mutex<([u64; 5], u64)>,
@@ -460,14 +460,15 @@ impl WorldStatus {
         self.last_snapshot.store(tick.0, Relaxed);
     }
 
-    /// The nodes of the plan, as of about a second ago.
-    pub fn systems(&self) -> Arc<Vec<SystemStats>> {
+    /// The nodes of the plan, as of about a second ago, and the how manieth figures of them these are.
+    pub fn systems(&self) -> (u64, Arc<Vec<SystemStats>>) {
         self.systems.read().clone()
     }
 
     /// Replaces the figures of the plan's nodes.
     pub fn set_systems(&self, systems: Vec<SystemStats>) {
-        *self.systems.write() = Arc::new(systems);
+        let mut known = self.systems.write();
+        *known = (known.0 + 1, Arc::new(systems));
     }
 }
 

@@ -3,11 +3,10 @@
 use super::{
     App,
     inputs::{Wait, Write, WriteQuery},
-    past,
+    media, past,
     problem::Problem,
 };
 use axum::{
-    Json,
     body::Bytes,
     extract::{Path, Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header},
@@ -201,5 +200,5 @@ pub(super) async fn one(
         return Ok((StatusCode::NOT_MODIFIED, about).into_response());
     }
     let components = view.entity_json(&running.registry, table, row);
-    Ok((about, Json(One { uid, tick: view.tick, components })).into_response())
+    Ok((about, media::json(media::to_json(&One { uid, tick: view.tick, components })?)).into_response())
 }

@@ -1,6 +1,12 @@
 //! Media types: what a client sends, and what it would have (RFC 9110, 8.3 and 12.5.1).
 
-use axum::http::{HeaderMap, header};
+use super::problem::Problem;
+use axum::{
+    body::Bytes,
+    http::{HeaderMap, header},
+    response::IntoResponse,
+};
+use serde::Serialize;
 
 pub(super) const NDJSON: &str = "application/x-ndjson";
 pub(super) const CSV: &str = "text/csv";
@@ -8,6 +14,23 @@ pub(super) const ARROW: &str = "application/vnd.apache.arrow.stream";
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
 pub(super) const BINARY: &str = "application/octet-stream";
 const JSON: &str = "application/json";
+
+/// Most answers are no longer.
+const ANSWER_BYTES: usize = 4 << 10;
+
+/// As text. Quicker than [`axum::Json`], which grows a buffer as it is written to, bit by bit.
+pub(super) fn to_json(answer: &impl Serialize) -> Result<Bytes, Problem> {
+    let mut bytes = Vec::with_capacity(ANSWER_BYTES);
+    match serde_json::to_writer(&mut bytes, answer) {
+        Ok(()) => Ok(bytes.into()),
+        Err(_) => Err(Problem::failed("the answer is no JSON")),
+    }
+}
+
+/// An answer that is JSON.
+pub(super) fn json(bytes: Bytes) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, JSON)], bytes)
+}
 
 /// What the body is, without its parameters.
 pub(super) fn sent(headers: &HeaderMap) -> &str {

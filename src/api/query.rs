@@ -6,6 +6,7 @@
 use super::{
     App,
     entities::read_json,
+    media,
     past::{Parameters, at, parameters},
     problem::Problem,
     rows::{self, Format},
@@ -303,12 +304,11 @@ async fn answer(
             app.views.keep(world, branch, &image);
         }
         app.views.forget_old();
-        let json = (header::CONTENT_TYPE, "application/json");
         let tag = [(header::ETAG, tag)];
         if is_known {
             (StatusCode::NOT_MODIFIED, tag).into_response()
         } else {
-            (tag, [json], answer.bytes).into_response()
+            (tag, media::json(answer.bytes)).into_response()
         }
     };
     response.headers_mut().insert("x-world-tick", tick.0.into());
@@ -341,8 +341,7 @@ fn page(
     let next = found.last().filter(|_| more);
     let next = next.map(|last| Cursor::new(branch, tick, asking.id, last.after()).encode());
     let has_next = next.is_some();
-    let bytes = serde_json::to_vec(&Listed { items, next, tick, branch });
-    Ok(Page { has_next, bytes: bytes.map_err(|_| Problem::failed("a row is no JSON"))?.into() })
+    Ok(Page { has_next, bytes: media::to_json(&Listed { items, next, tick, branch })? })
 }
 
 /// A page of a list.

@@ -4,7 +4,9 @@ use super::{
     App,
     entities::read_json,
     inputs::{Wait, Write, WriteQuery},
+    media,
     problem::Problem,
+    views::{Page, question_id},
 };
 use crate::status::SystemStats;
 use axum::{
@@ -54,8 +56,12 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let (handle, running) = app.running(&world)?;
     let view = running.view().await.ok_or_else(|| Problem::unavailable("there is no view yet"))?;
-    let (plan, stats, settings) = (&running.plan, handle.status.systems(), settings(&view));
-    let quarantined = handle.status.quarantined();
+    let ((stats_at, stats), quarantined) = (handle.status.systems(), handle.status.quarantined());
+    let id = question_id(&("systems", stats_at, &quarantined));
+    if let Some(known) = app.answers.get(&view, id) {
+        return Ok(media::json(known.bytes).into_response());
+    }
+    let (plan, settings) = (&running.plan, settings(&view));
     let mut items = Vec::with_capacity(plan.nodes.len());
     for ((i, node), conflicts_with) in plan.nodes.iter().enumerate().zip(conflicts(plan)) {
         let set = settings.systems.get(&node.name).copied().unwrap_or_default();
@@ -70,7 +76,9 @@ pub(super) async fn list(
             stats: stats.get(i),
         });
     }
-    Ok(Json(Items { items, next: None, tick: view.tick }).into_response())
+    let bytes = media::to_json(&Items { items, next: None, tick: view.tick })?;
+    app.answers.keep(&view, id, &Page { bytes: bytes.clone(), has_next: false });
+    Ok(media::json(bytes).into_response())
 }
 
 /// The names of the nodes that do not run beside each.
