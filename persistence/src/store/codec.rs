@@ -7,22 +7,125 @@
 //! docs/FORMAT.md has the bytes. Deliberately absent: compression and checksums, which are around it.
 
 use everworld_engine::{Chunk, ColumnSchema, each_difference};
-use std::{borrow::Cow, ops::Range, sync::LazyLock};
+use std::{borrow::Cow, cell::RefCell, mem, ops::Range, sync::LazyLock};
 
 /// Numbers are moved by code for their width.
 macro_rules! by_width {
-    ($width:expr, $WIDTH:ident => $body:expr) => {
-        by_width!(@ [1 2 4 8] $width, $WIDTH, $body)
+    ($width:expr, $Of:ident => $body:expr) => {
+        by_width!(@ [1 u8, 2 u16, 4 u32, 8 u64] $width, $Of, $body)
     };
-    (@ [$($known:literal)+] $width:expr, $WIDTH:ident, $body:expr) => {
+    (@ [$($known:literal $number:ty),+] $width:expr, $Of:ident, $body:expr) => {
         match $width {
             $($known => {
-                const $WIDTH: usize = $known;
+                type $Of = $number;
                 $body
             })+
             other => unreachable!("a number of {other} bytes: schemas are checked when they are read"),
         }
     };
+}
+
+/// An unsigned number of a lane, whatever it means.
+trait Number: Copy + Default {
+    const BYTES: usize;
+
+    /// The number that a row has there.
+    fn read(row: &[u8]) -> Self;
+    fn write(self, row: &mut [u8]);
+    /// Its byte of that weight.
+    fn byte(self, at: usize) -> u8;
+    fn with_byte(self, at: usize, byte: u8) -> Self;
+    /// `self` less `before`, wrapping, zigzag.
+    fn less(self, before: Self) -> Self;
+    /// What `self` is that much more than, of [`Number::less`].
+    fn more(self, difference: Self) -> Self;
+    fn xor(self, other: Self) -> Self;
+}
+
+macro_rules! numbers {
+    ($($unsigned:ty, $signed:ty;)+) => {
+        $(impl Number for $unsigned {
+            const BYTES: usize = size_of::<Self>();
+
+            #[inline(always)]
+            fn read(row: &[u8]) -> Self {
+                let mut bytes = [0; size_of::<Self>()];
+                bytes.copy_from_slice(&row[..size_of::<Self>()]);
+                Self::from_le_bytes(bytes)
+            }
+
+            #[inline(always)]
+            fn write(self, row: &mut [u8]) {
+                row[..size_of::<Self>()].copy_from_slice(&self.to_le_bytes());
+            }
+
+            #[inline(always)]
+            fn byte(self, at: usize) -> u8 {
+                (self >> (8 * at)) as u8
+            }
+
+            #[inline(always)]
+            fn with_byte(self, at: usize, byte: u8) -> Self {
+                self | Self::from(byte) << (8 * at)
+            }
+
+            #[inline(always)]
+            fn less(self, before: Self) -> Self {
+                let signed = self.wrapping_sub(before) as $signed;
+                ((signed << 1) ^ (signed >> (Self::BITS - 1))) as Self
+            }
+
+            #[inline(always)]
+            fn more(self, difference: Self) -> Self {
+                self.wrapping_add((difference >> 1) ^ (difference & 1).wrapping_neg())
+            }
+
+            #[inline(always)]
+            fn xor(self, other: Self) -> Self {
+                self ^ other
+            }
+        })+
+    };
+}
+
+numbers! {
+    u8, i8;
+    u16, i16;
+    u32, i32;
+    u64, i64;
+}
+
+/// So many numbers are moved at once: of each plane then a register of any machine, not byte by byte.
+const AT_ONCE: usize = 16;
+
+/// Writes so many numbers of a lane into its planes.
+#[inline(always)]
+fn split<N: Number>(numbers: &[N; AT_ONCE], planes: &mut [u8], count: usize, first: usize) {
+    for at in 0..N::BYTES {
+        let plane = &mut planes[at * count + first..][..AT_ONCE];
+        for (byte, number) in plane.iter_mut().zip(numbers) {
+            *byte = number.byte(at);
+        }
+    }
+}
+
+/// Reads so many numbers of a lane from its planes.
+#[inline(always)]
+fn join<N: Number>(planes: &[u8], count: usize, first: usize) -> [N; AT_ONCE] {
+    let mut numbers = [N::default(); AT_ONCE];
+    for at in 0..N::BYTES {
+        let plane = &planes[at * count + first..][..AT_ONCE];
+        for (number, byte) in numbers.iter_mut().zip(plane) {
+            *number = number.with_byte(at, *byte);
+        }
+    }
+    numbers
+}
+
+/// The same of one.
+#[inline(always)]
+fn join_one<N: Number>(planes: &[u8], count: usize, at: usize) -> N {
+    (0..N::BYTES).fold(N::default(), |number, byte| number.with_byte(byte, planes[byte * count + at]))
 }
 
 /// Bytes of rows that are moved together, number by number: what does not stay in the cache meanwhile is fetched again for
@@ -62,13 +165,43 @@ const WAYS: [Way; 3] = [Way::Difference, Way::Xor, Way::Value];
 pub(super) type Part<'a> = (&'a ColumnSchema, &'a Chunk);
 
 /// The bytes of a partition, and where in them other kinds of bytes begin: compressed apart they get smaller.
-#[derive(Default)]
 pub(super) struct Packed {
     pub bytes: Vec<u8>,
     pub breaks: Vec<usize>,
 }
 
+/// So many buffers a thread keeps from one partition to the next: memory that the system gives anew, page by page, for each
+/// of them takes a good part of the time.
+const SPARE_MAX: usize = 3;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn spare_buffer() -> Vec<u8> {
+    SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+fn give_back(mut buffer: Vec<u8>) {
+    SPARE.with_borrow_mut(|spare| {
+        if buffer.capacity() > 0 && spare.len() < SPARE_MAX {
+            buffer.clear();
+            spare.push(buffer);
+        }
+    });
+}
+
+impl Drop for Packed {
+    fn drop(&mut self) {
+        give_back(mem::take(&mut self.bytes));
+    }
+}
+
 impl Packed {
+    fn new() -> Self {
+        Self { bytes: spare_buffer(), breaks: Vec::new() }
+    }
+
     fn note_break(&mut self) {
         let last = self.breaks.last().copied().unwrap_or(0);
         if self.bytes.len() >= last + BREAK_BYTES {
@@ -102,15 +235,22 @@ impl Packed {
         let block = block_rows(row_bytes);
         for first in (0..count).step_by(block) {
             for Planes { lane, width, way, start } in planes {
-                by_width!(*width, WIDTH => {
-                    let planes = &mut self.bytes[*start..*start + WIDTH * count];
-                    for i in first..count.min(first + block) {
-                        let at = offset(i) + lane;
-                        let before = old.get(at..at + WIDTH).map_or(0, number::<WIDTH>);
-                        let bytes = way.apply::<WIDTH>(before, number::<WIDTH>(&new[at..])).to_le_bytes();
-                        for byte in 0..WIDTH {
-                            planes[byte * count + i] = bytes[byte];
-                        }
+                by_width!(*width, Of => {
+                    let planes = &mut self.bytes[*start..*start + Of::BYTES * count];
+                    let stored = |i: usize| {
+                        let (before, after) = both::<Of>(old, new, offset(i) + lane);
+                        way.apply(before, after)
+                    };
+                    let (end, mut i) = (count.min(first + block), first);
+                    while i + AT_ONCE <= end {
+                        let mut numbers = [Of::default(); AT_ONCE];
+                        numbers.iter_mut().zip(i..).for_each(|(number, i)| *number = stored(i));
+                        split(&numbers, planes, count, i);
+                        i += AT_ONCE;
+                    }
+                    for i in i..end {
+                        let number = stored(i);
+                        (0..Of::BYTES).for_each(|at| planes[at * count + i] = number.byte(at));
                     }
                 });
             }
@@ -128,6 +268,12 @@ impl Packed {
     }
 }
 
+/// What a number was and is; what was not there was zero.
+#[inline(always)]
+fn both<N: Number>(old: &[u8], new: &[u8], at: usize) -> (N, N) {
+    (old.get(at..at + N::BYTES).map_or(N::default(), N::read), N::read(&new[at..]))
+}
+
 /// Where the planes of a lane begin, and what they hold.
 struct Planes {
     lane: usize,
@@ -138,7 +284,7 @@ struct Planes {
 
 /// A partition as a whole.
 pub(super) fn pack_full(columns: &[Part<'_>]) -> Packed {
-    let mut packed = Packed::default();
+    let mut packed = Packed::new();
     for (schema, chunk) in columns {
         match (chunk, chunk.plain()) {
             (Chunk::Slow(values), _) => packed.push_values(values),
@@ -167,7 +313,7 @@ pub(super) fn pack_delta(
     old_rows: usize,
     new_rows: usize,
 ) -> Option<Packed> {
-    let mut packed = Packed::default();
+    let mut packed = Packed::new();
     let mut differs = old_rows != new_rows;
     for ((schema, old), (_, new)) in old.iter().zip(new) {
         let changed = if std::ptr::eq(*old, *new) { Vec::new() } else { changed_rows(schema, old, new) };
@@ -216,6 +362,16 @@ struct ChangedRows<'c> {
     at: Cow<'c, [u32]>,
 }
 
+impl Drop for ChangedRows<'_> {
+    fn drop(&mut self) {
+        for bytes in [&mut self.old, &mut self.new] {
+            if let Cow::Owned(bytes) = mem::take(bytes) {
+                give_back(bytes);
+            }
+        }
+    }
+}
+
 impl<'c> ChangedRows<'c> {
     /// `None` for a slow column.
     fn of(schema: &ColumnSchema, old: &'c Chunk, new: &'c Chunk, changed: &'c [u32]) -> Option<Self> {
@@ -227,7 +383,8 @@ impl<'c> ChangedRows<'c> {
         let zeros = vec![0; row_bytes];
         let gather = |chunk: &'c Chunk| -> Vec<u8> {
             let row = |row: &u32| chunk.row(*row as usize, row_bytes).unwrap_or(&zeros);
-            let mut bytes = Vec::with_capacity(changed.len() * row_bytes);
+            let mut bytes = spare_buffer();
+            bytes.reserve(changed.len() * row_bytes);
             changed.iter().for_each(|at| bytes.extend_from_slice(row(at)));
             bytes
         };
@@ -283,10 +440,7 @@ fn pack_lanes(packed: &mut Packed, widths: &[u8], old: &[u8], new: &[u8], change
         let way = if stays {
             Way::Difference
         } else {
-            by_width!(width, WIDTH => smallest_way::<WIDTH>(changed.len(), |i| {
-                let at = offset(i) + lane;
-                (old.get(at..at + WIDTH).map_or(0, number::<WIDTH>), number::<WIDTH>(&new[at..]))
-            }))
+            by_width!(width, Of => smallest_way::<Of>(changed.len(), |i| both(old, new, offset(i) + lane)))
         };
         packed.bytes.push(way as u8);
         let start = packed.push_planes(width, changed.len());
@@ -315,18 +469,18 @@ fn touched_bytes(row_bytes: usize, old: &[u8], new: &[u8], changed: &[u32]) -> V
 }
 
 /// The way with the fewest bits by the entropy of its byte planes over a sample.
-fn smallest_way<const WIDTH: usize>(count: usize, numbers: impl Fn(usize) -> (u64, u64)) -> Way {
+fn smallest_way<N: Number>(count: usize, numbers: impl Fn(usize) -> (N, N)) -> Way {
     let step = count.div_ceil(SAMPLE_ROWS).max(1);
+    let sample: Vec<(N, N)> = (0..count).step_by(step).map(numbers).collect();
     let bits = |way: &Way| {
-        let mut histograms = [[0u16; 256]; WIDTH];
-        for i in (0..count).step_by(step) {
-            let (before, after) = numbers(i);
-            let bytes = way.apply::<WIDTH>(before, after).to_le_bytes();
-            for byte in 0..WIDTH {
-                histograms[byte][bytes[byte] as usize] += 1;
+        let mut histograms = [[0u16; 256]; 8];
+        for (before, after) in &sample {
+            let number = way.apply(*before, *after);
+            for (at, histogram) in histograms[..N::BYTES].iter_mut().enumerate() {
+                histogram[usize::from(number.byte(at))] += 1;
             }
         }
-        histograms.iter().map(entropy_bits).sum::<f64>()
+        histograms[..N::BYTES].iter().map(entropy_bits).sum::<f64>()
     };
     let sizes = WAYS.map(|way| bits(&way));
     let smallest = (0..WAYS.len()).min_by(|a, b| sizes[*a].total_cmp(&sizes[*b])).unwrap_or(0);
@@ -349,26 +503,19 @@ impl Way {
     }
 
     #[inline(always)]
-    fn apply<const WIDTH: usize>(self, before: u64, after: u64) -> u64 {
+    fn apply<N: Number>(self, before: N, after: N) -> N {
         match self {
-            Self::Difference => {
-                let shift = 64 - 8 * WIDTH as u32;
-                let signed = ((after.wrapping_sub(before) << shift) as i64) >> shift;
-                (((signed << 1) ^ (signed >> 63)) as u64) & mask(WIDTH)
-            }
-            Self::Xor => before ^ after,
+            Self::Difference => after.less(before),
+            Self::Xor => before.xor(after),
             Self::Value => after,
         }
     }
 
     #[inline(always)]
-    fn undo<const WIDTH: usize>(self, before: u64, stored: u64) -> u64 {
+    fn undo<N: Number>(self, before: N, stored: N) -> N {
         match self {
-            Self::Difference => {
-                let signed = (stored >> 1) as i64 ^ -((stored & 1) as i64);
-                before.wrapping_add(signed as u64) & mask(WIDTH)
-            }
-            Self::Xor => before ^ stored,
+            Self::Difference => before.more(stored),
+            Self::Xor => before.xor(stored),
             Self::Value => stored,
         }
     }
@@ -418,9 +565,17 @@ pub(super) fn unpack_full(schemas: &[ColumnSchema], rows: usize, bytes: &[u8]) -
                 let block = block_rows(row_bytes);
                 for first in (0..rows).step_by(block) {
                     for (lane, width, planes) in &planes {
-                        by_width!(*width, WIDTH => for row in first..rows.min(first + block) {
-                            let number = plane_bytes::<WIDTH>(planes, rows, row);
-                            out[row * row_bytes + lane..][..WIDTH].copy_from_slice(&number[..WIDTH]);
+                        by_width!(*width, Of => {
+                            let (end, mut row) = (rows.min(first + block), first);
+                            while row + AT_ONCE <= end {
+                                for (number, row) in join::<Of>(planes, rows, row).into_iter().zip(row..) {
+                                    number.write(&mut out[row * row_bytes + lane..]);
+                                }
+                                row += AT_ONCE;
+                            }
+                            for row in row..end {
+                                join_one::<Of>(planes, rows, row).write(&mut out[row * row_bytes + lane..]);
+                            }
                         });
                     }
                 }
@@ -449,11 +604,12 @@ pub(super) fn unpack_delta(
             COLUMN_ALL => (0..rows as u32).collect(),
             COLUMN_SOME | COLUMN_ELEMENTS => {
                 let bitmap = bytes.take(rows.div_ceil(8))?;
-                let mut changed = Vec::new();
-                for (i, byte) in bitmap.iter().enumerate().filter(|(_, byte)| **byte != 0) {
-                    let bits = (0..8).filter(|bit| byte & (1 << bit) != 0);
-                    changed.extend(bits.map(|bit| i as u32 * 8 + bit).filter(|row| *row < rows as u32));
+                let mut changed = Vec::with_capacity(rows);
+                for (i, byte) in bitmap.iter().enumerate() {
+                    changed.extend(bits(*byte).map(|bit| i as u32 * 8 + bit));
                 }
+                // The last byte may have more bits than there are rows.
+                changed.truncate(changed.partition_point(|row| (*row as usize) < rows));
                 changed
             }
             other => return Err(format!("column \"{}\" is of kind {other}", schema.name)),
@@ -496,8 +652,10 @@ fn unpack_elements<'s>(
     let masks = bytes.take(rows.len() * per_row.div_ceil(8))?;
     let mut elements = Vec::new();
     for (i, row) in rows.iter().enumerate() {
-        let set = |element: &usize| masks[element / 8 * rows.len() + i] & (1 << (element % 8)) != 0;
-        elements.extend((0..per_row).filter(set).map(|element| row * per_row as u32 + element as u32));
+        for (plane, masks) in masks.chunks_exact(rows.len()).enumerate() {
+            let below = bits(masks[i]).map(|bit| plane as u32 * 8 + bit).filter(|bit| *bit < per_row as u32);
+            elements.extend(below.map(|element| row * per_row as u32 + element));
+        }
     }
     Ok((&lanes[..of_one], elements))
 }
@@ -519,11 +677,19 @@ fn unpack_lanes(
     let mut first = 0;
     for rows in changed.chunks(block_rows(row_bytes)) {
         for (lane, width, way, planes) in &planes {
-            by_width!(*width, WIDTH => for (i, row) in (first..).zip(rows) {
-                let stored = u64::from_le_bytes(plane_bytes::<WIDTH>(planes, changed.len(), i));
-                let number = &mut out[*row as usize * row_bytes + lane..][..WIDTH];
-                let after = way.undo::<WIDTH>(self::number::<WIDTH>(number), stored).to_le_bytes();
-                number.copy_from_slice(&after[..WIDTH]);
+            by_width!(*width, Of => {
+                let mut put = |row: u32, stored: Of| {
+                    let number = &mut out[row as usize * row_bytes + lane..][..Of::BYTES];
+                    way.undo(Of::read(number), stored).write(number);
+                };
+                let (some, rest) = rows.as_chunks::<AT_ONCE>();
+                for (rows, i) in some.iter().zip((first..).step_by(AT_ONCE)) {
+                    let stored = join::<Of>(planes, changed.len(), i);
+                    rows.iter().zip(stored).for_each(|(row, stored)| put(*row, stored));
+                }
+                for (row, i) in rest.iter().zip(first + some.len() * AT_ONCE..) {
+                    put(*row, join_one(planes, changed.len(), i));
+                }
             });
         }
         first += rows.len();
@@ -531,14 +697,11 @@ fn unpack_lanes(
     Ok(())
 }
 
-/// The bytes of a number in the planes of so many.
-#[inline(always)]
-fn plane_bytes<const WIDTH: usize>(planes: &[u8], count: usize, i: usize) -> [u8; 8] {
-    let mut bytes = [0; 8];
-    for byte in 0..WIDTH {
-        bytes[byte] = planes[byte * count + i];
-    }
-    bytes
+/// The bits that are set, lowest first.
+fn bits(byte: u8) -> impl Iterator<Item = u32> {
+    std::iter::successors(Some(byte), |rest| Some(rest & rest.wrapping_sub(1)))
+        .take_while(|rest| *rest != 0)
+        .map(u8::trailing_zeros)
 }
 
 /// Cuts a chunk to that many rows, or extends it by zeros or empty values.
@@ -596,17 +759,6 @@ fn lanes(widths: &[u8]) -> impl Iterator<Item = (usize, usize)> + '_ {
         *offset = range.end;
         Some((range.start, range.len()))
     })
-}
-
-#[inline(always)]
-fn number<const WIDTH: usize>(bytes: &[u8]) -> u64 {
-    let mut number = [0; 8];
-    number[..WIDTH].copy_from_slice(&bytes[..WIDTH]);
-    u64::from_le_bytes(number)
-}
-
-fn mask(width: usize) -> u64 {
-    u64::MAX >> (64 - 8 * width as u32)
 }
 
 fn pack_values<V: AsRef<[u8]>>(values: &[V]) -> Vec<u8> {

@@ -5,7 +5,7 @@
 
 use super::RECORD_BYTES_MAX;
 use crate::sim;
-use std::io;
+use std::{io, mem};
 use xxhash_rust::xxh3::Xxh3;
 use zstd::{
     bulk::Decompressor,
@@ -54,23 +54,27 @@ pub(super) enum OpenError {
     Damaged(String),
 }
 
-/// Seals records; keeps the compressor's memory.
+/// Seals records; keeps the compressor's memory, and that of the last record.
 pub(super) struct Sealer {
     compressor: CCtx<'static>,
+    sealed: Vec<u8>,
 }
 
 impl Sealer {
     pub fn new() -> io::Result<Self> {
         let mut compressor = CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
         compressor.set_parameter(CParameter::CompressionLevel(1)).map_err(zstd_error)?;
-        Ok(Self { compressor })
+        Ok(Self { compressor, sealed: Vec::new() })
     }
 
     /// The record as it is stored. At `breaks` the content changes its kind: what is before and after is compressed
     /// by tables of its own.
-    pub fn seal(&mut self, place: Place, kind: Kind, raw: &[u8], breaks: &[usize]) -> io::Result<Vec<u8>> {
+    pub fn seal(&mut self, place: Place, kind: Kind, raw: &[u8], breaks: &[usize]) -> io::Result<&[u8]> {
+        let mut sealed = mem::take(&mut self.sealed);
+        sealed.clear();
         // Each break costs a block's header, and at the worst the block's bytes as they are.
-        let mut packed = Vec::with_capacity(compress_bound(raw.len()) + 64 * (breaks.len() + 1));
+        sealed.reserve(ENVELOPE_BYTES + compress_bound(raw.len()) + 64 * (breaks.len() + 1));
+        sealed.resize(ENVELOPE_BYTES, 0);
         self.compressor.set_pledged_src_size(Some(raw.len() as u64)).map_err(zstd_error)?;
         let mut start = 0;
         for end in breaks.iter().copied().chain([raw.len()]) {
@@ -79,16 +83,13 @@ impl Sealer {
             } else {
                 ZSTD_EndDirective::ZSTD_e_flush
             };
-            self.compress(&mut packed, &raw[start..end], directive)?;
+            self.compress(&mut sealed, &raw[start..end], directive)?;
             start = end;
             if end == raw.len() {
                 break;
             }
         }
-        let stored_bytes = packed.len();
-        let mut sealed = Vec::with_capacity(ENVELOPE_BYTES + stored_bytes);
-        sealed.resize(ENVELOPE_BYTES, 0);
-        sealed.extend_from_slice(&packed);
+        let stored_bytes = sealed.len() - ENVELOPE_BYTES;
         sealed[..2].copy_from_slice(&ENVELOPE_VERSION.to_le_bytes());
         sealed[2] = kind as u8;
         sealed[3] = CODEC_ZSTD;
@@ -96,7 +97,8 @@ impl Sealer {
         sealed[16..24].copy_from_slice(&(stored_bytes as u64).to_le_bytes());
         let check = checksum(place, &sealed);
         sealed[24..ENVELOPE_BYTES].copy_from_slice(&check.to_le_bytes());
-        Ok(sealed)
+        self.sealed = sealed;
+        Ok(&self.sealed)
     }
 
     fn compress(&mut self, out: &mut Vec<u8>, raw: &[u8], directive: ZSTD_EndDirective) -> io::Result<()> {
@@ -121,14 +123,20 @@ fn zstd_error(code: usize) -> io::Error {
     io::Error::other(zstd::zstd_safe::get_error_name(code))
 }
 
-/// Opens records; keeps the decompressor's memory.
+/// Opens records; keeps the decompressor's memory, and that of a content that was given back.
 pub(super) struct Opener {
     decompressor: Decompressor<'static>,
+    spare: Vec<u8>,
 }
 
 impl Opener {
     pub fn new() -> io::Result<Self> {
-        Ok(Self { decompressor: Decompressor::new()? })
+        Ok(Self { decompressor: Decompressor::new()?, spare: Vec::new() })
+    }
+
+    /// Takes back what is not needed any more: the next content lies there, in memory that is there already.
+    pub fn give_back(&mut self, content: Vec<u8>) {
+        self.spare = content;
     }
 
     /// The content of a stored record, if it is what it should be and not larger than `raw_bytes_max`.
@@ -165,7 +173,9 @@ impl Opener {
         if !matches!(zstd::zstd_safe::get_frame_content_size(payload), Ok(Some(size)) if size == raw_bytes) {
             return damaged("its compressed size is another one than it says".into());
         }
-        let mut raw = Vec::with_capacity(raw_bytes as usize);
+        let mut raw = mem::take(&mut self.spare);
+        raw.clear();
+        raw.reserve_exact(raw_bytes as usize);
         match self.decompressor.decompress_to_buffer(payload, &mut raw) {
             Ok(_) if raw.len() as u64 == raw_bytes => Ok(raw),
             Ok(_) => damaged("it unpacks to another size than it says".into()),
@@ -212,7 +222,7 @@ mod tests {
     }
 
     fn seal(raw: &[u8]) -> Vec<u8> {
-        Sealer::new().unwrap().seal(PLACE, Kind::Resource, raw, &[]).unwrap()
+        Sealer::new().unwrap().seal(PLACE, Kind::Resource, raw, &[]).unwrap().to_vec()
     }
 
     #[test]
@@ -265,7 +275,7 @@ mod tests {
     fn breaks_do_not_change_the_content() {
         let raw: Vec<u8> = (0..300_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
         for breaks in [vec![], vec![1], vec![0, 5000, 5001, 200_000], vec![300_000]] {
-            let sealed = Sealer::new().unwrap().seal(PLACE, Kind::Full, &raw, &breaks).unwrap();
+            let sealed = Sealer::new().unwrap().seal(PLACE, Kind::Full, &raw, &breaks).unwrap().to_vec();
             assert_eq!(open(PLACE, Kind::Full, raw.len(), &sealed).as_ref(), Ok(&raw), "{breaks:?}");
         }
     }

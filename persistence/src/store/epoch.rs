@@ -382,11 +382,12 @@ impl Epoch {
         stream.finish(txn).or_fail("write store", &self.path)?;
         let raw = header.encode();
         super::check_size("the snapshot's header", raw.len(), HEADER_BYTES_MAX)?;
-        let sealed = Sealer::new()
-            .and_then(|mut sealer| sealer.seal(header_place(header.meta.tick), Kind::Header, &raw, &[]))
+        let mut sealer = Sealer::new().map_err(StoreError::io("compress for store", &self.path))?;
+        let sealed = sealer
+            .seal(header_place(header.meta.tick), Kind::Header, &raw, &[])
             .map_err(StoreError::io("compress for store", &self.path))?;
         let insert = || -> Result<(), redb::Error> {
-            txn.open_table(SNAPSHOTS)?.insert(header.meta.tick.0, sealed.as_slice())?;
+            txn.open_table(SNAPSHOTS)?.insert(header.meta.tick.0, sealed)?;
             Ok(())
         };
         insert().or_fail("write store", &self.path)?;
@@ -525,7 +526,7 @@ impl Records {
         let sealed = self.sealer.seal(place, kind_of(what), raw, breaks);
         let sealed = sealed.map_err(StoreError::io("compress for store", &self.path))?;
         let bytes = sealed.len() as u64;
-        self.stream.push(txn, &sealed).or_fail("write store", &self.path)?;
+        self.stream.push(txn, sealed).or_fail("write store", &self.path)?;
         self.headers.push(RecordHeader { what, bytes });
         self.raw_bytes += raw.len() as u64;
         Ok(bytes)
@@ -647,6 +648,7 @@ impl Reading<'_> {
                 _ => codec::unpack_delta(chain.columns, &mut chunks, *rows, &raw),
             };
             unpacked.or_else(|detail| self.damaged(&format!("{}: {detail}", name_of(place))))?;
+            opener.give_back(raw);
         }
         Ok(chunks)
     }
