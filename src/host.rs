@@ -45,6 +45,7 @@ use std::{
     ops::ControlFlow,
     sync::{
         Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
     },
     time::Duration,
@@ -428,10 +429,16 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     ));
     let views = Arc::new(Notify::new());
     let told = views.clone();
-    let paced = status.clone();
+    let (paced, is_there) = (status.clone(), Arc::new(AtomicBool::new(false)));
+    let was_there = is_there.clone();
     let hooks = MirrorHooks {
         on_thread: Box::new(move || {
-            pool::stand_aside(move || if paced.rests() { Haste::Idle } else { Haste::Paced });
+            pool::stand_aside(move || match was_there.load(Relaxed) {
+                // Everybody waits for the first view, and no tick does.
+                false => Haste::Steady,
+                true if paced.rests() => Haste::Idle,
+                true => Haste::Paced,
+            });
         }),
         pace: Box::new(pool::pace()),
         on_view: Box::new(move || told.notify_waiters()),
@@ -451,9 +458,18 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         spine.last_snapshot,
     )
     .map_err(|source| thread_error(&handle.name, source))?;
+    // What was brought back is covered by the log: it may be shown at once.
+    // And the first view is there before anybody is told that the world is.
+    status.set_phase(Phase::Mirroring);
     let now = live.now();
+    let states = HostStates::default();
+    states.captured(now, spine.host_state(&live, sequencer.position()));
+    mirror.offer(live.capture());
+    mirror.handle().settled();
+    mirror.allow(now);
+    is_there.store(true, Relaxed);
     status.set_phase(Phase::Done);
-    let [opening, reading, restoring, replaying] = status.recovery_nanos();
+    let [opening, reading, restoring, replaying, mirroring] = status.recovery_nanos();
     tracing::info!(
         world = handle.name,
         tick = %now,
@@ -464,15 +480,9 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         reading_millis = reading / 1_000_000,
         restoring_millis = restoring / 1_000_000,
         replaying_millis = replaying / 1_000_000,
+        mirroring_millis = mirroring / 1_000_000,
         "world is ready"
     );
-    // What was brought back is covered by the log: it may be shown at once.
-    // And the first view is there before anybody is told that the world is.
-    let states = HostStates::default();
-    states.captured(now, spine.host_state(&live, sequencer.position()));
-    mirror.offer(live.capture());
-    mirror.handle().settled();
-    mirror.allow(now);
     let branch = spine.history.branches().current();
     let publisher =
         Arc::new(Publisher::new(status.clone(), sequencer.clone(), (branch, now), rig.show_unsealed));

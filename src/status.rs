@@ -73,6 +73,8 @@ pub enum Phase {
     Restoring,
     /// Computing ticks again.
     Replaying,
+    /// Making the first view.
+    Mirroring,
     /// Done.
     Done,
 }
@@ -195,7 +197,7 @@ pub struct WorldStatus {
     systems: RwLock<(u64, Arc<Vec<SystemStats>>)>,
     recent: Mutex<VecDeque<TickTimes>>,
     /// Nanoseconds by [`Phase`], and when the present one began.
-    spent: Mutex<([u64; 5], u64)>,
+    spent: Mutex<([u64; 6], u64)>,
 }
 
 /// How long one tick held its thread.
@@ -421,10 +423,10 @@ impl WorldStatus {
         spent.1 = now;
     }
 
-    /// Nanoseconds that a recovery spent opening, reading, restoring and replaying.
-    pub fn recovery_nanos(&self) -> [u64; 4] {
-        let spent = self.spent.lock().0;
-        [spent[0], spent[1], spent[2], spent[3]]
+    /// Nanoseconds that a recovery spent opening, reading, restoring, replaying and mirroring.
+    pub fn recovery_nanos(&self) -> [u64; 5] {
+        let [phases @ .., _] = self.spent.lock().0;
+        phases
     }
 
     /// A replay begins.

@@ -66,7 +66,7 @@ fn measure(args: &RecoverArgs, rate: f64, rows: &mut Vec<Row>) -> anyhow::Result
     }
     server.kill()?;
     rows.push(Row::bounded(&case, "killed to ready, worst", worst, "s", Bound::AtMost(5.0)));
-    for part in ["opening", "reading", "restoring", "replaying"] {
+    for part in ["opening", "reading", "restoring", "replaying", "mirroring"] {
         let millis = split["fields"][format!("{part}_millis")].as_f64().unwrap_or(f64::NAN);
         rows.push(Row::plain(&case, part, millis / 1e3, "s"));
     }
