@@ -42,10 +42,9 @@ use snapshots::Snapshots;
 use std::{
     fmt,
     fs::File,
-    ops::ControlFlow,
+    ops::{ControlFlow, RangeInclusive},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
     },
     time::Duration,
@@ -429,19 +428,14 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     ));
     let views = Arc::new(Notify::new());
     let told = views.clone();
-    let (paced, is_there) = (status.clone(), Arc::new(AtomicBool::new(false)));
-    let was_there = is_there.clone();
+    let paced = status.clone();
     let hooks = MirrorHooks {
         on_thread: Box::new(move || {
-            pool::stand_aside(move || match was_there.load(Relaxed) {
-                // Everybody waits for the first view, and no tick does.
-                false => Haste::Steady,
-                true if paced.rests() => Haste::Idle,
-                true => Haste::Paced,
-            });
+            pool::stand_aside(move || if paced.rests() { Haste::Idle } else { Haste::Paced });
         }),
         pace: Box::new(pool::pace()),
         on_view: Box::new(move || told.notify_waiters()),
+        pool: Some(options.pool.clone()),
     };
     let mirror = Mirror::start(&handle.name, live.buffers().clone(), hooks)
         .map_err(|source| thread_error(&handle.name, source))?;
@@ -467,7 +461,6 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     mirror.offer(live.capture());
     mirror.handle().settled();
     mirror.allow(now);
-    is_there.store(true, Relaxed);
     status.set_phase(Phase::Done);
     let [opening, reading, restoring, replaying, mirroring] = status.recovery_nanos();
     tracing::info!(
@@ -483,6 +476,11 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         mirroring_millis = mirroring / 1_000_000,
         "world is ready"
     );
+    // As it was measured; of a world that was created only a part of it was.
+    let secs = |nanos: u64| nanos as f64 / 1e9;
+    let restored = secs(opening + reading + restoring + mirroring);
+    let rest_secs = if restoring > 0 { restored } else { secs(mirroring) * REST_FACTOR };
+    let bytes = mirror.handle().applied().map_or(0, |applied| applied.bytes);
     let branch = spine.history.branches().current();
     let publisher =
         Arc::new(Publisher::new(status.clone(), sequencer.clone(), (branch, now), rig.show_unsealed));
@@ -533,6 +531,7 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         ticks_since_stats: 0,
         ticks_per_sec: 0.0,
         tick_secs: 0.0,
+        rest_secs_per_byte: rest_secs / bytes.max(1) as f64,
         rewinding: None,
         config,
         spine,
@@ -620,6 +619,8 @@ struct Host {
     ticks_per_sec: f64,
     /// How long a tick takes, smoothed.
     tick_secs: f64,
+    /// What a recovery takes beside computing ticks, by the bytes of the state.
+    rest_secs_per_byte: f64,
     /// A world of the past that is being built, to go on with.
     rewinding: Option<Rewinding>,
 }
@@ -664,12 +665,22 @@ struct Rewinding {
     built: Receiver<Result<Past, SpineError>>,
 }
 
-/// Of the time in which a world has to be back, what may be for ticks after the newest snapshot,
-const REPLAY_SHARE: f64 = 0.5;
+/// Of the time in which a world has to be back, what may be for ticks after the newest snapshot: less where reading and
+/// restoring the state takes more than the rest, but not less than this, or snapshots would take all of the CPU;
+const REPLAY_SHARES: RangeInclusive<f64> = 0.2..=0.5;
 /// what is for ticks of which the log only says that they may have been shown,
 const LEASE_SHARE: f64 = 0.1;
 /// and what passes until a snapshot that is being written asks for more of the CPU.
 const PATIENCE_SHARE: f64 = 0.1;
+
+/// Reading and restoring a state takes about so many times as long as making its first view.
+const REST_FACTOR: f64 = 6.0;
+
+/// How long a recovery may compute the ticks after the newest snapshot, when all else that it does takes so long.
+fn replay_secs(target_secs: f64, rest_secs: f64) -> f64 {
+    let left = 1.0 - LEASE_SHARE - rest_secs / target_secs;
+    left.clamp(*REPLAY_SHARES.start(), *REPLAY_SHARES.end()) * target_secs
+}
 
 /// How many ticks a lease allows to be shown: for twice its time, so that it is renewed at half, but no more than a recovery
 /// may spend on it, which computes all of them.
@@ -1230,7 +1241,10 @@ impl Host {
         } else {
             self.config.snapshot.period_millis
         };
-        let ticks = self.ticks_of_recovery(REPLAY_SHARE) - self.snapshots.behind() as f64;
+        let target = self.config.recovery.target_secs;
+        let bytes = self.mirror.handle().applied().map_or(0, |applied| applied.bytes);
+        let replay = replay_secs(target, bytes as f64 * self.rest_secs_per_byte);
+        let ticks = self.ticks_of_recovery(replay / target) - self.snapshots.behind() as f64;
         let nanos = (ticks / self.ticks_per_sec.max(0.01) * 1e9) as u64;
         millis.saturating_mul(1_000_000).min(nanos.max(SNAPSHOT_PERIOD_MILLIS * 1_000_000))
     }
@@ -1385,6 +1399,19 @@ fn last_image(live: &mut LiveWorld, mirror: &Mirror) -> Arc<Image> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_reading_takes_is_not_for_ticks() {
+        let about = |target, rest, expected: f64| {
+            let found = replay_secs(target, rest);
+            assert!((found - expected).abs() < 1e-9, "{target} {rest}: {found}");
+        };
+        about(5.0, 0.01, 2.5);
+        about(5.0, 2.5, 2.0);
+        // It will be late whatever is done: not for the price of the world's own CPU.
+        about(5.0, 100.0, 1.0);
+        about(60.0, 2.5, 30.0);
+    }
 
     #[test]
     fn a_lease_is_no_longer_than_a_recovery_may_compute() {

@@ -12,6 +12,7 @@ use crate::{
     hash::StateHash,
     ids::{Tick, Uid},
     image::{Image, TableImage},
+    pool::Pool,
     uid_map::UidMap,
 };
 use apply::Working;
@@ -48,11 +49,13 @@ pub struct MirrorHooks {
     pub pace: Box<dyn FnMut() + Send>,
     /// Called when another view is visible.
     pub on_view: Box<dyn Fn() + Send + Sync>,
+    /// Whose threads apply the first capture, without rests: nothing ticks yet, and everybody waits for it.
+    pub pool: Option<Arc<Pool>>,
 }
 
 impl Default for MirrorHooks {
     fn default() -> Self {
-        Self { on_thread: Box::new(|| ()), pace: Box::new(|| ()), on_view: Box::new(|| ()) }
+        Self { on_thread: Box::new(|| ()), pace: Box::new(|| ()), on_view: Box::new(|| ()), pool: None }
     }
 }
 
@@ -109,7 +112,7 @@ impl Mirror {
     /// # Errors
     /// When the system has no thread left.
     pub fn start(name: &str, buffers: Arc<Buffers>, hooks: MirrorHooks) -> std::io::Result<Self> {
-        let MirrorHooks { on_thread, mut pace, on_view } = hooks;
+        let MirrorHooks { on_thread, mut pace, on_view, mut pool } = hooks;
         let shared = Shared {
             state: Mutex::new(State { wanted: true, ..State::default() }),
             changed: Condvar::new(),
@@ -132,7 +135,11 @@ impl Mirror {
                 }
                 let was_capture = matches!(work, Work::Apply(_));
                 if let Work::Apply(capture) = work {
-                    working.apply(capture, &applied.shared.rows, &mut *pace);
+                    let rows = &applied.shared.rows;
+                    match pool.take() {
+                        Some(pool) => pool.install(|| working.apply(capture, rows, &mut || ())),
+                        None => working.apply(capture, rows, &mut *pace),
+                    }
                 }
                 applied.finished(&working, was_capture);
             }

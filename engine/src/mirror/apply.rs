@@ -17,6 +17,7 @@ use crate::{
     uid_map::UidMap,
 };
 use parking_lot::RwLock;
+use rayon::prelude::*;
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
@@ -225,7 +226,10 @@ impl MirrorTable {
             column.apply(uid_pieces, (&before, &new), rows, store, pace);
         }
         let after = self.columns[uid].chunks.clone();
-        for (column, pieces) in self.columns.iter_mut().zip(pieces) {
+        for (column, mut pieces) in self.columns.iter_mut().zip(pieces) {
+            if rows.0 == 0 && column.begin(&mut pieces, &after, &store.buffers) {
+                continue;
+            }
             if column.schema.name != Uid::NAME && (moved || !pieces.is_empty()) {
                 column.apply(pieces, (&before, &after), rows, store, pace);
             }
@@ -276,6 +280,31 @@ fn rows_in(chunk: usize, rows: usize) -> usize {
 }
 
 impl MirrorColumn {
+    /// Makes all chunks at once, on a thread of a pool in parallel, where the pieces are all there is. False where they are
+    /// not, and nothing is done.
+    fn begin(&mut self, pieces: &mut Vec<(usize, Piece)>, uids: &[Arc<Chunk>], buffers: &Buffers) -> bool {
+        let is_all = |(i, (at, piece)): (usize, &(usize, Piece))| i == *at && matches!(piece, Piece::All(_));
+        let begins = self.chunks.is_empty() && pieces.len() == uids.len();
+        let Some(row_bytes) = self.schema.row_bytes().filter(|_| begins) else { return false };
+        if rayon::current_thread_index().is_none() || !pieces.iter().enumerate().all(is_all) {
+            return false;
+        }
+        let salt = self.salt;
+        let made = |((_, piece), uids): ((usize, Piece), &Arc<Chunk>)| {
+            let Piece::All(bytes) = piece else { unreachable!("all of them were looked at") };
+            let sum = hash_plain_rows(&uids_of(uids), salt, &bytes, row_bytes);
+            if !Pages::suit(row_bytes) {
+                return (Arc::new(Chunk::Plain(bytes)), sum);
+            }
+            let pages = Pages::new(row_bytes, &bytes);
+            buffers.give(bytes);
+            (Arc::new(Chunk::Paged(pages)), sum)
+        };
+        let made = mem::take(pieces).into_par_iter().zip(uids).with_max_len(1).map(made);
+        (self.chunks, self.sums) = made.unzip();
+        true
+    }
+
     /// Applies the pieces; `uids` are those of the rows before and after.
     fn apply(
         &mut self,

@@ -4,14 +4,14 @@
 use crate::{created, options};
 use bevy_ecs::prelude::{Entity, Query, With, World};
 use everworld_engine::{
-    Changes, Image, LiveWorld, Mirror, MirrorHooks, Parallel, Tick, component, prelude::*, random::Draws,
-    slow_component,
+    Changes, Image, LiveWorld, Mirror, MirrorHooks, Parallel, Pool, Tick, component, prelude::*,
+    random::Draws, slow_component,
 };
 use proptest::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -192,7 +192,11 @@ fn world(rows: u32, exclusive: bool) -> WorldBuilder {
 }
 
 fn start(live: &LiveWorld) -> Mirror {
-    let mirror = Mirror::start("test", live.buffers().clone(), MirrorHooks::default()).unwrap();
+    static POOL: LazyLock<Arc<Pool>> = LazyLock::new(|| Arc::new(Pool::start(2, "test", |_| ()).unwrap()));
+    // Half of the worlds: the other way is what a mirror without threads does.
+    let pool = live.entities().is_multiple_of(2).then(|| POOL.clone());
+    let hooks = MirrorHooks { pool, ..MirrorHooks::default() };
+    let mirror = Mirror::start("test", live.buffers().clone(), hooks).unwrap();
     mirror.allow(Tick(u64::MAX));
     mirror
 }

@@ -569,7 +569,9 @@ impl Reading<'_> {
         let mut chains = self.chains(header)?;
         let decoded: Result<Vec<Vec<Chunk>>, StoreError> = if rayon::current_thread_index().is_some() {
             // redb's panics on damage are caught on the thread that they happen on.
-            chains.par_iter().map(|chain| guard(&self.epoch.path, || self.partition(chain))).collect()
+            // Each is much work, and one that takes longer leaves the others to another thread.
+            let chains = chains.par_iter().with_max_len(1);
+            chains.map(|chain| guard(&self.epoch.path, || self.partition(chain))).collect()
         } else {
             chains.iter().map(|chain| self.partition(chain)).collect()
         };
