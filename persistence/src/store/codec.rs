@@ -25,6 +25,26 @@ macro_rules! by_width {
     };
 }
 
+/// And by code for their way: asked for each number it would take longer than the number.
+macro_rules! by_way {
+    ($way:expr, $apply:ident => $body:expr) => {
+        match $way {
+            Way::Difference => {
+                let $apply = |before, number| Way::Difference.$apply(before, number);
+                $body
+            }
+            Way::Xor => {
+                let $apply = |before, number| Way::Xor.$apply(before, number);
+                $body
+            }
+            Way::Value => {
+                let $apply = |before, number| Way::Value.$apply(before, number);
+                $body
+            }
+        }
+    };
+}
+
 /// An unsigned number of a lane, whatever it means.
 trait Number: Copy + Default {
     const BYTES: usize;
@@ -235,11 +255,11 @@ impl Packed {
         let block = block_rows(row_bytes);
         for first in (0..count).step_by(block) {
             for Planes { lane, width, way, start } in planes {
-                by_width!(*width, Of => {
+                by_width!(*width, Of => by_way!(way, apply => {
                     let planes = &mut self.bytes[*start..*start + Of::BYTES * count];
                     let stored = |i: usize| {
                         let (before, after) = both::<Of>(old, new, offset(i) + lane);
-                        way.apply(before, after)
+                        apply(before, after)
                     };
                     let (end, mut i) = (count.min(first + block), first);
                     while i + AT_ONCE <= end {
@@ -252,7 +272,7 @@ impl Packed {
                         let number = stored(i);
                         (0..Of::BYTES).for_each(|at| planes[at * count + i] = number.byte(at));
                     }
-                });
+                }));
             }
         }
     }
@@ -672,15 +692,19 @@ fn unpack_lanes(
     for (lane, width) in lanes(widths) {
         let way = bytes.byte()?;
         let way = Way::of(way).ok_or_else(|| format!("column \"{}\" has way {way}", schema.name))?;
-        planes.push((lane, width, way, bytes.take(width * changed.len())?));
+        let of_lane = bytes.take(width * changed.len())?;
+        // Of rows with many numbers most stay as they are.
+        if way == Way::Value || !are_zero(of_lane) {
+            planes.push((lane, width, way, of_lane));
+        }
     }
     let mut first = 0;
     for rows in changed.chunks(block_rows(row_bytes)) {
         for (lane, width, way, planes) in &planes {
-            by_width!(*width, Of => {
+            by_width!(*width, Of => by_way!(way, undo => {
                 let mut put = |row: u32, stored: Of| {
                     let number = &mut out[row as usize * row_bytes + lane..][..Of::BYTES];
-                    way.undo(Of::read(number), stored).write(number);
+                    undo(Of::read(number), stored).write(number);
                 };
                 let (some, rest) = rows.as_chunks::<AT_ONCE>();
                 for (rows, i) in some.iter().zip((first..).step_by(AT_ONCE)) {
@@ -690,11 +714,16 @@ fn unpack_lanes(
                 for (row, i) in rest.iter().zip(first + some.len() * AT_ONCE..) {
                     put(*row, join_one(planes, changed.len(), i));
                 }
-            });
+            }));
         }
         first += rows.len();
     }
     Ok(())
+}
+
+/// Looked at many at once.
+fn are_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(64).all(|bytes| bytes.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 /// The bits that are set, lowest first.

@@ -80,7 +80,7 @@ impl Default for StoreOptions {
             sparse_every_secs: 600,
             keep_secs: 86_400,
             opening_snapshots: 8,
-            roll_factor: 4,
+            roll_factor: 2,
             roll_bytes_min: 4 << 20,
             roll_secs: 600,
             cache_bytes: 4 << 20,
