@@ -49,7 +49,7 @@ pub struct MirrorHooks {
     pub pace: Box<dyn FnMut() + Send>,
     /// Called when another view is visible.
     pub on_view: Box<dyn Fn() + Send + Sync>,
-    /// Whose threads apply the first capture, without rests: nothing ticks yet, and everybody waits for it.
+    /// Whose threads help with the first capture, without rests: nothing ticks yet, and everybody waits for it.
     pub pool: Option<Arc<Pool>>,
 }
 
@@ -137,8 +137,8 @@ impl Mirror {
                 if let Work::Apply(capture) = work {
                     let rows = &applied.shared.rows;
                     match pool.take() {
-                        Some(pool) => pool.install(|| working.apply(capture, rows, &mut || ())),
-                        None => working.apply(capture, rows, &mut *pace),
+                        first @ Some(_) => working.apply(capture, rows, &mut || (), first.as_deref()),
+                        None => working.apply(capture, rows, &mut *pace, None),
                     }
                 }
                 applied.finished(&working, was_capture);

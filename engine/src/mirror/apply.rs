@@ -14,6 +14,7 @@ use crate::{
     marks::marked_elements,
     math::bits_of,
     pages::{Pages, Spare},
+    pool::Pool,
     uid_map::UidMap,
 };
 use parking_lot::RwLock;
@@ -101,6 +102,7 @@ impl Working {
         capture: Capture,
         rows: &RwLock<UidMap<u32>>,
         pace: &mut (dyn FnMut() + Send),
+        pool: Option<&Pool>,
     ) {
         self.store.recycle();
         let mut moves = Moves::default();
@@ -118,7 +120,7 @@ impl Working {
                 let gone = mem::replace(mirror, MirrorTable::new(&table));
                 gone.leave(&mut self.store, &mut moves);
             }
-            mirror.apply(table, &mut self.store, &mut moves, pace);
+            mirror.apply(table, &mut self.store, &mut moves, pace, pool);
         }
         self.tick = capture.tick;
         self.resources = capture.resources;
@@ -207,6 +209,7 @@ impl MirrorTable {
         store: &mut Chunks,
         moves: &mut Moves,
         pace: &mut (dyn FnMut() + Send),
+        pool: Option<&Pool>,
     ) {
         let rows = (mem::replace(&mut self.rows, capture.rows), capture.rows);
         let mut pieces: Vec<Vec<(usize, Piece)>> =
@@ -227,7 +230,9 @@ impl MirrorTable {
         }
         let after = self.columns[uid].chunks.clone();
         for (column, mut pieces) in self.columns.iter_mut().zip(pieces) {
-            if rows.0 == 0 && column.begin(&mut pieces, &after, &store.buffers) {
+            if let Some(pool) = pool.filter(|_| rows.0 == 0)
+                && column.begin(&mut pieces, &after, &store.buffers, pool)
+            {
                 continue;
             }
             if column.schema.name != Uid::NAME && (moved || !pieces.is_empty()) {
@@ -280,28 +285,39 @@ fn rows_in(chunk: usize, rows: usize) -> usize {
 }
 
 impl MirrorColumn {
-    /// Makes all chunks at once, on a thread of a pool in parallel, where the pieces are all there is. False where they are
-    /// not, and nothing is done.
-    fn begin(&mut self, pieces: &mut Vec<(usize, Piece)>, uids: &[Arc<Chunk>], buffers: &Buffers) -> bool {
+    /// Makes all chunks at once, and hashes them on the threads of a pool, where the pieces are all there is. False where they
+    /// are not, and nothing is done.
+    fn begin(
+        &mut self,
+        pieces: &mut Vec<(usize, Piece)>,
+        uids: &[Arc<Chunk>],
+        buffers: &Buffers,
+        pool: &Pool,
+    ) -> bool {
         let is_all = |(i, (at, piece)): (usize, &(usize, Piece))| i == *at && matches!(piece, Piece::All(_));
-        let begins = self.chunks.is_empty() && pieces.len() == uids.len();
-        let Some(row_bytes) = self.schema.row_bytes().filter(|_| begins) else { return false };
-        if rayon::current_thread_index().is_none() || !pieces.iter().enumerate().all(is_all) {
+        let is_first = self.chunks.is_empty() && pieces.len() == uids.len();
+        let Some(row_bytes) = self.schema.row_bytes().filter(|_| is_first) else { return false };
+        if !pieces.iter().enumerate().all(is_all) {
             return false;
         }
         let salt = self.salt;
-        let made = |((_, piece), uids): ((usize, Piece), &Arc<Chunk>)| {
-            let Piece::All(bytes) = piece else { unreachable!("all of them were looked at") };
-            let sum = hash_plain_rows(&uids_of(uids), salt, &bytes, row_bytes);
-            if !Pages::suit(row_bytes) {
-                return (Arc::new(Chunk::Plain(bytes)), sum);
-            }
-            let pages = Pages::new(row_bytes, &bytes);
-            buffers.give(bytes);
-            (Arc::new(Chunk::Paged(pages)), sum)
+        let sum = |((_, piece), uids): (&(usize, Piece), &Arc<Chunk>)| match piece {
+            Piece::All(bytes) => hash_plain_rows(&uids_of(uids), salt, bytes, row_bytes),
+            _ => unreachable!("all of them were looked at"),
         };
-        let made = mem::take(pieces).into_par_iter().zip(uids).with_max_len(1).map(made);
-        (self.chunks, self.sums) = made.unzip();
+        self.sums = pool.install(|| pieces.par_iter().zip(uids).with_max_len(1).map(sum).collect());
+        for (_, piece) in mem::take(pieces) {
+            let Piece::All(bytes) = piece else { unreachable!("all of them were looked at") };
+            // Pages are made by the thread that will make more of them: memory of another one's would be used by nobody
+            // once they are let go of.
+            self.chunks.push(Arc::new(if Pages::suit(row_bytes) {
+                let pages = Pages::new(row_bytes, &bytes);
+                buffers.give(bytes);
+                Chunk::Paged(pages)
+            } else {
+                Chunk::Plain(bytes)
+            }));
+        }
         true
     }
 
