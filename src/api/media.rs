@@ -22,7 +22,11 @@ const ANSWER_BYTES: usize = 4 << 10;
 pub(super) fn to_json(answer: &impl Serialize) -> Result<Bytes, Problem> {
     let mut bytes = Vec::with_capacity(ANSWER_BYTES);
     match serde_json::to_writer(&mut bytes, answer) {
-        Ok(()) => Ok(bytes.into()),
+        Ok(()) => {
+            // A reader may take its time: room to grow is not held for it.
+            bytes.shrink_to_fit();
+            Ok(bytes.into())
+        }
         Err(_) => Err(Problem::failed("the answer is no JSON")),
     }
 }

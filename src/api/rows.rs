@@ -32,8 +32,9 @@ use std::{
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-/// Rows of a stream that are encoded at once.
-pub(super) const ROWS_AT_ONCE: usize = 128;
+/// Rows of a stream that are encoded at once: a townsman is told in some 2.6 kB, and each reader that does not read holds two
+/// such pieces.
+pub(super) const ROWS_AT_ONCE: usize = 32;
 /// In columns they are worth more together.
 const ROWS_AT_ONCE_ARROW: usize = 1_024;
 

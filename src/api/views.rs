@@ -112,7 +112,7 @@ pub(super) struct Page {
 
 /// So many answers are kept, none longer than that (L1).
 const ANSWERS_MAX: usize = 64;
-const ANSWER_BYTES_MAX: usize = 256 << 10;
+const ANSWER_BYTES_MAX: usize = 512 << 10;
 
 impl Answers {
     /// What was answered to that question of that very view.
