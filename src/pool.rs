@@ -30,8 +30,17 @@ pub fn start(threads: usize, served: bool) -> anyhow::Result<Arc<Pool>> {
 /// it does not wait for the end of theirs.
 const TICK_SLICE: std::time::Duration = std::time::Duration::from_millis(1);
 
+/// Somewhat nice: of a core that a thread which ticks shares with two that answer and their client, those get enough to keep
+/// up. Less nice, and a queue grows until the scheduler moves one; much nicer, and whoever is nicer still takes too much.
+const TICK_NICE: i32 = 3;
+
 /// Makes the calling thread one that ticks.
 pub fn tick_here() {
+    // As with the slice; and a thread that is nicer already stays so, as the process was told to be.
+    let own = rustix::thread::gettid();
+    if rustix::process::getpriority_process(Some(own)).is_ok_and(|nice| nice < TICK_NICE) {
+        let _ = rustix::process::setpriority_process(Some(own), TICK_NICE);
+    }
     // Where the system does not let us, ticks and answers wait somewhat longer for each other.
     let _ = raw::set_slice(TICK_SLICE);
 }
@@ -164,6 +173,23 @@ pub fn shared_pace() -> Arc<dyn Fn() + Send + Sync> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_ticks_is_somewhat_nice_and_stays_nicer_if_it_was() {
+        let nice_after = |before: i32| {
+            let thread = std::thread::spawn(move || {
+                let own = Some(rustix::thread::gettid());
+                rustix::process::setpriority_process(own, before).unwrap();
+                tick_here();
+                rustix::process::getpriority_process(own).unwrap()
+            });
+            thread.join().unwrap()
+        };
+        // Whoever runs this may be nice already, and may not be allowed to be less so.
+        let own = rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap();
+        assert_eq!(nice_after(own), own.max(TICK_NICE));
+        assert_eq!(nice_after(own.max(15)), own.max(15));
+    }
     use std::{cell::Cell, rc::Rc};
 
     /// Its scheduling policy: 0 is the usual one, 5 takes idle CPU only.
