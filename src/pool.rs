@@ -173,6 +173,7 @@ pub fn shared_pace() -> Arc<dyn Fn() + Send + Sync> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{cell::Cell, rc::Rc};
 
     #[test]
     fn who_ticks_is_somewhat_nice_and_stays_nicer_if_it_was() {
@@ -190,8 +191,6 @@ mod tests {
         assert_eq!(nice_after(own), own.max(TICK_NICE));
         assert_eq!(nice_after(own.max(15)), own.max(15));
     }
-    use std::{cell::Cell, rc::Rc};
-
     /// Its scheduling policy: 0 is the usual one, 5 takes idle CPU only.
     #[cfg(target_os = "linux")]
     fn policy() -> Option<u32> {

@@ -26,24 +26,6 @@ pub const CHUNK_ROWS: usize = 16_384;
 /// Rows of fewer alike elements are looked at as a whole.
 const ELEMENTS_MIN: usize = 4;
 
-/// See [`Image::entity_json`].
-struct ComponentsJson<'i> {
-    image: &'i Image,
-    registry: &'i Registry,
-    table: &'i TableImage,
-    row: usize,
-}
-
-impl Serialize for ComponentsJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let components = self.registry.components().filter_map(|(_, info)| {
-            let column = self.table.column(info.name)?;
-            Some((info.name, info.cell_json(self.image.row(column, self.row))))
-        });
-        serializer.collect_map(components)
-    }
-}
-
 /// The state of a world at a finished tick.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Image {
@@ -391,6 +373,24 @@ impl TableImage {
             }
         }
         Ok(())
+    }
+}
+
+/// See [`Image::entity_json`].
+struct ComponentsJson<'i> {
+    image: &'i Image,
+    registry: &'i Registry,
+    table: &'i TableImage,
+    row: usize,
+}
+
+impl Serialize for ComponentsJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let components = self.registry.components().filter_map(|(_, info)| {
+            let column = self.table.column(info.name)?;
+            Some((info.name, info.cell_json(self.image.row(column, self.row))))
+        });
+        serializer.collect_map(components)
     }
 }
 

@@ -313,7 +313,7 @@ struct Changed<E> {
 }
 
 fn message_text(is_lines: bool, (tick, branch): (Tick, u32), event: &str, message: &impl Serialize) -> Bytes {
-    let message = serde_json::to_string(message).unwrap_or_default();
+    let message = serde_json::to_string(message).expect("names, numbers and texts are JSON");
     let text = if is_lines {
         format!("{message}\n")
     } else {

@@ -6,7 +6,7 @@
 //! that are arrays, the episodes of a memory say, it names and holds the changed elements.
 //! docs/FORMAT.md has the bytes. Deliberately absent: compression and checksums, which are around it.
 
-use everworld_engine::{Chunk, ColumnSchema, each_difference};
+use everworld_engine::{Chunk, ColumnSchema, each_difference, math::bits_of};
 use std::{borrow::Cow, cell::RefCell, mem, ops::Range, sync::LazyLock};
 
 /// Numbers are moved by code for their width.
@@ -626,7 +626,7 @@ pub(super) fn unpack_delta(
                 let bitmap = bytes.take(rows.div_ceil(8))?;
                 let mut changed = Vec::with_capacity(rows);
                 for (i, byte) in bitmap.iter().enumerate() {
-                    changed.extend(bits(*byte).map(|bit| i as u32 * 8 + bit));
+                    changed.extend(bits_of((*byte).into()).map(|bit| (i * 8 + bit) as u32));
                 }
                 // The last byte may have more bits than there are rows.
                 changed.truncate(changed.partition_point(|row| (*row as usize) < rows));
@@ -673,8 +673,8 @@ fn unpack_elements<'s>(
     let mut elements = Vec::new();
     for (i, row) in rows.iter().enumerate() {
         for (plane, masks) in masks.chunks_exact(rows.len()).enumerate() {
-            let below = bits(masks[i]).map(|bit| plane as u32 * 8 + bit).filter(|bit| *bit < per_row as u32);
-            elements.extend(below.map(|element| row * per_row as u32 + element));
+            let below = bits_of(masks[i].into()).map(|bit| plane * 8 + bit).filter(|bit| *bit < per_row);
+            elements.extend(below.map(|element| (*row as usize * per_row + element) as u32));
         }
     }
     Ok((&lanes[..of_one], elements))
@@ -724,13 +724,6 @@ fn unpack_lanes(
 /// Looked at many at once.
 fn are_zero(bytes: &[u8]) -> bool {
     bytes.chunks(64).all(|bytes| bytes.iter().fold(0, |all, byte| all | byte) == 0)
-}
-
-/// The bits that are set, lowest first.
-fn bits(byte: u8) -> impl Iterator<Item = u32> {
-    std::iter::successors(Some(byte), |rest| Some(rest & rest.wrapping_sub(1)))
-        .take_while(|rest| *rest != 0)
-        .map(u8::trailing_zeros)
 }
 
 /// Cuts a chunk to that many rows, or extends it by zeros or empty values.
