@@ -5,7 +5,7 @@ use crate::{
     ack::Bare,
     http::{HttpArgs, block},
     persist::percentile,
-    report::{Bound, Row},
+    report::{Bound, Row, Told},
     serving::Server,
 };
 use anyhow::{Context as _, ensure};
@@ -130,7 +130,7 @@ fn lost(data: &Path, seqs: &[u64]) -> anyhow::Result<u64> {
 }
 
 /// 1,000 durable inputs a second, one by one and in batches, and a kill -9 among them.
-pub(crate) fn inputs(args: &HttpArgs, rows: &mut Vec<Row>) -> anyhow::Result<()> {
+pub(crate) fn inputs(args: &HttpArgs, rows: &mut Told) -> anyhow::Result<()> {
     for (how, clients, inputs_of_each, per_sec) in [
         ("single, 64 clients", 64, 1, 1_000.0),
         ("batches of 1,000, one client", 1, 1_000, 1_000.0),
@@ -169,7 +169,7 @@ pub(crate) fn inputs(args: &HttpArgs, rows: &mut Vec<Row>) -> anyhow::Result<()>
 }
 
 /// Ten times more inputs than the world takes.
-pub(crate) fn overload(args: &HttpArgs, rows: &mut Vec<Row>) -> anyhow::Result<()> {
+pub(crate) fn overload(args: &HttpArgs, rows: &mut Told) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     // 20 Hz: 1,000 inputs/s.
     let sets = ["tick.inputs_max=50", "tick.pending_inputs_max=2000"];
@@ -240,7 +240,7 @@ async fn slow_client(address: SocketAddr, slow: Slow, stop: Arc<AtomicBool>, thr
 }
 
 /// 1,000 slow sockets of each kind, and probes between them.
-pub(crate) fn slow(args: &HttpArgs, rows: &mut Vec<Row>) -> anyhow::Result<()> {
+pub(crate) fn slow(args: &HttpArgs, rows: &mut Told) -> anyhow::Result<()> {
     for (how, kind) in [("headers", Slow::Headers), ("bodies", Slow::Body), ("reading", Slow::Read)] {
         let dir = tempfile::tempdir()?;
         // Room for the probes beside them.
@@ -297,7 +297,7 @@ pub(crate) fn slow(args: &HttpArgs, rows: &mut Vec<Row>) -> anyhow::Result<()> {
 }
 
 /// 100 followers that read nothing.
-pub(crate) fn stuck(args: &HttpArgs, rows: &mut Vec<Row>) -> anyhow::Result<()> {
+pub(crate) fn stuck(args: &HttpArgs, rows: &mut Told) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let mut server = Server::start(dir.path(), 20.0, args.busy_npcs)?;
     server.ready()?;

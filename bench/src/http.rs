@@ -7,7 +7,7 @@
 use crate::{
     Outcome, canary, hostile,
     persist::percentile,
-    report::{Bound, Report, Row},
+    report::{Bound, Report, Row, Told},
     serving::Server,
 };
 use anyhow::{Context as _, ensure};
@@ -75,7 +75,8 @@ enum Part {
 
 pub(crate) fn run(args: &HttpArgs) -> Outcome {
     let (gain, void) = canary::sing();
-    let mut rows = vec![Row::plain("canary", "random gather", gain, "gain")];
+    let mut rows = Told::default();
+    rows.push(Row::plain("canary", "random gather", gain, "gain"));
     for part in &args.parts {
         match part {
             Part::Pull => {
@@ -90,7 +91,7 @@ pub(crate) fn run(args: &HttpArgs) -> Outcome {
             Part::Overload => hostile::overload(args, &mut rows)?,
         }
     }
-    Ok(Report::new("http", rows, void))
+    Ok(Report::new("http", rows.into_rows(), void))
 }
 
 fn town(server: &Server, method: &str, path: &str, body: &str) -> anyhow::Result<Value> {
@@ -131,7 +132,7 @@ fn pace(server: &Server) -> anyhow::Result<f64> {
     Ok(rate)
 }
 
-fn pull(args: &HttpArgs, npcs: u64, rows: &mut Vec<Row>) -> anyhow::Result<()> {
+fn pull(args: &HttpArgs, npcs: u64, rows: &mut Told) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let mut server = Server::start(dir.path(), 20.0, npcs)?;
     server.ready()?;
@@ -224,7 +225,7 @@ const READS: [&str; 5] = [
     "/v1/worlds/town/systems",
 ];
 
-fn open_loop(args: &HttpArgs, rows: &mut Vec<Row>) -> anyhow::Result<()> {
+fn open_loop(args: &HttpArgs, rows: &mut Told) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let mut server = Server::start_with(
         dir.path(),

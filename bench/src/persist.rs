@@ -3,7 +3,7 @@
 
 use crate::{
     Outcome, canary,
-    report::{Bound, Report, Row},
+    report::{Bound, Report, Row, Told},
 };
 use anyhow::Context as _;
 use clap::Args;
@@ -45,7 +45,8 @@ pub(crate) struct PersistArgs {
 
 pub(crate) fn run(args: &PersistArgs) -> Outcome {
     let (gain, mut void) = canary::sing();
-    let mut rows = vec![Row::plain("canary", "random gather", gain, "gain")];
+    let mut rows = Told::default();
+    rows.push(Row::plain("canary", "random gather", gain, "gain"));
     for npcs in &args.npcs {
         let mut sides = Sides::start(args, *npcs)?;
         let noise = sides.paced(args, *npcs, &mut rows)?;
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &PersistArgs) -> Outcome {
         }
         sides.stop()?;
     }
-    Ok(Report::new("persist", rows, void))
+    Ok(Report::new("persist", rows.into_rows(), void))
 }
 
 /// The two contestants. Only one ticks at a time.
@@ -97,7 +98,7 @@ impl Sides {
     }
 
     /// Milliseconds of ticks at the rate: (with, without), without by block.
-    fn paced(&mut self, args: &PersistArgs, npcs: u64, rows: &mut Vec<Row>) -> anyhow::Result<f64> {
+    fn paced(&mut self, args: &PersistArgs, npcs: u64, rows: &mut Told) -> anyhow::Result<f64> {
         let blocks = args.ticks.div_ceil(args.block);
         let (mut with, mut captures, mut without) = (Vec::new(), Vec::new(), Vec::new());
         // One block each that does not count: pages, caches, the first snapshot.
@@ -167,7 +168,7 @@ impl Sides {
     }
 
     /// Ticks per second, as fast as possible.
-    fn free(&mut self, args: &PersistArgs, npcs: u64, rows: &mut Vec<Row>) -> anyhow::Result<()> {
+    fn free(&mut self, args: &PersistArgs, npcs: u64, rows: &mut Told) -> anyhow::Result<()> {
         self.ask(Wish::Rate(0))?;
         let span = Duration::from_secs(args.free_secs);
         let (mut with, mut without) = (Vec::new(), Vec::new());

@@ -3,7 +3,7 @@
 
 use crate::{
     Outcome, canary,
-    report::{Bound, Report, Row},
+    report::{Bound, Report, Row, Told},
     serving::Server,
 };
 use anyhow::{Context as _, bail};
@@ -30,14 +30,15 @@ pub(crate) struct RecoverArgs {
 
 pub(crate) fn run(args: &RecoverArgs) -> Outcome {
     let (gain, void) = canary::sing();
-    let mut rows = vec![Row::plain("canary", "random gather", gain, "gain")];
+    let mut rows = Told::default();
+    rows.push(Row::plain("canary", "random gather", gain, "gain"));
     for rate in &args.rates {
         measure(args, *rate, &mut rows)?;
     }
-    Ok(Report::new("recover", rows, void))
+    Ok(Report::new("recover", rows.into_rows(), void))
 }
 
-fn measure(args: &RecoverArgs, rate: f64, rows: &mut Vec<Row>) -> anyhow::Result<()> {
+fn measure(args: &RecoverArgs, rate: f64, rows: &mut Told) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let case = format!("town, {} NPCs, {rate} Hz", args.npcs);
     let mut server = Server::start(dir.path(), rate, args.npcs)?;

@@ -162,6 +162,24 @@ impl Row {
     }
 }
 
+/// Rows of a benchmark of many minutes: each is said on stderr as soon as it is measured.
+#[derive(Default)]
+pub(crate) struct Told(Vec<Row>);
+
+impl Told {
+    pub(crate) fn push(&mut self, row: Row) {
+        let baseline = row.baseline.map_or(String::new(), |baseline| format!(" of {baseline:.3}"));
+        let ratio = row.ratio.map_or(String::new(), |ratio| format!(", {ratio:.3}"));
+        let Row { case, mode, value, unit, .. } = &row;
+        eprintln!("{case}: {mode}: {value:.3} {unit}{baseline}{ratio}  {}", row.verdict());
+        self.0.push(row);
+    }
+
+    pub(crate) fn into_rows(self) -> Vec<Row> {
+        self.0
+    }
+}
+
 impl Report {
     pub(crate) fn new(bench: &'static str, rows: Vec<Row>, void: Option<String>) -> Self {
         Self { bench, machine: Machine::here(), rows, data: None, void }
