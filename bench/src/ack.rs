@@ -40,6 +40,7 @@ pub(crate) struct AckArgs {
 
 pub(crate) fn run(args: &AckArgs) -> Outcome {
     let (gain, void) = canary::sing();
+    let watch = canary::Watch::start();
     let mut rows = vec![Row::plain("canary", "random gather", gain, "gain")];
     for rate in &args.rates {
         let dir = tempfile::tempdir()?;
@@ -65,7 +66,9 @@ pub(crate) fn run(args: &AckArgs) -> Outcome {
         }
         server.kill()?;
     }
-    Ok(Report::new("ack", rows, void))
+    let (row, slow) = watch.stop("canary");
+    rows.push(row);
+    Ok(Report::new("ack", rows, void.or(slow)))
 }
 
 /// Blocks of the crowd and of the bare disk, in turn.

@@ -1,8 +1,23 @@
 //! The canary: a random gather on one and on two threads. Where that gains less than 1.8, the second core is not
 //! ours and no comparison of threads counts.
+//!
+//! And a [`Watch`] beside what measures high percentiles: a virtual machine whose host gives its cores to somebody else for
+//! moments, without saying so, has its own 99th percentile, whatever runs on it.
 
-use crate::measure::interleaved;
+use crate::{
+    measure::{interleaved, median},
+    report::Row,
+};
+use everworld::clock;
 use rayon::prelude::*;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
 
 /// The least gain with which a run counts.
 const GAIN_MIN: f64 = 1.8;
@@ -29,4 +44,58 @@ pub(crate) fn sing() -> (f64, Option<String>) {
     let void =
         (gain < GAIN_MIN).then(|| format!("the canary gains {gain:.2} on 2 threads, {GAIN_MIN} are needed"));
     (gain, void)
+}
+
+/// The greatest part of the time in which the machine may be slow where 99th percentiles count.
+const SLOW_MAX: f64 = 0.01;
+/// As slow is counted what takes so many times the usual CPU time. What shares a core's units takes 1.5 times as long.
+const SLOW_TIMES: f64 = 3.0;
+const WATCH_PAUSE: Duration = Duration::from_millis(5);
+/// Steps of a calculation without memory: some 50 us, 1 % of a core.
+const WATCH_STEPS: u32 = 12_500;
+
+/// A thread that calculates the same again and again and compares the CPU time that it takes. Being displaced by other
+/// threads does not count in that, being displaced by other machines does.
+pub(crate) struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Vec<f64>>,
+}
+
+impl Watch {
+    pub(crate) fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopping = stop.clone();
+        let body = move || {
+            let mut nanos = Vec::new();
+            while !stopping.load(Relaxed) {
+                let begun = clock::thread_nanos();
+                let sum = (0..WATCH_STEPS).fold(1.0, |sum: f64, _| std::hint::black_box(sum * 1.000_000_1));
+                std::hint::black_box(sum);
+                nanos.push((clock::thread_nanos() - begun) as f64);
+                thread::sleep(WATCH_PAUSE);
+            }
+            nanos
+        };
+        Self { stop, thread: thread::spawn(body) }
+    }
+
+    /// The part of the time in which the machine was slow, and why what was measured is void if it is.
+    pub(crate) fn stop(self, case: &str) -> (Row, Option<String>) {
+        self.stop.store(true, Relaxed);
+        let nanos = self.thread.join().unwrap_or_default();
+        let slow = if nanos.is_empty() { 0.0 } else { slow_part(nanos) };
+        let void = (slow > SLOW_MAX).then(|| {
+            format!(
+                "{case}: the machine was slow for {:.1} % of the time, {:.0} % are allowed",
+                slow * 100.0,
+                SLOW_MAX * 100.0
+            )
+        });
+        (Row::plain(case, "machine slow", slow * 100.0, "% of time"), void)
+    }
+}
+
+fn slow_part(nanos: Vec<f64>) -> f64 {
+    let usual = median(nanos.clone());
+    nanos.iter().filter(|nanos| **nanos > SLOW_TIMES * usual).count() as f64 / nanos.len() as f64
 }

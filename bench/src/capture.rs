@@ -32,11 +32,14 @@ const HOT: [(&str, usize); 5] = [("position", 8), ("velocity", 8), ("needs", 16)
 
 pub(crate) fn run(args: &CaptureArgs) -> Outcome {
     let (gain, void) = canary::sing();
+    let watch = canary::Watch::start();
     let mut rows = vec![Row::plain("canary", "random gather", gain, "gain")];
     for npcs in &args.npcs {
         rows.extend(measure(args, *npcs)?);
     }
-    Ok(Report::new("capture", rows, void))
+    let (row, slow) = watch.stop("canary");
+    rows.push(row);
+    Ok(Report::new("capture", rows, void.or(slow)))
 }
 
 fn measure(args: &CaptureArgs, npcs: u64) -> anyhow::Result<Vec<Row>> {

@@ -74,10 +74,11 @@ enum Part {
 }
 
 pub(crate) fn run(args: &HttpArgs) -> Outcome {
-    let (gain, void) = canary::sing();
+    let (gain, mut void) = canary::sing();
     let mut rows = Told::default();
     rows.push(Row::plain("canary", "random gather", gain, "gain"));
     for part in &args.parts {
+        let watch = canary::Watch::start();
         match part {
             Part::Pull => {
                 for npcs in &args.npcs {
@@ -90,6 +91,9 @@ pub(crate) fn run(args: &HttpArgs) -> Outcome {
             Part::Stuck => hostile::stuck(args, &mut rows)?,
             Part::Overload => hostile::overload(args, &mut rows)?,
         }
+        let (row, slow) = watch.stop(&format!("{part:?}").to_lowercase());
+        rows.push(row);
+        void = void.or(slow);
     }
     Ok(Report::new("http", rows.into_rows(), void))
 }

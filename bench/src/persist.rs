@@ -48,6 +48,7 @@ pub(crate) fn run(args: &PersistArgs) -> Outcome {
     let mut rows = Told::default();
     rows.push(Row::plain("canary", "random gather", gain, "gain"));
     for npcs in &args.npcs {
+        let watch = canary::Watch::start();
         let mut sides = Sides::start(args, *npcs)?;
         let noise = sides.paced(args, *npcs, &mut rows)?;
         if noise > 1.05 {
@@ -57,6 +58,9 @@ pub(crate) fn run(args: &PersistArgs) -> Outcome {
             sides.free(args, *npcs, &mut rows)?;
         }
         sides.stop()?;
+        let (row, slow) = watch.stop(&format!("town, {npcs} NPCs"));
+        rows.push(row);
+        void = void.or(slow);
     }
     Ok(Report::new("persist", rows.into_rows(), void))
 }
