@@ -15,6 +15,7 @@ use crate::{
 };
 use everworld_engine::{
     Image, LiveWorld, Options, Registry, StateHash, Tick, TickError, Uid,
+    column::value_as_written,
     explain::{EntityRow, Step, StepKind},
     migrate_image,
     query::{Filter, Select},
@@ -419,7 +420,7 @@ pub fn inspect(
         let select = Select::default();
         let items: Vec<_> = found.iter().map(|found| select.entity(image, registry, found)).collect();
         answer["matched"] = query.count(image).into();
-        answer["items"] = json!(items);
+        answer["items"] = value_as_written(&items);
     }
     Ok(answer)
 }

@@ -3,13 +3,12 @@
 use super::{App, Role, problem::Problem};
 use axum::{
     body::Body,
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderValue, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, time::Instant};
 
 /// Set by us, and taken from whoever sends it: who asks.
 pub(super) const PRINCIPAL: &str = "x-everworld-principal";
@@ -36,23 +35,20 @@ impl Buckets {
     }
 }
 
-/// Lets a request through to its route, or says why not.
-pub(super) async fn check(State(app): State<Arc<App>>, mut request: Request<Body>, next: Next) -> Response {
+/// Notes who asks, or says why he may not.
+pub(super) fn check(app: &App, request: &mut Request<Body>) -> Result<(), Box<Response>> {
     // A method that the route does not have is answered behind us, for whoever may look.
-    let needed = super::spec::route_of(&request).map_or(Role::Viewer, |route| route.role);
-    let principal = match principal(&app, request.headers(), needed) {
-        Ok(principal) => principal,
-        Err(problem) => return *problem,
-    };
+    let needed = super::spec::route_of(request).map_or(Role::Viewer, |route| route.role);
+    let principal = principal(app, request.headers(), needed)?;
     if !app.buckets.take(&principal, app.live.config().http.rate_per_sec, Instant::now()) {
         super::server::reject(&app.metrics, "rate");
-        return Problem::too_many(format!("\"{principal}\" asks more than http.rate_per_sec allows"))
-            .into_response();
+        let why = format!("\"{principal}\" asks more than http.rate_per_sec allows");
+        return Err(Box::new(Problem::too_many(why).into_response()));
     }
     if let Ok(value) = HeaderValue::from_str(&principal) {
         request.headers_mut().insert(PRINCIPAL, value);
     }
-    next.run(request).await
+    Ok(())
 }
 
 fn principal(app: &App, headers: &HeaderMap, needed: Role) -> Result<String, Box<Response>> {

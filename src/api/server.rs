@@ -15,8 +15,8 @@ use anyhow::Context as _;
 use axum::{
     Router,
     body::{Body, HttpBody as _},
-    extract::{DefaultBodyLimit, MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    extract::{DefaultBodyLimit, Request, State},
+    http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Version, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -39,12 +39,9 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{Semaphore, oneshot},
 };
-use tower_http::{
-    compression::{
-        CompressionLayer,
-        predicate::{NotForContentType, Predicate as _, SizeAbove},
-    },
-    timeout::TimeoutLayer,
+use tower_http::compression::{
+    CompressionLayer,
+    predicate::{Predicate as _, SizeAbove},
 };
 
 /// What the kernel holds of an answer that a client does not read. Left alone it grows to megabytes.
@@ -176,8 +173,6 @@ impl Signals {
 
 /// The routes with everything around them.
 fn service(app: &Arc<App>) -> Router {
-    let http = &app.config.http;
-    let millis = Duration::from_millis;
     routes::router()
         .fallback(|| async { Problem::not_found("there is no such route; see /v1/routes") })
         .method_not_allowed_fallback(|| async {
@@ -186,29 +181,19 @@ fn service(app: &Arc<App>) -> Router {
                 "this route does not have that method; see /v1/routes",
             )
         })
-        // A stream is to come as it is made, not when a block is full.
-        .layer(
-            CompressionLayer::new().gzip(true).compress_when(
-                SizeAbove::new(1_024)
-                    .and(NotForContentType::new(EVENT_STREAM))
-                    .and(NotForContentType::new(NDJSON))
-                    .and(NotForContentType::new(CSV))
-                    .and(NotForContentType::new(ARROW))
-                    .and(NotForContentType::new(BINARY)),
-            ),
-        )
+        .layer(CompressionLayer::new().gzip(true).compress_when(SizeAbove::new(1_024).and(is_packed)))
         // Bodies are bounded where they are read, in `admit`.
         .layer(DefaultBodyLimit::disable())
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::REQUEST_TIMEOUT,
-            millis(http.request_timeout_millis),
-        ))
-        .route_layer(middleware::from_fn_with_state((app.clone(), Arc::new(Places::new(app))), admit))
-        .route_layer(middleware::from_fn(super::spec::check))
-        .route_layer(middleware::from_fn_with_state(app.clone(), super::auth::check))
-        .route_layer(middleware::from_fn_with_state(app.clone(), measure))
+        // Each layer is cloned for each request: what can be one is one.
+        .route_layer(middleware::from_fn_with_state((app.clone(), Arc::new(Places::new(app))), around))
         .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app.clone())
+}
+
+/// A stream is to come as it is made, not when a block is full.
+fn is_packed(_: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    [EVENT_STREAM, NDJSON, CSV, ARROW, BINARY].iter().all(|streamed| !kind.starts_with(streamed.as_bytes()))
 }
 
 async fn accept(listener: TcpListener, tls: Option<Tls>, app: Arc<App>, mut stopped: oneshot::Receiver<()>) {
@@ -290,11 +275,7 @@ impl Places {
 
 /// Waits for the body of whoever may ask, and bounds the requests in flight. A body that comes slowly takes nobody's
 /// place.
-async fn admit(
-    State((app, places)): State<(Arc<App>, Arc<Places>)>,
-    request: Request<Body>,
-    next: Next,
-) -> Response {
+async fn admit(app: &App, places: &Places, request: Request<Body>, next: Next) -> Response {
     let live = app.live.config();
     let http = &live.http;
     let is_batch = [NDJSON, CSV].contains(&media::sent(request.headers()));
@@ -330,7 +311,10 @@ async fn admit(
         return Problem::unavailable("too many requests are being answered").into_response();
     };
     let _in_flight = InFlight::new(&app.metrics);
-    next.run(Request::from_parts(parts, Body::from(body))).await
+    let patience = Duration::from_millis(app.config.http.request_timeout_millis);
+    let answer = next.run(Request::from_parts(parts, Body::from(body)));
+    let too_late = |_| Problem::of_status(StatusCode::REQUEST_TIMEOUT, "Request Timeout").into_response();
+    tokio::time::timeout(patience, answer).await.unwrap_or_else(too_late)
 }
 
 /// Keeps pages of other sites from talking to a loopback server.
@@ -400,20 +384,34 @@ fn as_problem(response: Response) -> Response {
     Problem::of_status(status, status.canonical_reason().unwrap_or("refused")).into_response()
 }
 
-async fn measure(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
-    let method = request.method().as_str().to_owned();
+/// What each route has around it: who asks, whether he may and asks what there is, and what it took.
+async fn around(
+    State((app, places)): State<(Arc<App>, Arc<Places>)>,
+    mut request: Request<Body>,
+    next: Next,
+) -> Response {
+    let (route, method) =
+        super::spec::route_of(&request).map_or(("", ""), |route| (route.path, route.method));
+    let method = if request.method() == Method::HEAD { "HEAD" } else { method };
     let start = Instant::now();
-    let (mut response, queued) = bulk::QUEUED
-        .scope(Cell::new(Duration::ZERO), async { (next.run(request).await, bulk::QUEUED.with(Cell::get)) })
-        .await;
+    let answer = async {
+        let answer = match super::auth::check(&app, &mut request) {
+            Err(refused) => *refused,
+            Ok(()) => match super::spec::check(&request) {
+                Err(problem) => problem.into_response(),
+                Ok(()) => admit(&app, &places, request, next).await,
+            },
+        };
+        (answer, bulk::QUEUED.with(Cell::get))
+    };
+    let (mut response, queued) = bulk::QUEUED.scope(Cell::new(Duration::ZERO), answer).await;
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
     let (queue, work) = (millis(queued), millis(start.elapsed().saturating_sub(queued)));
     if let Ok(timing) = HeaderValue::from_str(&format!("queue;dur={queue:.3}, work;dur={work:.3}")) {
         response.headers_mut().insert("server-timing", timing);
     }
     let (metrics, code) = (&app.metrics, response.status().as_u16());
-    let labels = crate::metrics::RouteLabels { route: route.clone(), method: method.clone() };
+    let labels = crate::metrics::RouteLabels { route, method };
     metrics.http_duration.get_or_create(&labels).observe(start.elapsed().as_secs_f64());
     metrics.http_requests.get_or_create(&crate::metrics::HttpLabels { route, method, code }).inc();
     response

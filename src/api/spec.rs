@@ -9,7 +9,6 @@ use axum::{
     body::Body,
     extract::{MatchedPath, Request, State},
     http::header,
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value, json};
@@ -142,13 +141,9 @@ pub(super) fn route_of(request: &Request<Body>) -> Option<&'static Route> {
 }
 
 /// Refuses a query that its route does not know.
-pub(super) async fn check(request: Request<Body>, next: Next) -> Response {
-    if let Some(route) = route_of(&request)
-        && let Err(problem) = check_query(route, request.uri().query().unwrap_or_default())
-    {
-        return problem.into_response();
-    }
-    next.run(request).await
+pub(super) fn check(request: &Request<Body>) -> Result<(), Problem> {
+    let Some(route) = route_of(request) else { return Ok(()) };
+    check_query(route, request.uri().query().unwrap_or_default())
 }
 
 fn check_query(route: &Route, query: &str) -> Result<(), Problem> {

@@ -4,7 +4,7 @@ use crate::support::Server;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     time::{Duration, Instant},
 };
@@ -159,6 +159,42 @@ fn slow_senders_and_too_many_connections_are_turned_away() {
         // Closed with or without a 408: not held.
         let _ = stream.read_to_end(&mut rest);
     }
+}
+
+/// What is around each route: the time that it may take, what it took, and how an answer goes over the wire.
+#[test]
+fn answers_come_in_time_and_packed_where_that_holds_nothing_up() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), &["--set", "http.request_timeout_millis=1000"]);
+    let head_of = |path: &str, accept: &str| {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\naccept-encoding: gzip\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+        lines.by_ref().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n").to_lowercase()
+    };
+    let check = |(path, accept): (&str, &str), code: u16, is_packed: bool| {
+        let head = head_of(path, accept);
+        assert!(head.starts_with(&format!("http/1.1 {code}")), "{path}: {head}");
+        assert_eq!(head.contains("content-encoding: gzip"), is_packed, "{path}: {head}");
+        assert!(head.contains("server-timing: queue;dur="), "{path}: {head}");
+    };
+    let entities = "/v1/worlds/town/entities";
+    check((&format!("{entities}?limit=100"), "application/json"), 200, true);
+    check((&format!("{entities}/1"), "application/json"), 200, true);
+    check(("/v1/worlds/town", "application/json"), 200, false);
+    check((entities, "application/x-ndjson"), 200, false);
+    check((entities, "text/csv"), 200, false);
+    check(("/v1/worlds/town/events", "text/event-stream"), 200, false);
+    check((&format!("{entities}?colour=red"), "application/json"), 400, false);
+    let begun = Instant::now();
+    check((&format!("{entities}?min_tick=100000000"), "application/json"), 408, false);
+    assert!(begun.elapsed() < Duration::from_secs(4), "by another timeout than ours");
+    let metrics = server.text("/metrics");
+    let counted = r#"http_requests_total{route="/v1/worlds/{w}/entities",method="GET",code="408"} 1"#;
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 #[test]

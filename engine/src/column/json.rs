@@ -5,7 +5,7 @@
 use super::{FieldInfo, Scalar, Shape};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
-use std::{fmt, io::Write as _};
+use std::fmt;
 
 /// A wrong member of a JSON document.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -30,7 +30,7 @@ impl fmt::Display for Fault {
 }
 
 /// A row as a JSON object with a member per field, written as it is read: a tree of values in between would take most of the
-/// time.
+/// time. Where one is wanted: [`value_as_written`].
 pub struct RowJson<'r> {
     /// What the row has.
     pub fields: &'r [FieldInfo],
@@ -78,7 +78,14 @@ fn label(scalar: Scalar, bytes: &[u8]) -> usize {
 
 /// A row as a JSON object with a member per field.
 pub fn row_to_json(fields: &[FieldInfo], row: &[u8]) -> Value {
-    serde_json::to_value(RowJson { fields, row }).expect("names and numbers are JSON")
+    value_as_written(&RowJson { fields, row })
+}
+
+/// A tree of what is made to be written (rows, say), with the numbers that the text has: 0.1f32 is 0.1, not
+/// 0.10000000149011612 as it would be without having been written.
+pub fn value_as_written(what: &impl Serialize) -> Value {
+    let text = serde_json::to_string(what).expect("names, numbers and texts are JSON");
+    serde_json::from_str(&text).expect("what was just written")
 }
 
 /// Writes the members of a JSON object over a row; members that are absent leave their field as it is.
@@ -156,24 +163,10 @@ fn serialize_scalar<S: Serializer>(scalar: Scalar, bytes: &[u8], serializer: S) 
         Scalar::I16 => serializer.serialize_i16(read!(i16)),
         Scalar::I32 => serializer.serialize_i32(read!(i32)),
         Scalar::I64 => serializer.serialize_i64(read!(i64)),
-        Scalar::F32 => serializer.serialize_f64(as_written(read!(f32))),
+        Scalar::F32 => serializer.serialize_f32(read!(f32)),
         Scalar::F64 => serializer.serialize_f64(read!(f64)),
         Scalar::Uid => serializer.collect_str(&read!(u64)),
     }
-}
-
-/// The number that its shortest decimal form says: 0.1f32 reads 0.1, not 0.10000000149011612.
-fn as_written(number: f32) -> f64 {
-    // Whole numbers that 32 bits tell apart are written as they are; most are zero.
-    if number.trunc() == number && number.abs() < 16_777_216.0 {
-        return number.into();
-    }
-    let mut text = [0u8; 24];
-    let mut rest = &mut text[..];
-    let is_written = write!(rest, "{number:e}").is_ok();
-    let left = rest.len();
-    let text = str::from_utf8(&text[..24 - left]).ok().filter(|_| is_written);
-    text.and_then(|text| text.parse().ok()).unwrap_or(f64::NAN)
 }
 
 fn merge_shape(
@@ -292,12 +285,17 @@ mod tests {
         #[test]
         fn numbers_of_32_bits_read_as_they_are_written(bits in any::<u32>()) {
             let number = f32::from_bits(bits);
-            let written = as_written(number);
+            let fields = [FieldInfo { name: "n", doc: "", offset: 0, shape: Shape::Scalar(Scalar::F32), range: None }];
+            let row = number.to_le_bytes();
+            let text = serde_json::to_string(&RowJson { fields: &fields, row: &row }).unwrap();
+            let of_text: Value = serde_json::from_str(&text).unwrap();
+            let read = row_to_json(&fields, &row);
+            prop_assert_eq!(&of_text, &read);
             if number.is_finite() {
-                prop_assert_eq!(Some(written), number.to_string().parse::<f64>().ok());
-                prop_assert_eq!(written as f32, number);
+                prop_assert_eq!(read["n"].as_f64(), number.to_string().parse::<f64>().ok());
+                prop_assert_eq!(read["n"].as_f64().unwrap() as f32, number);
             } else {
-                prop_assert!(!written.is_finite(), "JSON has no such number: null");
+                prop_assert!(read["n"].is_null(), "JSON has no such number");
             }
         }
     }

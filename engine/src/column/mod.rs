@@ -7,7 +7,7 @@
 mod json;
 mod shape;
 
-pub use json::{Fault, RowJson, field_paths, merge_json_into_row, row_schema, row_to_json};
+pub use json::{Fault, RowJson, field_paths, merge_json_into_row, row_schema, row_to_json, value_as_written};
 pub use shape::{Field, FieldInfo, Lane, Scalar, Shape, lanes, row_bytes};
 
 use bevy_ecs::component::{Component, Mutable};
