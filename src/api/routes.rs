@@ -192,10 +192,10 @@ pub const ROUTES: &[Route] = &[
     route("GET", "/v1/worlds/{w}/entities/{uid}", Role::Viewer, "An entity with its components; ?at_tick= as it was, ?min_tick= not older than that", || get(entities::one))
         .query(&[Param::place("at_tick"), Param::whole("min_tick", 0, TICK_MAX)]).gives(&[Answer::json(200, "Entity"), Answer::json(202, "Job"), Answer::empty(304)]),
     route("GET", "/v1/worlds/{w}/events", Role::Viewer, "What happens, once it may be seen: ?topic=tick,input,entity,job,snapshot,system,state,alert, or what systems of this world emit&entity=&after=&limit=; a page of what is kept, or with Accept: text/event-stream or application/x-ndjson a stream", || get(events::list))
-        .query(&[Param::text("topic", "input,alert"), Param::whole("entity", 0, i64::MAX as u64), Param::text("after", "480.17"), Param::whole("limit", 1, LIMIT_MAX as u64)])
+        .query(&[Param::text("topic", "input,alert"), Param::whole("entity", 0, i64::MAX as u64), Param::id("after"), Param::whole("limit", 1, LIMIT_MAX as u64)])
         .gives(&[Answer::json(200, "EventList"), Answer::text("text/event-stream"), Answer::text("application/x-ndjson")]),
     route("GET", "/v1/worlds/{w}/statistics", Role::Viewer, "What worlds of this kind are measured by, sampled each statistics.every_secs: the newest, or behind ?after=&limit=; a page of what is kept, or with Accept: text/event-stream or application/x-ndjson a stream", || get(statistics::list))
-        .query(&[Param::text("after", "480.17"), Param::whole("limit", 1, LIMIT_MAX as u64)])
+        .query(&[Param::id("after"), Param::whole("limit", 1, LIMIT_MAX as u64)])
         .gives(&[Answer::json(200, "StatisticsList"), Answer::text("text/event-stream"), Answer::text("application/x-ndjson")]),
     route("GET", "/v1/worlds/{w}/changes", Role::Viewer, "Follow entities: one cut, then what changes, as server-sent events or NDJSON: ?with=&without=&where=&select=&near=x,y,r&bbox=&around=uid,r&after_tick=", || get(changes::follow))
         .query(FOLLOWED).gives(&[Answer::text("text/event-stream"), Answer::text("application/x-ndjson")]),

@@ -45,6 +45,8 @@ pub(super) enum Kind {
     OneOf(&'static [&'static str]),
     /// A tick: `now`, `1200`, with a branch `0/1200`.
     Place,
+    /// A member of a stream: `480.17`, a part of one `480.17.2`.
+    Id,
     /// Anything else, which its reader understands; an example.
     Text(&'static str),
 }
@@ -64,6 +66,10 @@ impl Param {
 
     pub(super) const fn place(name: &'static str) -> Self {
         param(name, Kind::Place)
+    }
+
+    pub(super) const fn id(name: &'static str) -> Self {
+        param(name, Kind::Id)
     }
 
     pub(super) const fn numbers(name: &'static str, count: usize) -> Self {
@@ -99,6 +105,7 @@ impl Param {
             Kind::Switch => json!({"type": "string", "enum": ["", "true"]}),
             Kind::OneOf(values) => json!({"type": "string", "enum": values}),
             Kind::Place => json!({"type": "string", "pattern": "^([0-9]{1,6}/)?([0-9]{1,12}|now)$"}),
+            Kind::Id => json!({"type": "string", "pattern": r"^([0-9]{1,12}\.){0,2}[0-9]{1,12}$"}),
             Kind::Text(example) => {
                 json!({"type": "string", "minLength": 1, "maxLength": TEXT_MAX, "examples": [example]})
             }
@@ -126,7 +133,7 @@ impl Param {
                 return Err(Problem::malformed(detail));
             }
             // Their readers say more.
-            Kind::Place | Kind::Numbers(_) => return Ok(()),
+            Kind::Place | Kind::Id | Kind::Numbers(_) => return Ok(()),
         };
         let found = if value.parse::<f64>().is_ok() { value.to_owned() } else { format!("\"{value}\"") };
         Err(Problem::malformed(format!("{}: expected {expected}, found {found}", self.name)))
