@@ -3,7 +3,7 @@
 
 use crate::{
     ack::Bare,
-    http::{HttpArgs, block},
+    http::{HttpArgs, Sides},
     persist::percentile,
     report::{Bound, Row, Told},
     serving::Server,
@@ -298,17 +298,18 @@ pub(crate) fn slow(args: &HttpArgs, rows: &mut Told) -> anyhow::Result<()> {
 
 /// 100 followers that read nothing.
 pub(crate) fn stuck(args: &HttpArgs, rows: &mut Told) -> anyhow::Result<()> {
-    let dir = tempfile::tempdir()?;
-    let mut server = Server::start(dir.path(), 20.0, args.busy_npcs)?;
-    server.ready()?;
-    block(&server, args.block)?;
-    let before = server.memory("VmRSS")?;
-    let (mut without, mut opening, mut with, mut peak) = (Vec::new(), Vec::new(), Vec::new(), 0.0_f64);
+    let mut sides = Sides::start(20.0, args.busy_npcs, &[])?;
+    // What a world takes once it ticks is its own.
+    for server in [&sides.without, &sides.with] {
+        Sides::block(server, sides.align()?, args.block)?;
+    }
+    let before = sides.with.memory("VmRSS")?;
+    let (mut without, mut opening, mut with) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut peak, mut alone) = (0.0_f64, 0.0_f64);
     while without.len() < args.ticks / 2 {
-        without.extend(block(&server, args.block)?);
         let mut readers = Vec::new();
         for _ in 0..100 {
-            let mut stream = std::net::TcpStream::connect(server.address)?;
+            let mut stream = std::net::TcpStream::connect(sides.with.address)?;
             std::io::Write::write_all(
                 &mut stream,
                 b"GET /v1/worlds/town/changes HTTP/1.1\r\nhost: localhost\r\naccept: application/x-ndjson\r\n\r\n",
@@ -316,9 +317,12 @@ pub(crate) fn stuck(args: &HttpArgs, rows: &mut Told) -> anyhow::Result<()> {
             readers.push(stream);
         }
         // They are not stuck before they have been sent what the system holds for them.
-        opening.extend(block(&server, args.block / 2)?);
-        with.extend(block(&server, args.block)?);
-        peak = peak.max(server.memory("VmRSS")?);
+        opening.extend(Sides::block(&sides.with, sides.align()?, args.block / 2)?);
+        let begin = sides.align()?;
+        without.extend(Sides::block(&sides.without, begin, args.block)?);
+        with.extend(Sides::block(&sides.with, begin, args.block)?);
+        peak = peak.max(sides.with.memory("VmRSS")?);
+        alone = alone.max(sides.without.memory("VmRSS")?);
         drop(readers);
     }
     let case = format!("100 stuck followers, {} NPCs, 20 Hz", args.busy_npcs);
@@ -333,5 +337,6 @@ pub(crate) fn stuck(args: &HttpArgs, rows: &mut Told) -> anyhow::Result<()> {
     ));
     rows.push(Row::plain(&case, "p99 tick while they begin", p99(&opening), "ms"));
     rows.push(Row::bounded(&case, "memory grown", (peak - before) / 1e6, "MB", Bound::AtMost(256.0)));
-    server.kill().context("the server of the stuck followers")
+    rows.push(Row::plain(&case, "memory grown without", (alone - before) / 1e6, "MB"));
+    sides.kill().context("the servers of the stuck followers")
 }

@@ -1,8 +1,12 @@
 //! `http`: what the tick feels of readers, and what readers get of a world that keeps both cores busy.
 //!
 //! `--parts` names what is measured: pull, reads and inputs here, the clients that mean no good (slow, stuck, overload) in
-//! [`hostile`]. A real server; the clients are on the same machine, at nice +19 where they pull rows. Sides are measured in turn, in
-//! blocks, and the ticks of a side are pooled. Latencies of the open loop count from when a request was due.
+//! [`hostile`]. A real server; the clients are on the same machine, at nice +19 where they pull rows. Latencies of the open loop
+//! count from when a request was due.
+//!
+//! What a tick feels is measured on two servers of the same world, one of which has readers: they tick in turn, in blocks, and
+//! the ticks of a side are pooled. As the worlds are equal, both sides compute the same ticks. (One world with and without readers
+//! in turn compares parts of the day: an evening's tick takes five times as long as a morning's.)
 
 use crate::{
     Outcome, canary, hostile,
@@ -105,69 +109,133 @@ fn town(server: &Server, method: &str, path: &str, body: &str) -> anyhow::Result
     Ok(answer)
 }
 
-/// Milliseconds of the ticks after that one, oldest first, and the last of them.
-fn ticks_after(server: &Server, after: u64) -> anyhow::Result<(Vec<f64>, u64)> {
+/// Milliseconds of the ticks after that one, oldest first.
+fn ticks_after(server: &Server, after: u64) -> anyhow::Result<Vec<f64>> {
     let answer = town(server, "GET", "/ticks?last=4096", "")?;
     let items = answer["items"].as_array().context("a list")?;
-    let items: Vec<&Value> = items.iter().filter(|item| item["tick"].as_u64() > Some(after)).collect();
-    let last = items.last().and_then(|item| item["tick"].as_u64()).unwrap_or(after);
-    Ok((items.iter().filter_map(|item| Some(item["total_us"].as_f64()? / 1e3)).collect(), last))
+    let items = items.iter().filter(|item| item["tick"].as_u64() > Some(after));
+    Ok(items.filter_map(|item| Some(item["total_us"].as_f64()? / 1e3)).collect())
 }
 
-/// Lets so many ticks pass; their milliseconds.
-pub(crate) fn block(server: &Server, count: usize) -> anyhow::Result<Vec<f64>> {
-    let (_, begin) = ticks_after(server, 0)?;
+/// Waits for that many ticks after `begin`; their milliseconds.
+fn ticks_from(server: &Server, begin: u64, count: usize) -> anyhow::Result<Vec<f64>> {
     loop {
-        thread::sleep(Duration::from_millis(200));
-        let (times, _) = ticks_after(server, begin)?;
+        thread::sleep(Duration::from_millis(100));
+        let times = ticks_after(server, begin)?;
         if times.len() >= count {
             return Ok(times[..count].to_vec());
         }
     }
 }
 
-/// A rate at which the ticks take 60 % of their period at the most.
-fn pace(server: &Server) -> anyhow::Result<f64> {
-    town(server, "PUT", "/rate", r#"{"rate_hz": 20}"#)?;
-    let times = block(server, 60)?;
-    let rate = 0.6e3 / percentile(times, 0.5);
-    let rate = rate.min(1_000.0);
-    town(server, "PUT", "/rate", &serde_json::json!({"rate_hz": rate}).to_string())?;
-    Ok(rate)
+fn now(server: &Server) -> anyhow::Result<u64> {
+    town(server, "GET", "", "")?["tick"].as_u64().context("a tick")
+}
+
+/// Two servers of the same world. One ticks at a time.
+pub(crate) struct Sides {
+    pub(crate) without: Server,
+    /// What is measured happens to this one.
+    pub(crate) with: Server,
+    _dirs: [tempfile::TempDir; 2],
+}
+
+impl Sides {
+    /// Paused when this returns.
+    pub(crate) fn start(rate: f64, npcs: u64, sets: &[&str]) -> anyhow::Result<Self> {
+        let dirs = [tempfile::tempdir()?, tempfile::tempdir()?];
+        let start = |dir: &tempfile::TempDir| -> anyhow::Result<Server> {
+            let mut server = Server::start_with(dir.path(), rate, npcs, sets)?;
+            server.ready()?;
+            pause(&server)?;
+            Ok(server)
+        };
+        let (without, with) = (start(&dirs[0])?, start(&dirs[1])?);
+        Ok(Self { without, with, _dirs: dirs })
+    }
+
+    /// Lets the one that is behind step to the tick of the other: that.
+    pub(crate) fn align(&self) -> anyhow::Result<u64> {
+        let (one, other) = (now(&self.without)?, now(&self.with)?);
+        let (behind, until) = if one < other { (&self.without, other) } else { (&self.with, one) };
+        if one != other {
+            town(behind, "POST", "/step", &serde_json::json!({ "until": until }).to_string())?;
+            while now(behind)? < until {
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(until)
+    }
+
+    /// Lets one tick from where both are; the milliseconds of those ticks.
+    pub(crate) fn block(server: &Server, begin: u64, count: usize) -> anyhow::Result<Vec<f64>> {
+        town(server, "POST", "/resume", "")?;
+        let times = ticks_from(server, begin, count)?;
+        pause(server)?;
+        Ok(times)
+    }
+
+    fn rate(&self, rate: f64) -> anyhow::Result<()> {
+        for server in [&self.without, &self.with] {
+            town(server, "PUT", "/rate", &serde_json::json!({"rate_hz": rate}).to_string())?;
+        }
+        Ok(())
+    }
+
+    /// A rate at which the ticks take 60 % of their period at the most.
+    fn pace(&self) -> anyhow::Result<f64> {
+        let times = Self::block(&self.without, self.align()?, 60)?;
+        let rate = (0.6e3 / percentile(times, 0.5)).min(1_000.0);
+        self.rate(rate)?;
+        Ok(rate)
+    }
+
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.without.kill()?;
+        self.with.kill()
+    }
+}
+
+fn pause(server: &Server) -> anyhow::Result<()> {
+    town(server, "POST", "/pause", "")?;
+    while town(server, "GET", "", "")?["state"] != "paused" {
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }
 
 fn pull(args: &HttpArgs, npcs: u64, rows: &mut Told) -> anyhow::Result<()> {
-    let dir = tempfile::tempdir()?;
-    let mut server = Server::start(dir.path(), 20.0, npcs)?;
-    server.ready()?;
-    let rate = pace(&server)?;
-    block(&server, args.block)?;
+    let mut sides = Sides::start(20.0, npcs, &[])?;
+    let rate = sides.pace()?;
+    Sides::block(&sides.without, sides.align()?, args.block)?;
     let most = if npcs >= 500_000 { 1.4 } else { 1.2 };
     for (what, rows_max) in [("100,000 rows", 100_000), ("all rows", u64::MAX)] {
         let case = format!("town, {npcs} NPCs, {rate:.0} Hz, {what} again and again");
         let (mut without, mut with, mut pulled) = (Vec::new(), Vec::new(), 0);
-        let begun = Instant::now();
+        let mut secs = 0.0;
         while without.len() < args.ticks {
-            without.extend(block(&server, args.block)?);
-            let puller = Puller::start(server.address, rows_max);
-            with.extend(block(&server, args.block)?);
+            let begin = sides.align()?;
+            without.extend(Sides::block(&sides.without, begin, args.block)?);
+            let puller = Puller::start(sides.with.address, rows_max);
+            let begun = Instant::now();
+            with.extend(Sides::block(&sides.with, begin, args.block)?);
+            secs += begun.elapsed().as_secs_f64();
             pulled += puller.stop()?;
         }
-        let secs = begun.elapsed().as_secs_f64() / 2.0;
         let p99 = |times: &Vec<f64>| percentile(times.clone(), 0.99);
         let (alone, read) = (p99(&without), p99(&with));
         rows.push(Row::ratio(&case, "p99 tick with / without", read, "ms", alone, Bound::AtMost(most)));
         let longest = percentile(with.clone(), 1.0);
         rows.push(Row::ratio(&case, "longest / p99", longest, "ms", read, Bound::AtMost(2.0)));
         let longest = percentile(without.clone(), 1.0);
-        rows.push(Row::plain(&case, "longest without", longest, "ms"));
+        rows.push(Row::beside(&case, "longest / p99 without", longest, "ms", alone));
         rows.push(Row::plain(&case, "rows pulled", pulled as f64 / secs, "rows/s"));
         // Of a world with no more these are all.
         if npcs <= rows_max {
             break;
         }
     }
-    server.kill()
+    sides.kill()
 }
 
 /// A client at nice +19 that reads rows as fast as they come.
@@ -230,19 +298,15 @@ const READS: [&str; 5] = [
 ];
 
 fn open_loop(args: &HttpArgs, rows: &mut Told) -> anyhow::Result<()> {
-    let dir = tempfile::tempdir()?;
-    let mut server = Server::start_with(
-        dir.path(),
-        0.0,
-        args.busy_npcs,
-        &["http.connections_max=8192", "http.in_flight_max=4096"],
-    )?;
-    server.ready()?;
-    block(&server, 1_000)?;
+    let mut sides =
+        Sides::start(0.0, args.busy_npcs, &["http.connections_max=8192", "http.in_flight_max=4096"])?;
+    town(&sides.with, "POST", "/resume", "")?;
+    ticks_from(&sides.with, 0, 1_000)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let case = format!("{} clients, {} reads/s, {} NPCs, 0 Hz", args.clients, args.per_sec, args.busy_npcs);
-    let done =
-        runtime.block_on(reads(args.clients, args.per_sec, args.secs, server.address, args.busy_npcs))?;
+    let address = sides.with.address;
+    let done = runtime.block_on(reads(args.clients, args.per_sec, args.secs, address, args.busy_npcs))?;
+    pause(&sides.with)?;
     let success = done.latencies.len() as f64 / (done.latencies.len() as f64 + done.failed as f64);
     rows.push(Row::bounded(&case, "success", success * 100.0, "%", Bound::AtLeast(99.9)));
     rows.push(Row::bounded(
@@ -257,20 +321,29 @@ fn open_loop(args: &HttpArgs, rows: &mut Told) -> anyhow::Result<()> {
     let case = format!("2000 small reads/s, {} NPCs, 0 Hz", args.busy_npcs);
     let (mut without, mut with) = (Vec::new(), Vec::new());
     while without.len() < args.ticks {
-        without.extend(block(&server, args.block * 2)?);
-        let address = server.address;
+        let begin = sides.align()?;
+        without.extend(Sides::block(&sides.without, begin, args.block * 2)?);
         let npcs = args.busy_npcs;
-        let loops = thread::spawn(move || -> anyhow::Result<Done> {
+        let ends = Arc::new(AtomicBool::new(false));
+        let (done, loops) = (ends.clone(), move |ends: Arc<AtomicBool>| -> anyhow::Result<u64> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(reads(100, 2_000.0, 3, address, npcs))
+            let mut answered = 0;
+            while !ends.load(Relaxed) {
+                answered += runtime.block_on(reads(100, 2_000.0, 1, address, npcs))?.latencies.len() as u64;
+            }
+            Ok(answered)
         });
+        let readers = thread::spawn(move || loops(ends));
         thread::sleep(Duration::from_millis(300));
-        with.extend(block(&server, args.block * 2)?);
-        loops.join().map_err(|_| anyhow::anyhow!("the readers panicked"))??;
+        let times = Sides::block(&sides.with, begin, args.block * 2);
+        done.store(true, Relaxed);
+        let answered = readers.join().map_err(|_| anyhow::anyhow!("the readers panicked"))??;
+        ensure!(answered > 0, "nothing was answered");
+        with.extend(times?);
     }
     let (alone, read) = (percentile(without, 0.99), percentile(with, 0.99));
     rows.push(Row::ratio(&case, "p99 tick with / without", read, "ms", alone, Bound::AtMost(1.25)));
-    server.kill()
+    sides.kill()
 }
 
 struct Done {
