@@ -191,6 +191,7 @@ mod tests {
         assert_eq!(nice_after(own), own.max(TICK_NICE));
         assert_eq!(nice_after(own.max(15)), own.max(15));
     }
+
     /// Its scheduling policy: 0 is the usual one, 5 takes idle CPU only.
     #[cfg(target_os = "linux")]
     fn policy() -> Option<u32> {

@@ -67,7 +67,7 @@ impl Watch {
         let stopping = stop.clone();
         let body = move || {
             let mut nanos = Vec::new();
-            while !stopping.load(Relaxed) {
+            while nanos.is_empty() || !stopping.load(Relaxed) {
                 let begun = clock::thread_nanos();
                 let sum = (0..WATCH_STEPS).fold(1.0, |sum: f64, _| std::hint::black_box(sum * 1.000_000_1));
                 std::hint::black_box(sum);
@@ -82,8 +82,7 @@ impl Watch {
     /// The part of the time in which the machine was slow, and why what was measured is void if it is.
     pub(crate) fn stop(self, case: &str) -> (Row, Option<String>) {
         self.stop.store(true, Relaxed);
-        let nanos = self.thread.join().unwrap_or_default();
-        let slow = if nanos.is_empty() { 0.0 } else { slow_part(nanos) };
+        let slow = slow_part(self.thread.join().expect("it only calculates"));
         let void = (slow > SLOW_MAX).then(|| {
             format!(
                 "{case}: the machine was slow for {:.1} % of the time, {:.0} % are allowed",
@@ -98,4 +97,16 @@ impl Watch {
 fn slow_part(nanos: Vec<f64>) -> f64 {
     let usual = median(nanos.clone());
     nanos.iter().filter(|nanos| **nanos > SLOW_TIMES * usual).count() as f64 / nanos.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_three_times_the_usual_is_slow() {
+        let usual = [50.0, 51.0, 49.0, 75.0, 50.0, 52.0, 50.0, 140.0];
+        assert_eq!(slow_part(usual.to_vec()), 0.0, "a busy core beside it is none");
+        assert_eq!(slow_part([&usual[..], &[600.0, 500.0]].concat()), 0.2);
+    }
 }

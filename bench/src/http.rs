@@ -154,7 +154,7 @@ impl Sides {
         Ok(Self { without, with, _dirs: dirs })
     }
 
-    /// Lets the one that is behind step to the tick of the other: that.
+    /// Lets the one that is behind step to the tick of the other, and says which that is.
     pub(crate) fn align(&self) -> anyhow::Result<u64> {
         let (one, other) = (now(&self.without)?, now(&self.with)?);
         let (behind, until) = if one < other { (&self.without, other) } else { (&self.with, one) };
@@ -305,7 +305,9 @@ fn open_loop(args: &HttpArgs, rows: &mut Told) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let case = format!("{} clients, {} reads/s, {} NPCs, 0 Hz", args.clients, args.per_sec, args.busy_npcs);
     let address = sides.with.address;
-    let done = runtime.block_on(reads(args.clients, args.per_sec, args.secs, address, args.busy_npcs))?;
+    let never = Arc::new(AtomicBool::new(false));
+    let done =
+        runtime.block_on(reads(args.clients, args.per_sec, args.secs, address, args.busy_npcs, never))?;
     pause(&sides.with)?;
     let success = done.latencies.len() as f64 / (done.latencies.len() as f64 + done.failed as f64);
     rows.push(Row::bounded(&case, "success", success * 100.0, "%", Bound::AtLeast(99.9)));
@@ -324,21 +326,19 @@ fn open_loop(args: &HttpArgs, rows: &mut Told) -> anyhow::Result<()> {
         let begin = sides.align()?;
         without.extend(Sides::block(&sides.without, begin, args.block * 2)?);
         let npcs = args.busy_npcs;
-        let ends = Arc::new(AtomicBool::new(false));
-        let (done, loops) = (ends.clone(), move |ends: Arc<AtomicBool>| -> anyhow::Result<u64> {
+        let end = Arc::new(AtomicBool::new(false));
+        let ended = end.clone();
+        let readers = thread::spawn(move || -> anyhow::Result<Done> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let mut answered = 0;
-            while !ends.load(Relaxed) {
-                answered += runtime.block_on(reads(100, 2_000.0, 1, address, npcs))?.latencies.len() as u64;
-            }
-            Ok(answered)
+            runtime.block_on(reads(100, 2_000.0, READ_SECS_MAX, address, npcs, ended))
         });
-        let readers = thread::spawn(move || loops(ends));
         thread::sleep(Duration::from_millis(300));
         let times = Sides::block(&sides.with, begin, args.block * 2);
-        done.store(true, Relaxed);
-        let answered = readers.join().map_err(|_| anyhow::anyhow!("the readers panicked"))??;
-        ensure!(answered > 0, "nothing was answered");
+        // They read for as long as the block takes.
+        ensure!(!readers.is_finished(), "the readers ended before the block did");
+        end.store(true, Relaxed);
+        let done = readers.join().map_err(|_| anyhow::anyhow!("the readers panicked"))??;
+        ensure!(done.failed == 0, "{} reads failed", done.failed);
         with.extend(times?);
     }
     let (alone, read) = (percentile(without, 0.99), percentile(with, 0.99));
@@ -346,19 +346,23 @@ fn open_loop(args: &HttpArgs, rows: &mut Told) -> anyhow::Result<()> {
     sides.kill()
 }
 
+/// Whoever reads beside a block stops by himself, however long that takes.
+const READ_SECS_MAX: u64 = 120;
+
 struct Done {
     latencies: Vec<f64>,
     failed: u64,
     connected_secs: f64,
 }
 
-/// Requests at fixed times, each client its own connection.
+/// Requests at fixed times until the end, each client its own connection.
 async fn reads(
     clients: usize,
     per_sec: f64,
     secs: u64,
     address: SocketAddr,
     npcs: u64,
+    end: Arc<AtomicBool>,
 ) -> anyhow::Result<Done> {
     let begun = Instant::now();
     let connecting: Vec<_> =
@@ -374,12 +378,16 @@ async fn reads(
     let count = (secs as f64 / interval.as_secs_f64()) as u32;
     let begin = tokio::time::Instant::now() + Duration::from_millis(200);
     let client = |(number, mut stream): (usize, tokio::net::TcpStream)| {
+        let end = end.clone();
         tokio::spawn(async move {
             let begin = begin + interval.mul_f64(number as f64 / clients as f64);
             let (mut latencies, mut failed) = (Vec::new(), 0);
             for i in 0..count {
                 let due = begin + interval * i;
                 tokio::time::sleep_until(due).await;
+                if end.load(Relaxed) {
+                    break;
+                }
                 let uid = 1 + (number as u64 * 7_919 + u64::from(i) * 104_729) % npcs;
                 let path = READS[(number + i as usize) % READS.len()].replace("{uid}", &uid.to_string());
                 match one(&mut stream, &path).await {

@@ -1,6 +1,6 @@
 //! Who asks: bearer tokens, their roles, and how much each may ask.
 
-use super::{App, Role, problem::Problem};
+use super::{App, Role, Route, problem::Problem};
 use axum::{
     body::Body,
     extract::Request,
@@ -36,9 +36,13 @@ impl Buckets {
 }
 
 /// Notes who asks, or says why he may not.
-pub(super) fn check(app: &App, request: &mut Request<Body>) -> Result<(), Box<Response>> {
+pub(super) fn check(
+    app: &App,
+    route: Option<&Route>,
+    request: &mut Request<Body>,
+) -> Result<(), Box<Response>> {
     // A method that the route does not have is answered behind us, for whoever may look.
-    let needed = super::spec::route_of(request).map_or(Role::Viewer, |route| route.role);
+    let needed = route.map_or(Role::Viewer, |route| route.role);
     let principal = principal(app, request.headers(), needed)?;
     if !app.buckets.take(&principal, app.live.config().http.rate_per_sec, Instant::now()) {
         super::server::reject(&app.metrics, "rate");

@@ -390,14 +390,14 @@ async fn around(
     mut request: Request<Body>,
     next: Next,
 ) -> Response {
-    let (route, method) =
-        super::spec::route_of(&request).map_or(("", ""), |route| (route.path, route.method));
+    let asked = super::spec::route_of(&request);
+    let (route, method) = asked.map_or(("", ""), |route| (route.path, route.method));
     let method = if request.method() == Method::HEAD { "HEAD" } else { method };
     let start = Instant::now();
     let answer = async {
-        let answer = match super::auth::check(&app, &mut request) {
+        let answer = match super::auth::check(&app, asked, &mut request) {
             Err(refused) => *refused,
-            Ok(()) => match super::spec::check(&request) {
+            Ok(()) => match super::spec::check(asked, &request) {
                 Err(problem) => problem.into_response(),
                 Ok(()) => admit(&app, &places, request, next).await,
             },

@@ -148,8 +148,8 @@ pub(super) fn route_of(request: &Request<Body>) -> Option<&'static Route> {
 }
 
 /// Refuses a query that its route does not know.
-pub(super) fn check(request: &Request<Body>) -> Result<(), Problem> {
-    let Some(route) = route_of(request) else { return Ok(()) };
+pub(super) fn check(route: Option<&Route>, request: &Request<Body>) -> Result<(), Problem> {
+    let Some(route) = route else { return Ok(()) };
     check_query(route, request.uri().query().unwrap_or_default())
 }
 
