@@ -188,10 +188,15 @@ impl Branches {
         }
     }
 
-    /// The line that would begin at a tick of the one that goes on, whose last tick is `end`.
+    /// The line that would begin at a tick of the one that goes on, whose last tick is `end`. Its parent is the line that has
+    /// a state of that tick: the one that goes on also where that one begins, as the snapshot of its beginning may be all
+    /// that is kept of it.
     pub fn next(&self, tick: Tick, end: Tick, (floor_seq, taken_seq): (u64, u64)) -> BranchInfo {
         let branch = self.0.iter().map(|info| info.branch).max().unwrap_or(0) + 1;
-        let parent = self.resolve(self.current(), tick);
+        let mut parent = self.current();
+        while let Some(info) = self.get(parent).filter(|info| tick < info.tick) {
+            parent = info.parent;
+        }
         BranchInfo { branch, parent, tick, floor_seq, taken_seq, end, lsn: 0 }
     }
 
@@ -231,15 +236,10 @@ impl Branches {
         branch
     }
 
-    /// The line on the way to `branch` that begins with that tick.
-    fn begins_at(&self, mut branch: u32, tick: Tick) -> Option<u32> {
-        loop {
-            let info = self.get(branch)?;
-            if info.tick == tick {
-                return Some(branch);
-            }
-            branch = info.parent;
-        }
+    /// The lines on the way to `branch` that begin with that tick, the newest first.
+    fn begin_at(&self, branch: u32, tick: Tick) -> impl Iterator<Item = u32> {
+        let way = std::iter::successors(self.get(branch), |info| self.get(info.parent));
+        way.filter(move |info| info.tick == tick).map(|info| info.branch)
     }
 
     /// The last tick that two lines have in common.
@@ -1020,6 +1020,30 @@ pub fn fork(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_begins_where_its_parent_begins_stands_on_what_is_kept_of_that() {
+        let mut branches = Branches::default();
+        let mut rewind = |tick| {
+            let info = branches.next(Tick(tick), Tick(99), (0, 0));
+            branches.add(BranchInfo { lsn: u64::from(info.branch) * 10, ..info });
+            info.parent
+        };
+        // To 65, to 65 once more, on to 70 of that, and back before all of them.
+        let parents = [65, 65, 70, 60].map(&mut rewind);
+        assert_eq!(parents, [0, 1, 2, 0]);
+        let is_on_the_way =
+            |place: (u32, u64), to: u32| branches.on_the_way((place.0, Tick(place.1)), (to, Tick(u64::MAX)));
+        assert!(
+            is_on_the_way((1, 65), 2),
+            "the snapshot with which the first of them began may be the only one"
+        );
+        assert!(is_on_the_way((0, 65), 2) && is_on_the_way((2, 70), 3) && is_on_the_way((1, 65), 3));
+        assert!(!is_on_the_way((1, 66), 2) && !is_on_the_way((0, 66), 1) && !is_on_the_way((1, 65), 4));
+        assert_eq!([64, 65, 66, 70, 71].map(|tick| branches.resolve(3, Tick(tick))), [0, 0, 2, 2, 3]);
+        assert_eq!(branches.begin_at(3, Tick(65)).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(branches.common(3, 1), Tick(65));
+    }
 
     /// The bytes that docs/FORMAT.md has. Whoever changes them raises the version.
     #[test]

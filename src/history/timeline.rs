@@ -420,7 +420,10 @@ impl Timeline {
         let on = self.told.branches.resolve(self.line, tick);
         let mut known = self.remembered(tick)?;
         // A line that goes on with ticks of another build begins with a hash of its own.
-        if let Some(line) = self.told.branches.begins_at(self.line, tick) {
+        let mut begin: Vec<u32> = self.told.branches.begin_at(self.line, tick).collect();
+        // In the order of the log.
+        begin.reverse();
+        for line in begin {
             known =
                 self.checkpoints.at((line, tick)).map_err(|source| log_error(&self.world, source))?.or(known);
         }

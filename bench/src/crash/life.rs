@@ -246,6 +246,7 @@ pub(crate) fn live(
         next_mark: script.first_mark,
         script,
         keys: Vec::new(),
+        rewound: None,
         snapshots: BTreeSet::new(),
         over: None,
     };
@@ -276,6 +277,8 @@ struct Life<'a> {
     script: Script,
     /// Inputs that were sent under a key: key, mark, seq.
     keys: Vec<(String, u64, u64)>,
+    /// Where the newest line of this life began.
+    rewound: Option<Tick>,
     snapshots: BTreeSet<Tick>,
     over: Option<Result<(), SpineError>>,
 }
@@ -359,7 +362,11 @@ impl Life<'_> {
                 let now = self.hosted.handle.status.tick().0;
                 let back = u64::from(self.draws.below(12));
                 let to = Tick(now.saturating_sub(back));
-                Ok(to >= self.script.rewind_min && self.ask(Wish::Rewind(to))?)
+                // Again to where the line that goes on began, too: two lines then begin with one state.
+                let to = self.rewound.filter(|_| self.draws.below(3) == 0).unwrap_or(to);
+                let done = to >= self.script.rewind_min && self.ask(Wish::Rewind(to))?;
+                self.rewound = Some(to).filter(|_| done).or(self.rewound);
+                Ok(done)
             }
             Step::Fork => self.fork(),
             Step::BreakInput | Step::BreakSystem if !self.script.failures => Ok(false),

@@ -90,10 +90,14 @@ pub(crate) fn look(dir: &std::path::Path) -> anyhow::Result<()> {
     let (store, report) =
         everworld_persistence::Store::open_read_only(disk.clone(), &world, life::quick_store())?;
     println!("{report:?}");
-    for meta in store.snapshots().kept {
+    let kept = store.snapshots().kept;
+    for meta in &kept {
         println!("{meta:?}");
     }
-    let options = everworld_persistence::LogOptions::new(everworld::spine::world_id("churn"), [0; 16]);
+    let options = everworld_persistence::LogOptions {
+        oldest_needed: kept.iter().map(|meta| meta.lsn + 1).min().unwrap_or(1),
+        ..everworld_persistence::LogOptions::new(everworld::spine::world_id("churn"), [0; 16])
+    };
     let log = world.join("log");
     let (log, report) = everworld_persistence::LogReader::open(disk, &log, &options)?;
     println!("{report:?}");
