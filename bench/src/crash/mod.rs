@@ -8,6 +8,7 @@ mod gated;
 mod hook;
 mod judge;
 mod life;
+mod past;
 mod real;
 mod reference;
 mod region;
@@ -32,7 +33,7 @@ use crate::{
 };
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use everworld::rig::Rig;
+use everworld::{Plugin, rig::Rig};
 use everworld_engine::{Tick, random::Draws};
 use everworld_persistence::{
     Control, Disk, Record,
@@ -70,6 +71,9 @@ pub(crate) struct CrashArgs {
     /// Leave out the world whose file is past a redb region: it takes some hundred MiB and seconds
     #[arg(long)]
     no_region: bool,
+    /// So many worlds at least, however few crashes are wanted
+    #[arg(long, default_value_t = WORLDS_MIN)]
+    worlds: u64,
     /// What the scripts and the images are drawn from
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -149,13 +153,14 @@ struct Total {
     kinds: BTreeMap<&'static str, u64>,
     /// Worlds that an older build began.
     migrations: u64,
+    past: past::Verified,
     kills: Findings,
     cuts: Findings,
     doubles: Findings,
     first_start: u64,
 }
 
-/// However few crashes are wanted: the second world is the first that an older build began.
+/// However few crashes are wanted: the first of them is begun by an older build.
 const WORLDS_MIN: u64 = 2;
 
 pub(crate) fn run(args: &CrashArgs) -> Outcome {
@@ -182,7 +187,7 @@ pub(crate) fn run(args: &CrashArgs) -> Outcome {
                 scope.spawn(|| -> anyhow::Result<()> {
                     loop {
                         let number = next_life.fetch_add(1, Relaxed);
-                        if wanted.is_done() && number >= WORLDS_MIN {
+                        if wanted.is_done() && number >= args.worlds {
                             return Ok(());
                         }
                         one_world(args, number, &wanted, &total).with_context(|| format!("life {number}"))?;
@@ -237,6 +242,12 @@ fn rows(args: &CrashArgs, total: &Total, kills: &real::Kills) -> Vec<Row> {
         rows.push(row);
     }
     rows.push(some(&case, "brought along from an older build", total.migrations, "worlds"));
+    rows.push(some(&case, "ticks of the past computed again", total.past.ticks, "ticks"));
+    rows.push(some(&case, "hashes of them that are known", total.past.hashes, "hashes"));
+    for wrong in &total.past.wrong {
+        eprintln!("{case}: {wrong}");
+    }
+    rows.push(none(&case, "past that came out differently", total.past.wrong.len() as u64, "lines"));
     rows.push(some(
         &case,
         "forks opened",
@@ -330,11 +341,16 @@ fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total
         }
         records.extend(lived.records.clone());
         count(total, &lived, &disk);
+        // Who was stopped while it came back from a failed tick has not said yet what is left out of it.
+        if lived.ended.is_ok() {
+            let name = format!("seed-{}-{}-life-{life}", args.seed, record.scenario.seed);
+            verify_past(args, &disk, &name, (plugins, segment_bytes, base.is_some()), total)?;
+        }
         let images = disk.take_images();
         let build = (plugins, base.clone());
         let case = Case::with_base(record.clone(), facts.clone(), records.clone(), segment_bytes, build);
         judge_images(args, &case, &images, life == 0, wanted, total, &mut draws)?;
-        if images.is_empty() || (wanted.is_done() && !older) {
+        if images.is_empty() || (wanted.is_done() && !older && number >= args.worlds) {
             return Ok(());
         }
         if older {
@@ -361,6 +377,28 @@ fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total
         disk = image.cut(Cut::Any(draws.u64()));
         records = continue_from(&case, &disk)?;
     }
+    Ok(())
+}
+
+/// Computes the past again that a life has left.
+fn verify_past(
+    args: &CrashArgs,
+    disk: &SimDisk,
+    name: &str,
+    of: (&'static [Plugin], u64, bool),
+    total: &Mutex<Total>,
+) -> anyhow::Result<()> {
+    let verified = past::verify(disk, judge::data(), of)?;
+    if let Some(dir) = args.keep.as_ref().filter(|_| !verified.wrong.is_empty()) {
+        let dir = dir.join(name);
+        std::fs::create_dir_all(&dir)?;
+        disk.copy().write_to(&dir)?;
+        std::fs::write(dir.join("findings.txt"), verified.wrong.join("\n"))?;
+    }
+    let Ok(mut total) = total.lock() else { return Ok(()) };
+    total.past.ticks += verified.ticks;
+    total.past.hashes += verified.hashes;
+    total.past.wrong.extend(verified.wrong);
     Ok(())
 }
 

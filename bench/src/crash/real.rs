@@ -62,6 +62,9 @@ pub(crate) struct Kills {
 pub(crate) fn kill(count: u64, seed: u64, keep: Option<&Path>) -> anyhow::Result<Kills> {
     let base = std::env::temp_dir().join(format!("everworld-crash-{}", std::process::id()));
     let mut kills = Kills::default();
+    if count == 0 {
+        return Ok(kills);
+    }
     let mut world = 0;
     while kills.at_operations + kills.at_times < count {
         world += 1;
