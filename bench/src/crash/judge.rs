@@ -3,6 +3,7 @@
 use super::{
     life::{DATA, Fact, quick_store},
     reference::{Base, Reference, Replayed},
+    tale::tale,
 };
 use crate::{harness, scenarios};
 use anyhow::Context as _;
@@ -170,6 +171,7 @@ impl Case {
                 findings.refused += 1;
                 findings.exit_codes.insert(error.exit_code());
                 findings.note(format!("refused: {}", chain(&error)));
+                findings.note(self.explain(disk, data, &error));
             }
             Ok(Err(Broken::Harness(error))) => {
                 findings.differences += 1;
@@ -179,6 +181,17 @@ impl Case {
         }
         findings.panics += harness::panics_here() - before;
         findings
+    }
+
+    /// What may tell why a world is refused, or does not come back as it was.
+    fn explain(&self, disk: &Arc<dyn Disk>, data: &Path, error: &SpineError) -> String {
+        let tale = tale(disk, data);
+        let SpineError::Diverged { tick, .. } = error else { return tale };
+        let by_log = match self.reference.replay(&self.records) {
+            Ok(told) => told.of_tick(*tick),
+            Err(error) => format!("{error:#}"),
+        };
+        format!("{tale}; tick {tick} by all that the log ever had: {by_log}")
     }
 
     fn hold(

@@ -14,6 +14,7 @@ mod reference;
 mod region;
 mod scarce;
 mod small;
+mod tale;
 mod trial;
 
 pub(crate) use gated::{
@@ -88,30 +89,9 @@ const IMAGES_PER_LIFE: u64 = 120;
 const LIVES_MIN: u64 = 12;
 
 /// Prints what the log of a kept image says: to look at a fault.
-pub(crate) fn look(dir: &std::path::Path) -> anyhow::Result<()> {
+pub(crate) fn look(dir: &std::path::Path) {
     let disk: Arc<dyn Disk> = Arc::new(everworld_persistence::RealDisk);
-    let world = dir.join("data/worlds/churn");
-    let (store, report) =
-        everworld_persistence::Store::open_read_only(disk.clone(), &world, life::quick_store())?;
-    println!("{report:?}");
-    let kept = store.snapshots().kept;
-    for meta in &kept {
-        println!("{meta:?}");
-    }
-    let options = everworld_persistence::LogOptions {
-        oldest_needed: kept.iter().map(|meta| meta.lsn + 1).min().unwrap_or(1),
-        ..everworld_persistence::LogOptions::new(everworld::spine::world_id("churn"), [0; 16])
-    };
-    let log = world.join("log");
-    let (log, report) = everworld_persistence::LogReader::open(disk, &log, &options)?;
-    println!("{report:?}");
-    for entry in log.records(report.first_lsn) {
-        let (lsn, record) = entry?;
-        let mut text = format!("{record:?}");
-        text.truncate(160);
-        println!("{lsn} {text}");
-    }
-    Ok(())
+    println!("{}", tale::tale(&disk, &dir.join("data")));
 }
 
 /// A teller that counts a disk's operations.
@@ -301,6 +281,8 @@ fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total
     // One in eight has inputs of up to 1 MiB, and segments that hold them.
     let large = number % 8 == 2;
     let of_an_older_build = number.is_multiple_of(4);
+    // One in three keeps all of its past, so that all of it is computed again.
+    let store = if number % 3 == 1 { life::keeping_store() } else { life::quick_store() };
     let (segment_bytes, bytes_max) = if large { (4 << 20, 1 << 20) } else { (64 << 10, 40_000) };
     let record =
         harness::record("churn", u64::from(20 + draws.below(120)), 1 + u64::from(draws.below(1_000)))?;
@@ -327,7 +309,7 @@ fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total
         let mut teller = Counting { disk: &disk, facts };
         let rig = Rig {
             disk: Arc::new(disk.clone()),
-            store: Some(life::quick_store()),
+            store: Some(store.clone()),
             build_id: scenarios::build_id_of(plugins),
             ..Rig::default()
         };

@@ -70,6 +70,13 @@ impl Replayed {
         &self.next.inputs
     }
 
+    /// The hashes of a tick, by line.
+    pub(crate) fn of_tick(&self, tick: Tick) -> String {
+        let hashes = self.hashes.iter().filter(|((_, known), _)| *known == tick);
+        let hashes: Vec<String> = hashes.map(|((branch, _), hash)| format!("{branch}/{hash}")).collect();
+        hashes.join(" ")
+    }
+
     /// The line that has a tick, seen from `branch`.
     pub(crate) fn hash(&self, branch: u32, tick: Tick) -> Option<StateHash> {
         self.hashes.get(&(branch, tick)).copied()
