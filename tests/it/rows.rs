@@ -32,6 +32,25 @@ fn import(server: &Server, world: &str, media: &str, query: &str, body: &[u8]) -
     (status, serde_json::from_slice(&body).unwrap())
 }
 
+/// A value of an Arrow column, as JSON.
+fn value_of(column: &arrow_array::ArrayRef, row: usize) -> Value {
+    let any = column.as_any();
+    if column.is_null(row) {
+        Value::Null
+    } else if let Some(numbers) = any.downcast_ref::<arrow_array::Float32Array>() {
+        // As JSON has numbers of 32 bits: by their shortest text.
+        serde_json::from_str(&serde_json::to_string(&numbers.value(row)).unwrap()).unwrap()
+    } else if let Some(numbers) = any.downcast_ref::<arrow_array::Float64Array>() {
+        json!(numbers.value(row))
+    } else if let Some(numbers) = any.downcast_ref::<arrow_array::UInt64Array>() {
+        json!(numbers.value(row))
+    } else if let Some(numbers) = any.downcast_ref::<arrow_array::Int64Array>() {
+        json!(numbers.value(row))
+    } else {
+        json!(any.downcast_ref::<arrow_array::StringArray>().unwrap().value(row))
+    }
+}
+
 #[test]
 fn rows_go_out_in_each_format_and_come_in_again() {
     let data = tempfile::tempdir().unwrap();
@@ -52,6 +71,35 @@ fn rows_go_out_in_each_format_and_come_in_again() {
     };
     for record in &records {
         assert_eq!(record[hunger].parse::<f64>().unwrap(), hunger_of(&json!(record[0])));
+    }
+    // Each value of each row is that of the lines; what is text in JSON is without its quotes, but in slow components.
+    let told = |uid: &str, head: &str| -> Value {
+        let row = rows.iter().find(|row| row["uid"] == uid).unwrap();
+        row["components"].pointer(&format!("/{}", head.replace('.', "/"))).cloned().unwrap_or_default()
+    };
+    for record in &records {
+        for (head, found) in heads.iter().zip(record).skip(1) {
+            let same = match told(&record[0], head) {
+                Value::Null => found.is_empty(),
+                Value::String(text) => found == text || found == json!(text).to_string(),
+                value => found == value.to_string(),
+            };
+            assert!(same, "{head} of {} is {found}, in JSON {}", &record[0], told(&record[0], head));
+        }
+    }
+    let arrow = export(&server, "town", ARROW, "");
+    for batch in StreamReader::try_new(Cursor::new(arrow), None).unwrap().map(Result::unwrap) {
+        let uids = batch.column(0).as_any().downcast_ref::<arrow_array::UInt64Array>().unwrap();
+        for (field, column) in batch.schema().fields().iter().zip(batch.columns()).skip(1) {
+            for row in 0..batch.num_rows() {
+                let wanted = told(&uids.value(row).to_string(), field.name());
+                let found = value_of(column, row);
+                let same = found == wanted
+                    || found.as_str().is_some_and(|found| found == wanted.to_string())
+                    || wanted.as_str().is_some_and(|wanted| wanted == found.to_string());
+                assert!(same, "{} of {} is {found}, in JSON {wanted}", field.name(), uids.value(row));
+            }
+        }
     }
 
     let arrow = export(&server, "town", ARROW, "&select=needs.hunger,name");

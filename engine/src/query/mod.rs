@@ -19,7 +19,7 @@ use crate::{
     fold::FixedSum,
     ids::Uid,
     image::{CHUNK_ROWS, Image, TableImage},
-    registry::Registry,
+    registry::{ColumnInfo, Registry},
 };
 use bind::{Number, NumberField, column_of, number_field, read};
 use rayon::prelude::*;
@@ -536,11 +536,12 @@ impl Select {
             match (info.layout, parts.first()) {
                 (Layout::Slow, part) => {
                     let path = path.into_iter().chain(part.cloned()).collect();
-                    leaves.push(Leaf { path, kind: LeafKind::Json });
+                    leaves.push(Leaf { path, kind: LeafKind::Json, column, spot: Spot::Slow(part.cloned()) });
                 }
                 (Layout::Plain { fields, .. }, part) => {
                     for field in fields.iter().filter(|field| part.is_none_or(|part| field.name == part)) {
-                        leaves_of(&field.shape, [&path[..], &[field.name.to_owned()]].concat(), &mut leaves);
+                        let path = [&path[..], &[field.name.to_owned()]].concat();
+                        leaves_of((&field.shape, column, field.offset), path, &mut leaves);
                     }
                 }
             }
@@ -589,6 +590,8 @@ pub struct Leaf {
     pub path: Vec<String>,
     /// What it is.
     pub kind: LeafKind,
+    column: usize,
+    spot: Spot,
 }
 
 /// What a single value is.
@@ -602,16 +605,88 @@ pub enum LeafKind {
     Json,
 }
 
-fn leaves_of(shape: &Shape, path: Vec<String>, leaves: &mut Vec<Leaf>) {
-    let below = |part: String| [&path[..], &[part]].concat();
-    match shape {
-        Shape::Scalar(scalar) => leaves.push(Leaf { path, kind: LeafKind::Number(*scalar) }),
-        Shape::Label(..) => leaves.push(Leaf { path, kind: LeafKind::Label }),
-        Shape::Array(of, count) => (0..*count).for_each(|i| leaves_of(of, below(i.to_string()), leaves)),
-        Shape::Row(fields) => {
-            fields.iter().for_each(|field| leaves_of(&field.shape, below(field.name.to_owned()), leaves));
+/// Where in a row.
+#[derive(Clone, Debug, PartialEq)]
+enum Spot {
+    Plain { place: usize, scalar: Scalar, labels: &'static [&'static str] },
+    Slow(Option<String>),
+}
+
+/// A single value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// The entity does not have it, or it is not finite.
+    Missing,
+    /// A whole number; Uids, and labels that have no name.
+    Whole(i128),
+    /// A number.
+    Float(f64),
+    /// What a label is called.
+    Name(&'static str),
+    /// A part of a slow component.
+    Json(Value),
+}
+
+impl Leaf {
+    /// Its values in those rows, read from their columns without a tree of JSON in between.
+    pub fn cells<'c>(
+        &'c self,
+        image: &'c Image,
+        registry: &'c Registry,
+        rows: &'c [FoundRow],
+    ) -> impl Iterator<Item = Cell> + 'c {
+        let info = &registry.columns()[self.column];
+        // Rows come table by table.
+        let by_table = rows.chunk_by(|a, b| a.place.table == b.place.table);
+        by_table.flat_map(move |rows| {
+            let column = image.tables[rows[0].place.table as usize].column(info.name);
+            rows.iter().map(move |row| match column {
+                Some(column) => self.cell(info, image.row(column, row.place.row as usize)),
+                None => Cell::Missing,
+            })
+        })
+    }
+
+    fn cell(&self, info: &ColumnInfo, row: &[u8]) -> Cell {
+        match &self.spot {
+            Spot::Plain { place, scalar, labels } => match read(*scalar, &row[*place..]) {
+                Number::Int(number) => {
+                    let name = usize::try_from(number).ok().and_then(|number| labels.get(number));
+                    name.map_or(Cell::Whole(number), |name| Cell::Name(name))
+                }
+                Number::Float(number) if number.is_finite() => Cell::Float(number),
+                Number::Float(_) => Cell::Missing,
+            },
+            Spot::Slow(part) => {
+                let mut value = info.to_json(row);
+                match part {
+                    None => Cell::Json(value),
+                    Some(part) => value.get_mut(part).map_or(Cell::Missing, |part| Cell::Json(part.take())),
+                }
+            }
         }
     }
+}
+
+fn leaves_of((shape, column, place): (&Shape, usize, usize), path: Vec<String>, leaves: &mut Vec<Leaf>) {
+    let below = |part: String| [&path[..], &[part]].concat();
+    let (scalar, labels, kind) = match shape {
+        Shape::Scalar(scalar) => (*scalar, &[][..], LeafKind::Number(*scalar)),
+        Shape::Label(scalar, labels) => (*scalar, *labels, LeafKind::Label),
+        Shape::Array(of, count) => {
+            for i in 0..*count {
+                leaves_of((of, column, place + i * of.bytes()), below(i.to_string()), leaves);
+            }
+            return;
+        }
+        Shape::Row(fields) => {
+            for field in *fields {
+                leaves_of((&field.shape, column, place + field.offset), below(field.name.to_owned()), leaves);
+            }
+            return;
+        }
+    };
+    leaves.push(Leaf { path, kind, column, spot: Spot::Plain { place, scalar, labels } });
 }
 
 /// All that is needed to ask the same of another view.
