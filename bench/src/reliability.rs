@@ -46,7 +46,8 @@ would notice the bug that it is there for.
   as a crash leaves them: all that was issued (a kill), only what was synced, any sectors of it in any order (a loss of
   power), and both again while coming back (double). Real processes are killed with SIGKILL, half of them before a counted
   operation. One world has a file past a redb region, one a disk whose syncs take half a second. What comes back is held
-  against a second telling of the log from its beginning, by other code, and against what was known outside.
+  against a second telling of the log from its beginning, by other code, and against what was known outside. What a life
+  leaves of its past is computed again, from each kept snapshot to the next.
 - `iofault`: each operation fails, once or for good, with EIO, for want of space, or half done; reads fail while a world
   runs and while it starts; the disk is full for some time.
 - `bitrot`: every bit of each kind of record, and random bits of all files.

@@ -378,7 +378,7 @@ impl Life<'_> {
             }
             Step::MakeOld if !self.script.ages => Ok(false),
             Step::MakeOld => {
-                clock::shift_unix_millis(u64::from(300 + self.draws.below(900)) * 1_000);
+                clock::shift_unix_millis(u64::from(500 + self.draws.below(1_500)) * 1_000);
                 self.wait_for_ticks()
             }
             Step::Rate => {

@@ -281,9 +281,9 @@ fn one_world(args: &CrashArgs, number: u64, wanted: &Wanted, total: &Mutex<Total
     // One in eight has inputs of up to 1 MiB, and segments that hold them.
     let large = number % 8 == 2;
     let of_an_older_build = number.is_multiple_of(4);
-    // One in three keeps all of its past, so that all of it is computed again.
-    let store = if number % 3 == 1 { life::keeping_store() } else { life::quick_store() };
-    let (segment_bytes, bytes_max) = if large { (4 << 20, 1 << 20) } else { (64 << 10, 40_000) };
+    // One in eight keeps all of its past, so that all of it is computed again.
+    let store = if number % 8 == 5 { life::keeping_store() } else { life::quick_store() };
+    let (segment_bytes, bytes_max) = if large { (4 << 20, 1 << 20) } else { (48 << 10, 40_000) };
     let record =
         harness::record("churn", u64::from(20 + draws.below(120)), 1 + u64::from(draws.below(1_000)))?;
     let mut disk = SimDisk::default();
