@@ -95,6 +95,14 @@ fn text(verified: &Verified) -> String {
     if let Some(failure) = &mismatch.failure {
         let _ = writeln!(text, "failed      {failure}");
     }
+    if let Some(build) = &mismatch.other_build {
+        let _ = writeln!(
+            text,
+            "cause       build {build} computed that tick, this one comes to another state: restarts begin with a snapshot \
+             after it; to go back to that tick, use that build"
+        );
+        return mismatch.differs.as_ref().map_or(text.clone(), |diff| text + &diff_text(diff));
+    }
     text += if mismatch.depends_on_threads {
         "cause       results depend on the number of threads\n"
     } else {

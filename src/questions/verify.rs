@@ -2,7 +2,7 @@
 //! with every hash that is known of them.
 
 use super::{AskError, ImageDiff, Questions, diff_images};
-use crate::{clock, pool, spine::SpineError};
+use crate::{clock, history::Timeline, pool, spine::SpineError};
 use everworld_engine::{LiveWorld, Options, Parallel, StateHash, Tick, migrate_image};
 use everworld_persistence::SnapshotMeta;
 use serde::{Deserialize, Serialize};
@@ -70,9 +70,28 @@ pub struct Mismatch {
     pub depends_on_threads: bool,
     /// Why the tick failed.
     pub failure: Option<String>,
+    /// The build that computed the tick then, where it is not this one.
+    pub other_build: Option<String>,
     /// What differs, where both states are at hand: from what was recorded, or computed by the other number of
     /// threads, to what came out.
     pub differs: Option<ImageDiff>,
+}
+
+impl Mismatch {
+    /// Nothing more is known yet.
+    fn at(tick: Tick, agrees_until: Tick, what: &str) -> Self {
+        Self {
+            tick,
+            agrees_until,
+            what: what.into(),
+            expected: None,
+            found: None,
+            depends_on_threads: false,
+            failure: None,
+            other_build: None,
+            differs: None,
+        }
+    }
 }
 
 /// From so many snapshots ticks are computed again, unless each is wanted: loading one costs more than many ticks.
@@ -185,6 +204,17 @@ impl Questions {
                 verified.damaged.push(crate::spine::chain(&error));
                 return Ok(());
             }
+            // On the way to where it was to begin, from the beginning of the log.
+            Err(SpineError::Diverged { tick, expected, found, .. }) => {
+                let (_, timeline) = self.history.begin_anew(branch, &self.options)?;
+                verified.mismatch = Some(Mismatch {
+                    expected: Some(expected),
+                    found: Some(found),
+                    other_build: self.other_build(&timeline, tick)?,
+                    ..Mismatch::at(tick, from, "checkpoint")
+                });
+                return Ok(());
+            }
             Err(error) => return Err(error.into()),
         };
         let first = live.now();
@@ -201,20 +231,15 @@ impl Questions {
                 return Err(SpineError::Interrupted.into());
             }
             let until = agrees_until;
-            let mismatch = |what: &str, tick| Mismatch {
-                tick,
-                agrees_until: until,
-                what: what.into(),
-                expected: None,
-                found: None,
-                depends_on_threads: false,
-                failure: None,
-                differs: None,
-            };
+            let mismatch = |what: &str, tick| Mismatch::at(tick, until, what);
             if let Err(error) = timeline.advance(&mut live)? {
                 let tick = error.tick();
-                verified.mismatch =
-                    Some(Mismatch { failure: Some(error.to_string()), ..mismatch("tick", tick) });
+                let other_build = self.other_build(&timeline, tick)?;
+                verified.mismatch = Some(Mismatch {
+                    failure: Some(error.to_string()),
+                    other_build,
+                    ..mismatch("tick", tick)
+                });
                 return Ok(());
             }
             let tick = live.now();
@@ -227,6 +252,7 @@ impl Questions {
                 if found != expected {
                     let mut mismatch = mismatch("checkpoint", tick);
                     (mismatch.expected, mismatch.found) = (Some(expected), Some(found));
+                    mismatch.other_build = self.other_build(&timeline, tick)?;
                     self.look_closer(&mut mismatch, branch, first, begin)?;
                     verified.mismatch = Some(mismatch);
                     return Ok(());
@@ -243,6 +269,7 @@ impl Questions {
                 if found != expected {
                     let mut mismatch = mismatch("snapshot", tick);
                     (mismatch.expected, mismatch.found) = (Some(expected), Some(found));
+                    mismatch.other_build = self.other_build(&timeline, tick)?;
                     mismatch.differs = load()
                         .map(|(image, _)| diff_images(live.registry(), &image, &live.image(), SHOWN_MAX));
                     self.look_closer(&mut mismatch, branch, first, begin)?;
@@ -253,6 +280,12 @@ impl Questions {
             }
         }
         Ok(())
+    }
+
+    /// The build that computed a tick, where it is not this one.
+    fn other_build(&self, timeline: &Timeline, tick: Tick) -> Result<Option<String>, AskError> {
+        let foreign = self.history.last_foreign(timeline, Tick(tick.0.saturating_sub(1)), tick)?;
+        Ok(foreign.map(|(_, build)| crate::spine::hex(build)))
     }
 
     /// Whether the ticks of a stretch depend on the number of threads, and the first tick at which they do.

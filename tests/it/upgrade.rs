@@ -5,6 +5,7 @@ use everworld::{
     Plugin, WorldRecord,
     cli::upgrade::{Rehearsal, TICKS_MAX_DEFAULT, rehearse},
     history::History,
+    questions::{Questions, VerifyOptions},
     spine::{self, Spine, SpineError, SpineOptions},
     worlds,
 };
@@ -428,7 +429,16 @@ fn d3_ticks_before_an_upgrade_are_not_computed_by_the_new_build() {
     assert_eq!(past(50).unwrap(), Tick(50), "a snapshot is brought along as it is");
     let refused = spine::chain(&past(55).err().unwrap());
     assert!(refused.contains("tick 55") && refused.contains("no hash tells"), "{refused}");
-    drop(history);
+    // Who verifies is told whose ticks come out otherwise.
+    let questions =
+        Questions { history, newest: (0, Tick(70)), options: options(1), wanted: Arc::new(|| true) };
+    let verify =
+        |from| questions.verify(&VerifyOptions { from, threads: 1, deep: true, ..VerifyOptions::default() });
+    let of_before = verify(None).unwrap().mismatch.unwrap();
+    assert_eq!(of_before.other_build, Some(spine::hex(spine::build_id())), "{of_before:?}");
+    let own = verify(Some(Tick(60))).unwrap();
+    assert!(own.agrees && own.ticks == 10, "{own:?}");
+    drop(questions);
     // The snapshots of tick 60 and later are lost.
     let epochs = fs::read_dir(data.path().join("worlds/herd")).unwrap();
     let mut epochs: Vec<_> = epochs.map(|entry| entry.unwrap().path()).collect();
