@@ -199,8 +199,9 @@ impl Csv {
             writer.write_field(row.uid.to_string())?;
             for (kind, cells) in &mut columns {
                 field.clear();
-                // Nothing where there is nothing.
-                cells.next().map(|cell| push_text(*kind, &cell, &mut field));
+                if let Some(cell) = cells.next() {
+                    push_text(*kind, &cell, &mut field);
+                }
                 writer.write_field(&field)?;
             }
             writer.write_record(None::<&[u8]>)?;
