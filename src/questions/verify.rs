@@ -154,12 +154,18 @@ impl Questions {
         for (i, meta) in begins.iter().enumerate() {
             stretches.push((Some(*meta), begins.get(i + 1).map_or(to, |next| next.tick)));
         }
+        // What a former build computed hides nothing of what this one did.
+        let mut of_other_build = None;
         for (begin, end) in stretches {
             verifier.stretch(&mut verified, begin.as_ref(), from, end, &snapshots)?;
+            if let Some(mismatch) = verified.mismatch.take_if(|mismatch| mismatch.other_build.is_some()) {
+                of_other_build.get_or_insert(mismatch);
+            }
             if verified.mismatch.is_some() {
                 break;
             }
         }
+        verified.mismatch = verified.mismatch.or(of_other_build);
         verified.agrees = verified.mismatch.is_none() && verified.damaged.is_empty();
         Ok(verified)
     }
@@ -296,6 +302,10 @@ impl Questions {
         first: Tick,
         begin: Option<&SnapshotMeta>,
     ) -> Result<(), AskError> {
+        if mismatch.other_build.is_some() {
+            // That is the cause.
+            return Ok(());
+        }
         let other = if self.options.pool.threads() == 1 { 2 } else { 1 };
         let other = Self { options: Self::threads(other, false)?, ..self.clone() };
         let open = |questions: &Self| match begin {

@@ -434,8 +434,14 @@ fn d3_ticks_before_an_upgrade_are_not_computed_by_the_new_build() {
         Questions { history, newest: (0, Tick(70)), options: options(1), wanted: Arc::new(|| true) };
     let verify =
         |from| questions.verify(&VerifyOptions { from, threads: 1, deep: true, ..VerifyOptions::default() });
-    let of_before = verify(None).unwrap().mismatch.unwrap();
+    let all = verify(None).unwrap();
+    let of_before = all.mismatch.unwrap();
     assert_eq!(of_before.other_build, Some(spine::hex(spine::build_id())), "{of_before:?}");
+    assert!(
+        !all.agrees && all.to == Tick(70),
+        "this build's own ticks are looked at all the same: {}",
+        all.to
+    );
     let own = verify(Some(Tick(60))).unwrap();
     assert!(own.agrees && own.ticks == 10, "{own:?}");
     drop(questions);

@@ -36,6 +36,8 @@ pub(crate) struct Case {
     plugins: &'static [Plugin],
     /// It goes on with a state of another build: what was forked off before has rows of that one.
     was_migrated: bool,
+    /// A refusal is a fault: tell what may have led to it.
+    tells: bool,
     reference: Reference,
     /// By the chain value at the end of a log: the same log is replayed once.
     memo: Mutex<BTreeMap<u64, Arc<Replayed>>>,
@@ -143,9 +145,15 @@ impl Case {
             segment_bytes,
             plugins,
             was_migrated,
+            tells: true,
             reference,
             memo: Mutex::default(),
         }
+    }
+
+    /// Of a disk whose refusal is no fault.
+    pub(crate) fn without_tales(self) -> Self {
+        Self { tells: false, ..self }
     }
 
     /// Brings the world back; all facts that were known before operation `until` must hold. `data` is the data directory.
@@ -171,7 +179,9 @@ impl Case {
                 findings.refused += 1;
                 findings.exit_codes.insert(error.exit_code());
                 findings.note(format!("refused: {}", chain(&error)));
-                findings.note(self.explain(disk, data, &error));
+                if self.tells {
+                    findings.note(self.explain(disk, data, &error));
+                }
             }
             Ok(Err(Broken::Harness(error))) => {
                 findings.differences += 1;
