@@ -8,10 +8,10 @@ use crate::{
     hash::{StateHash, column_salt, hash_plain_rows, hash_resource, hash_row, hash_state},
     ids::{Tick, Uid},
     input::TakenInputs,
-    pages::Pages,
     random::Draws,
     registry::Registry,
     schema::StoredField,
+    slab::SharedRows,
     state::StateResource,
 };
 use bytemuck::Pod;
@@ -95,8 +95,8 @@ impl ColumnSchema {
 pub enum Chunk {
     /// Rows of equal size, one after the other.
     Plain(Vec<u8>),
-    /// The same, in pages that images of several ticks share.
-    Paged(Pages),
+    /// The same, of which images of several ticks share what did not change.
+    Shared(SharedRows),
     /// One postcard value per row.
     Slow(Vec<Vec<u8>>),
 }
@@ -163,26 +163,26 @@ impl Chunk {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Plain(bytes) => bytes.len(),
-            Self::Paged(pages) => pages.bytes(),
+            Self::Shared(rows) => rows.bytes(),
             Self::Slow(values) => values.iter().map(Vec::len).sum(),
         }
     }
 
     /// The bytes of all plain rows, as one or more slices of whole rows; none for a slow chunk.
     pub fn runs(&self) -> impl Iterator<Item = &[u8]> {
-        let (plain, pages) = match self {
+        let (plain, shared) = match self {
             Self::Plain(bytes) => (Some(bytes.as_slice()), None),
-            Self::Paged(pages) => (None, Some(pages.runs())),
+            Self::Shared(rows) => (None, Some(rows.runs())),
             Self::Slow(_) => (None, None),
         };
-        plain.into_iter().chain(pages.into_iter().flatten())
+        plain.into_iter().chain(shared.into_iter().flatten())
     }
 
-    /// The bytes of all plain rows in one piece, copied where they lie in pages; none for a slow chunk.
+    /// The bytes of all plain rows in one piece, copied where they are shared; none for a slow chunk.
     pub fn plain(&self) -> Option<Cow<'_, [u8]>> {
         match self {
             Self::Plain(bytes) => Some(Cow::Borrowed(bytes)),
-            Self::Paged(_) => {
+            Self::Shared(_) => {
                 let mut all = Vec::with_capacity(self.bytes());
                 self.runs().for_each(|run| all.extend_from_slice(run));
                 Some(Cow::Owned(all))
@@ -195,7 +195,7 @@ impl Chunk {
     pub fn row(&self, row: usize, row_bytes: usize) -> Option<&[u8]> {
         match self {
             Self::Plain(bytes) => bytes.get(row * row_bytes..(row + 1) * row_bytes),
-            Self::Paged(pages) => pages.row(row),
+            Self::Shared(rows) => rows.row(row),
             Self::Slow(values) => values.get(row).map(Vec::as_slice),
         }
     }
@@ -203,7 +203,7 @@ impl Chunk {
     /// Calls `see` for each row that both have and that differs; what they share is not looked at.
     pub fn each_difference(&self, other: &Self, row_bytes: usize, mut see: impl FnMut(usize)) {
         match (self, other) {
-            (Self::Paged(a), Self::Paged(b)) => a.each_difference(b, see),
+            (Self::Shared(a), Self::Shared(b)) => a.each_difference(b, see),
             (Self::Plain(a), Self::Plain(b)) if row_bytes > 0 => {
                 // Most are alike: many at once.
                 let blocks = a.chunks(row_bytes * 64).zip(b.chunks(row_bytes * 64));
@@ -416,7 +416,7 @@ impl Image {
                     let row = bytes.chunks_exact(8).position(|row| row == uid.get().to_le_bytes())?;
                     Some((table, i * CHUNK_ROWS + row))
                 }
-                Chunk::Paged(_) | Chunk::Slow(_) => None,
+                Chunk::Shared(_) | Chunk::Slow(_) => None,
             })
         })
     }
@@ -473,7 +473,7 @@ impl Image {
                 let schema = &column.schema;
                 let salt = column_salt(&schema.name, schema.version);
                 let sum_chunk = |(chunk, uids): (&Arc<Chunk>, &Cow<'_, [u64]>)| match &**chunk {
-                    Chunk::Plain(_) | Chunk::Paged(_) => {
+                    Chunk::Plain(_) | Chunk::Shared(_) => {
                         hash_chunk(uids, salt, chunk, schema.row_bytes().unwrap_or(0))
                     }
                     Chunk::Slow(values) => {

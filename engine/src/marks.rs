@@ -15,8 +15,8 @@ use crate::{
     effects::UidIndex,
     ids::Uid,
     image::{CHUNK_ROWS, ColumnSchema, each_difference},
-    pages::Pages,
     raw,
+    slab::SharedRows,
 };
 use bevy_ecs::{component::ComponentId, entity::Entity, prelude::Resource, storage::TableId, world::World};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -51,7 +51,7 @@ pub(crate) struct TableMarks {
 
 /// The bytes of an element and how many a row has, of columns whose elements are marked: wide ones, of not too many.
 pub(crate) fn marked_elements(schema: &ColumnSchema) -> Option<(usize, usize)> {
-    let row_bytes = schema.row_bytes().filter(|bytes| Pages::suit(*bytes))?;
+    let row_bytes = schema.row_bytes().filter(|bytes| SharedRows::suit(*bytes))?;
     let (_, count) = schema.elements().filter(|(_, count)| *count <= 32)?;
     Some((row_bytes / count, count))
 }

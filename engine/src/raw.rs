@@ -1,4 +1,4 @@
-//! The unsafe part of the engine, all of it: running systems side by side, the bytes of columns, and rows that several
+//! The unsafe part of the engine but for `slab`: running systems side by side, the bytes of columns, and rows that several
 //! threads write at places of their own.
 //!
 //! Soundness of the executor rests on one fact that [`crate::plan`] establishes and its property test checks:

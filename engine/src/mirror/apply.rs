@@ -1,7 +1,7 @@
 //! Applies captures to the mirror's chunks in place: exact diff, incremental hash, the row of each Uid.
 //!
 //! A row counts as changed only when its bytes or its Uid differ, so that false marks vanish here. What a view shares is
-//! copied before its first change: a chunk of a narrow column, a page of a wide one; the mirror's own are changed where
+//! copied before its first change: a chunk of a narrow column, a row of a wide one; the mirror's own are changed where
 //! they lie.
 
 use super::Applied;
@@ -13,8 +13,8 @@ use crate::{
     image::{CHUNK_ROWS, Chunk, ColumnImage, ColumnSchema, Image, ResourceImage, TableImage, uids_of},
     marks::marked_elements,
     math::bits_of,
-    pages::{Pages, Spare},
     pool::Pool,
+    slab::{SharedRows, Slab},
     uid_map::UidMap,
 };
 use parking_lot::RwLock;
@@ -44,8 +44,17 @@ struct MirrorColumn {
     schema: Arc<ColumnSchema>,
     salt: u64,
     chunks: Vec<Arc<Chunk>>,
+    /// One for each chunk of a wide column.
+    wide: Vec<Wide>,
     /// The hash of each chunk, see [`crate::hash`].
     sums: Vec<u64>,
+}
+
+/// Where the versions of a chunk of wide rows lie.
+struct Wide {
+    slab: Slab,
+    /// Former versions that a view may still have.
+    limbo: Vec<Arc<Chunk>>,
 }
 
 /// Where chunks come from and go to.
@@ -55,7 +64,6 @@ struct Chunks {
     limbo: Vec<Arc<Chunk>>,
     /// How many buffers of a capacity are used from one capture to the next.
     needs: BTreeMap<usize, Need>,
-    spare: Spare,
 }
 
 /// What was needed once is kept for about so many captures. With 256 of them a day of a town, which needs other buffers at
@@ -84,7 +92,7 @@ impl Working {
             tick: Tick(0),
             tables: BTreeMap::new(),
             resources: Vec::new(),
-            store: Chunks { buffers, limbo: Vec::new(), needs: BTreeMap::new(), spare: Spare::default() },
+            store: Chunks { buffers, limbo: Vec::new(), needs: BTreeMap::new() },
         }
     }
 
@@ -92,7 +100,9 @@ impl Working {
         let tables = self.tables.values().flat_map(|table| &table.columns);
         let rows: usize = tables.flat_map(|column| &column.chunks).map(|chunk| chunk.bytes()).sum();
         let resources: usize = self.resources.iter().map(|resource| resource.bytes.len()).sum();
-        let spare_bytes = self.store.spare.bytes() + self.store.buffers.bytes();
+        let wide = self.tables.values().flat_map(|table| &table.columns).flat_map(|column| &column.wide);
+        let free: usize = wide.map(|wide| wide.slab.free_bytes()).sum();
+        let spare_bytes = free + self.store.buffers.bytes();
         Applied { tick: self.tick, hash: self.hash(), bytes: rows + resources, spare_bytes }
     }
 
@@ -105,6 +115,8 @@ impl Working {
         pool: Option<&Pool>,
     ) {
         self.store.recycle();
+        let columns = self.tables.values_mut().flat_map(|table| &mut table.columns);
+        columns.flat_map(|column| &mut column.wide).for_each(Wide::recycle);
         let mut moves = Moves::default();
         let present: BTreeSet<usize> = capture.tables.iter().map(|table| table.key).collect();
         let gone: Vec<usize> = self.tables.keys().copied().filter(|key| !present.contains(key)).collect();
@@ -125,10 +137,6 @@ impl Working {
         self.tick = capture.tick;
         self.resources = capture.resources;
         self.store.prepare(pace);
-        // What one view leaves the next ones take; more than that is not needed again soon.
-        let wide = self.tables.values().flat_map(|table| &table.columns).flat_map(|column| &column.chunks);
-        let wide = wide.filter(|chunk| matches!(***chunk, Chunk::Paged(_))).map(|chunk| chunk.bytes());
-        self.store.spare.trim(wide.sum::<usize>() / 4);
         if moves.left.is_empty() && moves.came.is_empty() {
             return;
         }
@@ -178,6 +186,7 @@ impl MirrorTable {
             schema: column.schema.clone(),
             salt: column.salt,
             chunks: Vec::new(),
+            wide: Vec::new(),
             sums: Vec::new(),
         };
         Self { rows: 0, columns: capture.columns.iter().map(column).collect() }
@@ -231,7 +240,7 @@ impl MirrorTable {
         let after = self.columns[uid].chunks.clone();
         for (column, mut pieces) in self.columns.iter_mut().zip(pieces) {
             if let Some(pool) = pool.filter(|_| rows.0 == 0)
-                && column.begin(&mut pieces, &after, &store.buffers, pool)
+                && column.begin(&mut pieces, &after, pool)
             {
                 continue;
             }
@@ -287,13 +296,7 @@ fn rows_in(chunk: usize, rows: usize) -> usize {
 impl MirrorColumn {
     /// Makes all chunks at once, and hashes them on the threads of a pool, where the pieces are all there is. False where they
     /// are not, and nothing is done.
-    fn begin(
-        &mut self,
-        pieces: &mut Vec<(usize, Piece)>,
-        uids: &[Arc<Chunk>],
-        buffers: &Buffers,
-        pool: &Pool,
-    ) -> bool {
+    fn begin(&mut self, pieces: &mut Vec<(usize, Piece)>, uids: &[Arc<Chunk>], pool: &Pool) -> bool {
         let is_all = |(i, (at, piece)): (usize, &(usize, Piece))| i == *at && matches!(piece, Piece::All(_));
         let is_first = self.chunks.is_empty() && pieces.len() == uids.len();
         let Some(row_bytes) = self.schema.row_bytes().filter(|_| is_first) else { return false };
@@ -308,17 +311,18 @@ impl MirrorColumn {
         self.sums = pool.install(|| pieces.par_iter().zip(uids).with_max_len(1).map(sum).collect());
         for (_, piece) in mem::take(pieces) {
             let Piece::All(bytes) = piece else { unreachable!("all of them were looked at") };
-            // Pages are made by the thread that will make more of them: memory of another one's would be used by nobody
-            // once they are let go of.
-            self.chunks.push(Arc::new(if Pages::suit(row_bytes) {
-                let pages = Pages::new(row_bytes, &bytes);
-                buffers.give(bytes);
-                Chunk::Paged(pages)
-            } else {
-                Chunk::Plain(bytes)
-            }));
+            let chunk = if SharedRows::suit(row_bytes) { self.widen(bytes) } else { Chunk::Plain(bytes) };
+            self.chunks.push(Arc::new(chunk));
         }
         true
+    }
+
+    /// A chunk of wide rows, behind the last one.
+    fn widen(&mut self, rows: Vec<u8>) -> Chunk {
+        let row_bytes = self.schema.row_bytes().expect("wide rows are plain");
+        let (slab, rows) = Slab::of(row_bytes, rows);
+        self.wide.push(Wide { slab, limbo: Vec::new() });
+        Chunk::Shared(rows)
     }
 
     /// Applies the pieces; `uids` are those of the rows before and after.
@@ -344,6 +348,7 @@ impl MirrorColumn {
         }
         let kept = rows.1.div_ceil(CHUNK_ROWS);
         self.sums.truncate(kept);
+        self.wide.truncate(kept);
         store.limbo.extend(self.chunks.drain(kept.min(self.chunks.len())..));
     }
 
@@ -357,7 +362,7 @@ impl MirrorColumn {
     ) {
         if i == self.chunks.len() {
             let none = match self.schema.row_bytes() {
-                Some(row_bytes) if Pages::suit(row_bytes) => Chunk::Paged(Pages::new(row_bytes, &[])),
+                Some(row_bytes) if SharedRows::suit(row_bytes) => self.widen(Vec::new()),
                 Some(_) => Chunk::Plain(Vec::new()),
                 None => Chunk::Slow(Vec::new()),
             };
@@ -382,9 +387,9 @@ impl MirrorColumn {
                     return;
                 }
                 self.sums[i] = hash_plain_rows(&new_uids, self.salt, &bytes, row_bytes);
-                if let Chunk::Paged(_) = &*self.chunks[i] {
-                    let (pages, spare) = store.own_pages(&mut self.chunks[i]);
-                    pages.become_rows(&bytes, spare);
+                if let Some(wide) = self.wide.get_mut(i) {
+                    let (slab, rows) = wide.own(&mut self.chunks[i]);
+                    slab.become_rows(rows, &bytes);
                     store.buffers.give(bytes);
                 } else {
                     let new = Arc::new(Chunk::Plain(bytes));
@@ -394,6 +399,7 @@ impl MirrorColumn {
             (piece, Some(row_bytes)) => {
                 let mut rows = PlainRows {
                     chunk: &mut self.chunks[i],
+                    wide: self.wide.get_mut(i),
                     sum: &mut self.sums[i],
                     salt: self.salt,
                     row_bytes,
@@ -440,6 +446,7 @@ impl MirrorColumn {
 /// A plain chunk whose rows change one by one.
 struct PlainRows<'a> {
     chunk: &'a mut Arc<Chunk>,
+    wide: Option<&'a mut Wide>,
     sum: &'a mut u64,
     salt: u64,
     row_bytes: usize,
@@ -462,8 +469,9 @@ impl PlainRows<'_> {
         if lens.1 < lens.0 {
             let gone = (lens.1..lens.0).fold(0u64, |sum, row| sum.wrapping_add(self.old_hash(row)));
             *self.sum = self.sum.wrapping_sub(gone);
-            if let Chunk::Paged(_) = &**self.chunk {
-                self.store.own_pages(self.chunk).0.truncate(lens.1);
+            if let Some(wide) = &mut self.wide {
+                let (slab, rows) = wide.own(self.chunk);
+                slab.truncate(rows, lens.1);
             } else {
                 self.store.own(self.chunk, self.row_bytes).truncate(lens.1 * self.row_bytes);
             }
@@ -477,9 +485,9 @@ impl PlainRows<'_> {
         }
         let hash = hash_row(self.uids.1[row], self.salt, new);
         *self.sum = self.sum.wrapping_sub(self.old_hash(row)).wrapping_add(hash);
-        if let Chunk::Paged(_) = &**self.chunk {
-            let (pages, spare) = self.store.own_pages(self.chunk);
-            pages.set(row, new, spare);
+        if let Some(wide) = &mut self.wide {
+            let (slab, rows) = wide.own(self.chunk);
+            slab.set(rows, row, new);
             return;
         }
         let at = row * self.row_bytes;
@@ -522,8 +530,8 @@ impl Chunks {
         for chunk in mem::take(&mut self.limbo) {
             match Arc::try_unwrap(chunk) {
                 Ok(Chunk::Plain(bytes)) => self.buffers.give(bytes),
-                Ok(Chunk::Paged(pages)) => self.spare.take(pages),
-                Ok(Chunk::Slow(_)) => {}
+                // The slab of a chunk of wide rows that came here is gone with the chunk.
+                Ok(Chunk::Shared(_) | Chunk::Slow(_)) => {}
                 Err(shared) => self.limbo.push(shared),
             }
         }
@@ -567,16 +575,30 @@ impl Chunks {
             _ => unreachable!("the chunk is plain and has one owner"),
         }
     }
+}
 
-    /// The pages of a chunk that nobody else sees, and spare ones: what a view shares with them it goes on to share.
-    fn own_pages<'c>(&'c mut self, chunk: &'c mut Arc<Chunk>) -> (&'c mut Pages, &'c mut Spare) {
+impl Wide {
+    /// Takes back the versions that nobody has any more.
+    fn recycle(&mut self) {
+        for chunk in mem::take(&mut self.limbo) {
+            match Arc::try_unwrap(chunk) {
+                Ok(Chunk::Shared(rows)) => self.slab.release(rows),
+                Ok(_) => unreachable!("wide rows are shared ones"),
+                Err(shared) => self.limbo.push(shared),
+            }
+        }
+    }
+
+    /// The rows of a chunk in a version that nobody else sees, and what writes them.
+    fn own<'c>(&'c mut self, chunk: &'c mut Arc<Chunk>) -> (&'c mut Slab, &'c mut SharedRows) {
         if Arc::get_mut(chunk).is_none() {
-            let copy = Arc::new(Chunk::clone(chunk));
-            self.limbo.push(mem::replace(chunk, copy));
+            let Chunk::Shared(rows) = &**chunk else { unreachable!("wide rows are shared ones") };
+            let fresh = Arc::new(Chunk::Shared(self.slab.fork(rows)));
+            self.limbo.push(mem::replace(chunk, fresh));
         }
         match Arc::get_mut(chunk) {
-            Some(Chunk::Paged(pages)) => (pages, &mut self.spare),
-            _ => unreachable!("the chunk is in pages and has one owner"),
+            Some(Chunk::Shared(rows)) => (&mut self.slab, rows),
+            _ => unreachable!("the chunk is of wide rows and has one owner"),
         }
     }
 }

@@ -635,7 +635,7 @@ pub(super) fn unpack_delta(
             other => return Err(format!("column \"{}\" is of kind {other}", schema.name)),
         };
         match (chunk, per_row) {
-            (Chunk::Paged(_), _) => unreachable!("what is read is plain"),
+            (Chunk::Shared(_), _) => unreachable!("what is read is plain"),
             (Chunk::Slow(_), Some(_)) => return Err(format!("column \"{}\" has no elements", schema.name)),
             (Chunk::Slow(values), None) => {
                 let new = bytes.values(changed.len(), &schema.name)?;
@@ -730,7 +730,7 @@ fn are_zero(bytes: &[u8]) -> bool {
 fn resize(chunk: &mut Chunk, schema: &ColumnSchema, rows: usize) {
     match chunk {
         Chunk::Plain(bytes) => bytes.resize(rows * schema.row_bytes().unwrap_or(0), 0),
-        Chunk::Paged(_) => unreachable!("what is read is plain"),
+        Chunk::Shared(_) => unreachable!("what is read is plain"),
         Chunk::Slow(values) => values.resize(rows, Vec::new()),
     }
 }
@@ -791,7 +791,7 @@ fn pack_values<V: AsRef<[u8]>>(values: &[V]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use everworld_engine::Pages;
+    use everworld_engine::SharedRows;
     use proptest::prelude::*;
 
     fn schema(lanes: Option<Vec<u8>>) -> ColumnSchema {
@@ -856,8 +856,8 @@ mod tests {
         assert_eq!(packed.bytes.len(), 2 + 125 + 200 * 2 + 4 + 200 * 12);
     }
 
-    fn paged(chunk: &Chunk, row_bytes: usize) -> Chunk {
-        Chunk::Paged(Pages::new(row_bytes, &chunk.plain().unwrap()))
+    fn shared(chunk: &Chunk, row_bytes: usize) -> Chunk {
+        Chunk::Shared(SharedRows::new(row_bytes, chunk.plain().unwrap().into_owned()))
     }
 
     fn chunk(lanes: Option<Vec<u8>>, rows: usize) -> BoxedStrategy<Chunk> {
@@ -894,8 +894,8 @@ mod tests {
             // As they lie in a mirror.
             let (old, new) = match schema.row_bytes() {
                 Some(row_bytes) if is_paged && row_bytes > 0 => {
-                    prop_assert_eq!(&pack_full(&[(&schema, &paged(&new, row_bytes))]).bytes, &full.bytes);
-                    (paged(&old, row_bytes), paged(&new, row_bytes))
+                    prop_assert_eq!(&pack_full(&[(&schema, &shared(&new, row_bytes))]).bytes, &full.bytes);
+                    (shared(&old, row_bytes), shared(&new, row_bytes))
                 }
                 _ => (old, new),
             };

@@ -46,7 +46,7 @@ fn describe(loaded: &Loaded) -> String {
             for chunk in &column.chunks {
                 match &**chunk {
                     Chunk::Plain(bytes) => writeln!(text, "rows {bytes:?}").unwrap(),
-                    Chunk::Paged(_) => unreachable!("what is read is plain"),
+                    Chunk::Shared(_) => unreachable!("what is read is plain"),
                     Chunk::Slow(values) => writeln!(text, "values {values:?}").unwrap(),
                 }
             }
