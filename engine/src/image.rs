@@ -191,6 +191,11 @@ impl Chunk {
         }
     }
 
+    /// Whether these are the bytes of all plain rows.
+    pub(crate) fn has_rows(&self, mut bytes: &[u8]) -> bool {
+        self.runs().all(|run| bytes.split_off(..run.len()) == Some(run)) && bytes.is_empty()
+    }
+
     /// The plain row, or the postcard value.
     pub fn row(&self, row: usize, row_bytes: usize) -> Option<&[u8]> {
         match self {

@@ -116,7 +116,8 @@ impl Working {
     ) {
         self.store.recycle();
         let columns = self.tables.values_mut().flat_map(|table| &mut table.columns);
-        columns.flat_map(|column| &mut column.wide).for_each(Wide::recycle);
+        let chunks = columns.flat_map(|column| column.wide.iter_mut().zip(&mut column.chunks));
+        chunks.for_each(|(wide, chunk)| wide.recycle(chunk));
         let mut moves = Moves::default();
         let present: BTreeSet<usize> = capture.tables.iter().map(|table| table.key).collect();
         let gone: Vec<usize> = self.tables.keys().copied().filter(|key| !present.contains(key)).collect();
@@ -381,7 +382,7 @@ impl MirrorColumn {
         let new_uids = uids_of(uids.1);
         match (piece, self.schema.row_bytes()) {
             (Some(Piece::All(bytes)), Some(row_bytes)) => {
-                let is_same = matches!(&*self.chunks[i], Chunk::Plain(old) if *old == bytes);
+                let is_same = self.chunks[i].has_rows(&bytes);
                 if is_same && old_uids == new_uids {
                     store.buffers.give(bytes);
                     return;
@@ -485,6 +486,10 @@ impl PlainRows<'_> {
         }
         let hash = hash_row(self.uids.1[row], self.salt, new);
         *self.sum = self.sum.wrapping_sub(self.old_hash(row)).wrapping_add(hash);
+        // Another entity that is alike: what views share stays shared.
+        if self.row(row) == Some(new) {
+            return;
+        }
         if let Some(wide) = &mut self.wide {
             let (slab, rows) = wide.own(self.chunk);
             slab.set(rows, row, new);
@@ -578,14 +583,17 @@ impl Chunks {
 }
 
 impl Wide {
-    /// Takes back the versions that nobody has any more.
-    fn recycle(&mut self) {
+    /// Takes back the versions that nobody has any more; `chunk` is the newest one.
+    fn recycle(&mut self, chunk: &mut Arc<Chunk>) {
         for chunk in mem::take(&mut self.limbo) {
             match Arc::try_unwrap(chunk) {
                 Ok(Chunk::Shared(rows)) => self.slab.release(rows),
                 Ok(_) => unreachable!("wide rows are shared ones"),
                 Err(shared) => self.limbo.push(shared),
             }
+        }
+        if let Some(Chunk::Shared(rows)) = Arc::get_mut(chunk) {
+            self.slab.forget_blocks(rows);
         }
     }
 

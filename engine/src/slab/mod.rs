@@ -200,15 +200,38 @@ mod tests {
             slab.release(version);
         }
         // The rows lie in the last blocks, which stay for them: they move to the first ones with their next changes.
-        for round in 0..2 {
+        for (round, changed) in [(0, 1024), (1, 100)] {
             let fresh = slab.fork(&rows);
             let view = std::mem::replace(&mut rows, fresh);
-            (0..1024).for_each(|row| slab.set(&mut rows, row, &[round; 128]));
+            (0..changed).for_each(|row| slab.set(&mut rows, row, &[round; 128]));
             slab.release(view);
         }
         // As many as a view needs under which everything changes, not as eight of them did.
         assert!(slab.free_bytes() <= 128 * 1024, "{} bytes are free", slab.free_bytes());
-        assert_eq!(rows.row(1023), Some(&[1; 128][..]));
+        assert_eq!((rows.row(99), rows.row(1023)), (Some(&[1; 128][..]), Some(&[0; 128][..])));
+        assert!(rows.memory() <= 128 * 1024 * 2 + 128 * 128, "{} bytes are held", rows.memory());
+    }
+
+    /// Some rows never change again: they lie where they were written while many views were held.
+    #[test]
+    fn rows_that_stay_do_not_keep_what_long_views_took() {
+        let (mut slab, mut rows) = Slab::of(128, vec![7; 128 * 1024]);
+        let mut step = |slab: &mut Slab, round: u8, rows_changed: usize| {
+            let fresh = slab.fork(&rows);
+            let view = std::mem::replace(&mut rows, fresh);
+            (0..rows_changed).for_each(|row| slab.set(&mut rows, row, &[round; 128]));
+            (view, rows.memory(), rows.row(1023).map(<[u8]>::to_vec))
+        };
+        let views: Vec<_> = (0..8).map(|round| step(&mut slab, round, 1024).0).collect();
+        views.into_iter().for_each(|view| slab.release(view));
+        for round in 0..100 {
+            let (view, ..) = step(&mut slab, round, 1000);
+            slab.release(view);
+        }
+        let (_, held, last) = step(&mut slab, 9, 0);
+        assert!(held <= 128 * (1024 * 2 + 3 * 128), "{held} bytes are held");
+        assert!(slab.free_bytes() <= 128 * (1024 + 3 * 128), "{} bytes are free", slab.free_bytes());
+        assert_eq!(last, Some(vec![7; 128]));
     }
 
     #[test]

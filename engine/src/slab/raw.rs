@@ -94,6 +94,12 @@ impl SharedRows {
         self.slots.chunk_by(follows).map(|slots| self.run(slots[0], slots.len()))
     }
 
+    /// The bytes of all blocks that it keeps.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.blocks.iter().map(|block| block.0.len()).sum()
+    }
+
     /// Whether a row of it is the very one of another version, without a look at its bytes.
     pub(crate) fn shares<'s>(&'s self, other: &'s Self) -> impl Fn(usize) -> bool + 's {
         let same: Vec<bool> = self.blocks.iter().zip(&other.blocks).map(|(a, b)| Arc::ptr_eq(a, b)).collect();
@@ -154,14 +160,41 @@ impl Slab {
         self.free * self.row_bytes
     }
 
-    /// Another version with the same rows.
+    /// Another version with the same rows, which is to be written.
     pub(crate) fn fork(&mut self, rows: &SharedRows) -> SharedRows {
         self.expect(rows);
         for slot in &rows.slots {
             let count = &mut self.blocks[slot.block()].counts[slot.index()];
             *count = count.checked_add(1).expect("fewer versions than that");
         }
-        SharedRows { slots: rows.slots.clone(), blocks: rows.blocks.clone(), ..*rows }
+        let mut fork = SharedRows { slots: rows.slots.clone(), blocks: self.all_blocks(), ..*rows };
+        self.leave_the_last(&mut fork);
+        fork
+    }
+
+    /// Lets go of the blocks that were given back, which none of its rows is in.
+    pub(crate) fn forget_blocks(&self, rows: &mut SharedRows) {
+        self.expect(rows);
+        rows.blocks.truncate(self.blocks.len());
+    }
+
+    /// Where more is free than one view needs under which everything changes, rows of the last block go elsewhere: those that
+    /// never change would keep what views of long ago took.
+    fn leave_the_last(&mut self, rows: &mut SharedRows) {
+        let last = self.blocks.len() - 1;
+        let spare = rows.slots.len() + 2 * self.blocks[last].counts.len();
+        if last == 0 || self.free < spare {
+            return;
+        }
+        for row in 0..rows.slots.len() {
+            if rows.slots[row].block() == last {
+                let bytes = rows.run(rows.slots[row], 1).to_vec();
+                let fresh = self.claim(rows);
+                self.let_go(rows.slots[row]);
+                rows.slots[row] = fresh;
+                self.write(rows, fresh, &bytes);
+            }
+        }
     }
 
     /// Ends a version: what it alone named is free.
@@ -195,11 +228,21 @@ impl Slab {
                 fresh
             }
         };
+        self.write(rows, slot, new);
+    }
+
+    /// Writes a slot that `rows` alone names.
+    fn write(&self, rows: &mut SharedRows, slot: Slot, new: &[u8]) {
+        debug_assert_eq!(self.blocks[slot.block()].counts[slot.index()], 1, "nobody else has it");
         let at = slot.index() * self.row_bytes;
         let cells = &rows.blocks[slot.block()].0[at..at + self.row_bytes];
         // SAFETY: its count is 1, so no version but `rows` names this slot, and nobody reads these as they are borrowed
         // mutably; `new` is no part of it for the same reason. Readers of before handed their versions over by value.
         unsafe { ptr::copy_nonoverlapping(new.as_ptr(), UnsafeCell::raw_get(cells.as_ptr()), new.len()) };
+    }
+
+    fn all_blocks(&self) -> Vec<Arc<Block>> {
+        self.blocks.iter().map(|counted| counted.block.clone()).collect()
     }
 
     /// Keeps only so many rows.
@@ -244,7 +287,7 @@ impl Slab {
         };
         let of = |rows: &SharedRows| rows.blocks.get(slot.block()).map(Arc::as_ptr);
         if of(rows) != Some(Arc::as_ptr(&self.blocks[slot.block()].block)) {
-            rows.blocks = self.blocks.iter().map(|counted| counted.block.clone()).collect();
+            rows.blocks = self.all_blocks();
         }
         slot
     }
