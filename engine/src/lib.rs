@@ -61,7 +61,7 @@ pub use changes::{Change, Changes, Place};
 pub use column::{Column, Layout, SlowColumn};
 pub use effects::{Effects, LIVES_MAX, Lives, UidIndex};
 pub use event::{Emit, EventBatch, EventInfo, Happened};
-pub use grid::{Geometry, Grid, InCells, Near, Space};
+pub use grid::{Geometry, Grid, InCells, Near, Projected, Projection, Space};
 pub use hash::StateHash;
 pub use ids::{Tick, Uid};
 pub use image::{

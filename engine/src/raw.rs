@@ -5,7 +5,14 @@
 //! two nodes whose access is incompatible are joined by a path of edges, hence never run at the same time.
 #![allow(unsafe_code, reason = "the one module of this crate that may; each block says why it is sound")]
 
-use crate::{column::Column, effects, plan::NodeKind, report::Stopwatch, watch::Watch};
+use crate::{
+    column::Column,
+    effects,
+    grid::{Projected, Projection},
+    plan::NodeKind,
+    report::Stopwatch,
+    watch::Watch,
+};
 use bevy_ecs::ptr::OwningPtr;
 use bevy_ecs::{
     change_detection::{CheckChangeTicks, Tick as ChangeTick},
@@ -627,6 +634,15 @@ plain_rows! {
     (A 0, B 1, C 2, D 3)
     (A 0, B 1, C 2, D 3, E 4)
     (A 0, B 1, C 2, D 3, E 4, F 5)
+}
+
+// SAFETY: by `store_plain`; it lies in memory as what it wraps.
+unsafe impl<P: Projection> PlainRow for Projected<P> {
+    #[inline]
+    unsafe fn store(to: *mut Self, row: Self) {
+        // SAFETY: the contract is the same; no reference is made of the field.
+        unsafe { store_plain(&raw mut (*to).0, row.0) }
+    }
 }
 
 /// All rows of a plain column of a table, as bytes.

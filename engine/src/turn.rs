@@ -48,14 +48,41 @@ impl Turn<'_, '_> {
     /// The rows whose turn it is, by their place among these.
     #[inline]
     pub fn rows<'u>(&self, uids: &'u [Uid]) -> impl Iterator<Item = usize> + use<'u> {
-        let (spread, tick) = (self.spread.0, self.time.tick.0);
-        let (mut group, mut is_turn) = (u64::MAX, false);
-        uids.iter().enumerate().filter_map(move |(i, uid)| {
-            let of = uid.get() / GROUP;
-            if of != group {
-                (group, is_turn) = (of, (of + tick).is_multiple_of(spread));
-            }
-            is_turn.then_some(i)
-        })
+        TurnRows { uids, at: 0, until: 0, spread: self.spread.0, tick: self.time.tick.0 }
     }
+}
+
+struct TurnRows<'u> {
+    uids: &'u [Uid],
+    at: usize,
+    /// The rows up to here have their turn.
+    until: usize,
+    spread: u64,
+    tick: u64,
+}
+
+impl Iterator for TurnRows<'_> {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        while self.at == self.until {
+            let rest = &self.uids[self.at..];
+            let group = rest.first()?.get() / GROUP;
+            self.until = self.at + of_group(rest, group);
+            if !(group + self.tick).is_multiple_of(self.spread) {
+                self.at = self.until;
+            }
+        }
+        self.at += 1;
+        Some(self.at - 1)
+    }
+}
+
+/// How many of these, from the first on, are of a group. Most rows are skipped, so that they are looked at eight at a time.
+fn of_group(uids: &[Uid], group: u64) -> usize {
+    let beyond = |uid: &Uid| uid.get() ^ (group * GROUP);
+    let all = |eight: &&[Uid; 8]| eight.iter().fold(0, |bits, uid| bits | beyond(uid)) < GROUP;
+    let eights = uids.as_chunks::<8>().0.iter().take_while(all).count() * 8;
+    eights + uids[eights..].iter().take_while(|uid| beyond(uid) < GROUP).count()
 }

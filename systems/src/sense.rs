@@ -7,7 +7,7 @@ use crate::needs::is_there;
 use everworld_components::{
     Action, Condition, Contagion, Goal, Health, Mood, Position, TIES, Ties, TownMap, Traits,
 };
-use everworld_engine::{Geometry, Grid, Space, event, prelude::*, random::mix};
+use everworld_engine::{Geometry, Grid, Projected, Projection, Space, event, prelude::*, random::mix, row};
 
 /// How far one hears another talk in a crowd, in metres.
 pub(crate) const EARSHOT: f32 = 5.0;
@@ -41,19 +41,52 @@ pub(crate) struct People;
 impl Space for People {
     const NAME: &'static str = "people";
     type Map = TownMap;
-    type Columns = (Position, Goal, Uid, Health);
+    type Columns = Projected<Neighbour>;
     type Filter = With<Ties>;
 
     fn geometry(map: &TownMap) -> Geometry {
         Geometry::bounded([f64::from(map.side); 2], CELL)
     }
 
-    fn place((position, ..): &Self::Columns) -> [f64; 3] {
-        [f64::from(position.x), f64::from(position.y), 0.0]
+    fn place(Projected(row): &Self::Columns) -> [f64; 3] {
+        [f64::from(row.x), f64::from(row.y), 0.0]
     }
 
-    fn is_in((_, goal, ..): &Self::Columns) -> bool {
-        goal.action.is_public()
+    fn is_in(Projected(row): &Self::Columns) -> bool {
+        row.shows & IS_OUT > 0
+    }
+}
+
+row! {
+    /// What others see of someone.
+    pub(crate) struct Neighbour {
+        /// Metres to the east.
+        x: f32,
+        /// Metres to the north.
+        y: f32,
+        /// By this they are remembered.
+        number: u32,
+        /// Whom they chose to be with.
+        target: u32,
+        /// Bits: [`IS_OUT`], [`TALKS`], [`IS_ILL`].
+        shows: u32,
+    }
+}
+
+const IS_OUT: u32 = 1;
+const TALKS: u32 = 2;
+const IS_ILL: u32 = 4;
+
+impl Projection for Neighbour {
+    type From = (Position, Goal, Uid, Health);
+
+    #[inline]
+    fn of((position, goal, uid, health): Self::From) -> Self {
+        let bit = |is: bool, bit: u32| if is { bit } else { 0 };
+        let shows = bit(goal.action.is_public(), IS_OUT)
+            | bit(goal.action == Action::Talk, TALKS)
+            | bit(health.condition == Condition::Ill, IS_ILL);
+        Self { x: position.x, y: position.y, number: number_of(uid), target: goal.target, shows }
     }
 }
 
@@ -112,7 +145,7 @@ pub(crate) fn look(
                     luck,
                     talks,
                 };
-                me.look(&grid, uid, &mut seen);
+                me.look(&grid, &mut seen);
             }
             let near = seen.near.min(255) as u8;
             goals.set(i, Goal { target: seen.partner, near, ..goal });
@@ -151,7 +184,7 @@ struct Onlooker<'a> {
 }
 
 impl Onlooker<'_> {
-    fn look(&self, grid: &Grid<People>, uid: Uid, seen: &mut Seen) {
+    fn look(&self, grid: &Grid<People>, seen: &mut Seen) {
         // By how many there were the last time: in a crowd one cannot weigh everybody.
         let every = 1 + u32::from(self.goal.near) / WEIGHED;
         let chance = mix(self.luck ^ u64::from(self.number));
@@ -168,22 +201,23 @@ impl Onlooker<'_> {
             let before = &before[..before.len().min(CROWD_SEEN - after.len())];
             for rows in [after, before] {
                 // Who is within earshot first, without a guess at each: few of those around are.
-                let within = rows.iter().enumerate().fold(0u64, |within, (i, (position, ..))| {
-                    let distance = self.place.distance_squared(position.x, position.y);
+                let within = rows.iter().enumerate().fold(0u64, |within, (i, Projected(row))| {
+                    let distance = self.place.distance_squared(row.x, row.y);
                     within | (u64::from(distance <= EARSHOT * EARSHOT) << i)
                 });
                 for i in math::bits_of(within) {
-                    let (_, goal, other, health) = &rows[i];
-                    if *other == uid {
+                    let Projected(other) = rows[i];
+                    // Oneself; those whom nobody remembers, as there is no number for them, do not see each other either.
+                    if other.number == self.number {
                         continue;
                     }
                     near += weight;
-                    ill += if health.condition == Condition::Ill { weight } else { 0.0 };
-                    if self.talks && goal.action == Action::Talk {
+                    ill += if other.shows & IS_ILL > 0 { weight } else { 0.0 };
+                    if self.talks && other.shows & TALKS > 0 {
                         talkers += 1;
-                        let has_chosen_me = goal.target == self.number;
+                        let has_chosen_me = other.target == self.number;
                         if has_chosen_me || talkers.is_multiple_of(every) {
-                            self.weigh(number_of(*other), has_chosen_me, seen);
+                            self.weigh(other.number, has_chosen_me, seen);
                         }
                     }
                 }

@@ -34,6 +34,7 @@ use crate::{
 use bevy_ecs::{
     component::ComponentId, prelude::*, query::ArchetypeFilter, storage::TableId, system::SystemParam,
 };
+use bytemuck::Pod;
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -47,8 +48,8 @@ pub trait Space: Send + Sync + 'static {
     const NAME: &'static str;
     /// The resource that says how large the space is.
     type Map: StateResource;
-    /// The columns that are copied in the order of cells, one to six as a tuple: `(Position, Velocity)`. All rows that
-    /// have them are in the grid.
+    /// The columns that are copied in the order of cells, one to six as a tuple: `(Position, Velocity)`, or [`Projected`]
+    /// of what is kept of them. All rows that have them are in the grid.
     type Columns: Columns;
     /// Which of these rows are in it: `()` for all.
     type Filter: ArchetypeFilter + 'static;
@@ -69,7 +70,7 @@ pub trait Space: Send + Sync + 'static {
 /// The cell, and the slot, of a row that is not in the grid.
 const ABSENT: u32 = u32::MAX;
 
-/// What may be [`Space::Columns`]: tuples of columns.
+/// What may be [`Space::Columns`]: tuples of columns, and what is [`Projected`] from them.
 pub trait Columns: PlainRow + Default {
     #[doc(hidden)]
     type Data: RowData;
@@ -118,6 +119,41 @@ columns_tuple!(A a, B b, C c);
 columns_tuple!(A a, B b, C c, D d);
 columns_tuple!(A a, B b, C c, D d, E e);
 columns_tuple!(A a, B b, C c, D d, E e, F f);
+
+/// What is kept of a row where its columns hold more than is asked of it in the grid: a grid is copied twice in each tick
+/// in which it is built, and its rows are what looking around reads. A space names it as [`Projected`].
+pub trait Projection: Pod + Default + Send + Sync {
+    /// What it is made of.
+    type From: Columns;
+
+    /// What is kept of a row.
+    fn of(row: Self::From) -> Self;
+}
+
+/// Rows as a [`Projection`] keeps them: `type Columns = Projected<Bird>`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(transparent)]
+pub struct Projected<P>(pub P);
+
+impl<P: Projection> Columns for Projected<P> {
+    type Data = <P::From as Columns>::Data;
+    type Slices<'c> = <P::From as Columns>::Slices<'c>;
+
+    fn plain(rows: <Self::Data as RowData>::Item<'_>) -> Self::Slices<'_> {
+        P::From::plain(rows)
+    }
+    #[inline]
+    fn row(rows: Self::Slices<'_>, index: usize) -> Self {
+        Self(P::of(P::From::row(rows, index)))
+    }
+    type Vecs = <P::From as Columns>::Vecs;
+    fn read(table: &TableImage) -> Option<Self::Vecs> {
+        P::From::read(table)
+    }
+    fn slices(vecs: &Self::Vecs) -> Self::Slices<'_> {
+        P::From::slices(vecs)
+    }
+}
 
 /// The rows of a [`Space`] in the order of its cells.
 #[derive(Resource)]

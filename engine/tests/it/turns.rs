@@ -2,8 +2,8 @@
 
 use crate::{created, options};
 use everworld_engine::{
-    Geometry, Grid, InCells, Parallel, Space, StateHash, WorldBuilder, component, event, grid, prelude::*,
-    turn::GROUP,
+    Geometry, Grid, InCells, Parallel, Projected, Projection, Space, StateHash, WorldBuilder, component,
+    event, grid, prelude::*, row, turn::GROUP,
 };
 
 component! {
@@ -31,19 +31,32 @@ struct Walkers;
 impl Space for Walkers {
     const NAME: &'static str = "walkers";
     type Map = Street;
-    type Columns = (Post, Uid);
+    type Columns = Projected<Walker>;
     type Filter = ();
 
     fn geometry(street: &Street) -> Geometry {
         Geometry::bounded([street.metres, 10.0], 10.0)
     }
 
-    fn place((post, _): &(Post, Uid)) -> [f64; 3] {
-        [post.x, 5.0, 0.0]
+    fn place(Projected(walker): &Self::Columns) -> [f64; 3] {
+        [walker.x, 5.0, 0.0]
     }
 
-    fn is_in((post, _): &(Post, Uid)) -> bool {
-        post.is_out == 1
+    fn is_in(Projected(walker): &Self::Columns) -> bool {
+        walker.is_out == 1
+    }
+}
+
+row! {
+    /// What a grid keeps of a post.
+    struct Walker { x: f64, is_out: u32, number: u32 }
+}
+
+impl Projection for Walker {
+    type From = (Post, Uid);
+
+    fn of((post, uid): Self::From) -> Self {
+        Self { x: post.x, is_out: post.is_out, number: uid.get() as u32 }
     }
 }
 
@@ -75,10 +88,11 @@ fn take(index: Res<UidIndex>, parcels: Res<Happened<Parcel>>, mut posts: Rows<Wr
 fn look(mut posts: InCells<Walkers, Write<Post>, u32>) {
     posts.for_each(
         |cell, near| {
-            for ((post, _), near) in cell.rows().iter().zip(near) {
+            assert!(cell.rows().is_sorted_by_key(|Projected(walker)| walker.number));
+            for (Projected(post), near) in cell.rows().iter().zip(near) {
                 assert_eq!(post.is_out, 1);
                 let others = cell.runs().flat_map(|(_, others)| others);
-                *near = others.filter(|(other, _)| (other.x - post.x).abs() <= 10.0).count() as u32;
+                *near = others.filter(|Projected(other)| (other.x - post.x).abs() <= 10.0).count() as u32;
             }
         },
         |mut posts, near| {
