@@ -673,8 +673,9 @@ const LEASE_SHARE: f64 = 0.1;
 /// and what passes until a snapshot that is being written asks for more of the CPU.
 const PATIENCE_SHARE: f64 = 0.1;
 
-/// Reading and restoring a state takes about so many times as long as making its first view.
-const REST_FACTOR: f64 = 6.0;
+/// Reading and restoring a state takes about so many times as long as making its first view: 7 measured, where the epoch is
+/// about to roll.
+const REST_FACTOR: f64 = 7.0;
 
 /// How long a recovery may compute the ticks after the newest snapshot, when all else that it does takes so long.
 fn replay_secs(target_secs: f64, rest_secs: f64) -> f64 {

@@ -40,6 +40,8 @@ pub mod worlds;
 
 pub use everworld_engine as engine;
 pub use everworld_systems::{PLUGINS, Plugin, Scenario, ScenarioError, WorldRecord};
+#[cfg(target_os = "linux")]
+pub use raw::HugePages;
 
 use std::process::ExitCode;
 

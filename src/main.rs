@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: everworld::HugePages = everworld::HugePages;
+
 fn main() -> ExitCode {
     everworld::main(everworld::PLUGINS)
 }

@@ -1,5 +1,8 @@
-//! The unsafe part of the host: one call of the system and one of its allocator, which no library offers.
-#![allow(unsafe_code, reason = "the two blocks of this crate; each says why it is sound")]
+//! The unsafe part of the host: what it asks of the system and of its allocator, which no library offers.
+#![allow(unsafe_code, reason = "the one module of this crate that may; each block says why it is sound")]
+
+#[cfg(target_os = "linux")]
+pub use huge::HugePages;
 
 use std::{io, time::Duration};
 
@@ -67,9 +70,229 @@ pub(crate) fn give_memory_back() -> bool {
     false
 }
 
+/// Large pieces of memory in huge pages.
+#[cfg(target_os = "linux")]
+mod huge {
+    use std::{
+        alloc::{GlobalAlloc, Layout, System},
+        ptr,
+    };
+
+    /// The size of a huge page, on most machines. Where it is another one, or the system has none, memory is as always.
+    pub(super) const HUGE_BYTES: usize = 2 << 20;
+    /// A multiple of the pages of any machine.
+    const PAGE_BYTES: usize = 64 << 10;
+
+    /// An allocator that asks the system for huge pages (transparent ones, madvise(2)) for whatever has 2 MiB or more, and
+    /// leaves the rest to the system's allocator. The columns of a million NPCs are read and written in each tick, at
+    /// places that lie far apart: with pages of 4 KiB much of that is waiting for addresses to be translated.
+    ///
+    /// A program makes it its own with `#[global_allocator] static ALLOCATOR: HugePages = HugePages;`, as `everworld` does.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub struct HugePages;
+
+    // SAFETY: what is large is mapped, moved and unmapped by this alone, and the rest by the system's allocator alone: which
+    // of the two it is depends on the layout, which is the same at both ends. Mappings begin at a multiple of a huge page,
+    // which is a multiple of any alignment that `is_large` lets through, and are at least as long as asked for. Nothing
+    // here unwinds or allocates.
+    unsafe impl GlobalAlloc for HugePages {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            if is_large(layout) {
+                map(layout.size())
+            } else {
+                // SAFETY: the contract is the same.
+                unsafe { System.alloc(layout) }
+            }
+        }
+
+        unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+            if is_large(layout) {
+                // What the system maps is zero.
+                map(layout.size())
+            } else {
+                // SAFETY: the contract is the same.
+                unsafe { System.alloc_zeroed(layout) }
+            }
+        }
+
+        unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+            if is_large(layout) {
+                // SAFETY: by the contract `alloc` gave it for that layout, so that it is a mapping of that length, and
+                // nobody uses it any more.
+                unsafe { unmap(at, mapped(layout.size())) }
+            } else {
+                // SAFETY: the contract is the same.
+                unsafe { System.dealloc(at, layout) }
+            }
+        }
+
+        unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+            // SAFETY: by the contract the size fits with that alignment.
+            let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+            match (is_large(layout), is_large(new)) {
+                // SAFETY: the contract is the same.
+                (false, false) => unsafe { System.realloc(at, layout, size) },
+                // SAFETY: as in `dealloc`: it is a mapping of that length.
+                (true, true) => unsafe { resize(at, mapped(layout.size()), mapped(size)) },
+                _ => {
+                    // SAFETY: both are of that many bytes at least, the new one is nobody's yet, and by the contract the
+                    // old one is given up.
+                    unsafe {
+                        let to = self.alloc(new);
+                        if !to.is_null() {
+                            ptr::copy_nonoverlapping(at, to, layout.size().min(size));
+                            self.dealloc(at, layout);
+                        }
+                        to
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_large(layout: Layout) -> bool {
+        layout.size() >= HUGE_BYTES && layout.align() <= HUGE_BYTES
+    }
+
+    /// The length of the mapping for so many bytes. A layout's size is at most `isize::MAX`.
+    fn mapped(size: usize) -> usize {
+        size.next_multiple_of(PAGE_BYTES)
+    }
+
+    /// New memory, zero, from a multiple of a huge page on; null where there is none left.
+    fn map(size: usize) -> *mut u8 {
+        let (len, more) = (mapped(size), mapped(size).saturating_add(HUGE_BYTES));
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a mapping at a place that the system chooses takes nothing from anybody.
+        let begin = unsafe { libc::mmap(ptr::null_mut(), more, access, kind, -1, 0) };
+        if begin == libc::MAP_FAILED {
+            return ptr::null_mut();
+        }
+        let begin = begin.cast::<u8>();
+        let before = begin.align_offset(HUGE_BYTES);
+        // SAFETY: the parts before and behind what is used are in the mapping that was just made, and nobody knows of them.
+        // What is advised lies within it, and stays what it is.
+        unsafe {
+            let at = begin.add(before);
+            unmap(begin, before);
+            unmap(at.add(len), HUGE_BYTES - before);
+            // An error means that the system has no huge pages.
+            libc::madvise(at.cast(), len, libc::MADV_HUGEPAGE);
+            at
+        }
+    }
+
+    /// # Safety
+    /// Nobody uses the memory, of whole pages that are mapped.
+    unsafe fn unmap(at: *mut u8, len: usize) {
+        if len > 0 {
+            // It fails where the process has too many mappings to cut one in two: then these bytes stay.
+            // SAFETY: the contract.
+            unsafe { libc::munmap(at.cast(), len) };
+        }
+    }
+
+    /// Makes a mapping longer or shorter; null, and the old one as it was, where there is no memory left.
+    ///
+    /// # Safety
+    /// `at` is a mapping of length `old` from `map` or from here, and nobody uses what goes.
+    unsafe fn resize(at: *mut u8, old: usize, new: usize) -> *mut u8 {
+        if new <= old {
+            // SAFETY: the end of the mapping, which nobody uses by the contract.
+            unsafe { unmap(at.add(new), old - new) };
+            return at;
+        }
+        // SAFETY: without MREMAP_MAYMOVE the mapping only becomes longer where nothing is, or stays as it is.
+        if unsafe { libc::mremap(at.cast(), old, new, 0) } != libc::MAP_FAILED {
+            return at;
+        }
+        let to = map(new);
+        if to.is_null() {
+            return to;
+        }
+        let moving = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: the old mapping moves to where the new one is, which is as long as it becomes and which nobody uses yet;
+        // it takes its place as a whole, as a mapping in two parts could not be moved again. Where the system cannot move
+        // it, both stay, and its bytes are copied before it goes.
+        unsafe {
+            if libc::mremap(at.cast(), old, new, moving, to.cast::<libc::c_void>()) == libc::MAP_FAILED {
+                ptr::copy_nonoverlapping(at, to, old);
+                unmap(at, old);
+            }
+        }
+        to
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_os = "linux")]
+    use std::alloc::{GlobalAlloc, Layout};
+
+    /// Whatever the sizes on the way, also across the limit: the bytes stay, what is asked for as zeros is zero, and large
+    /// pieces begin at a huge page.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn memory_in_huge_pages_is_memory() {
+        let sizes =
+            [1, 4 << 20, (2 << 20) - 1, 2 << 20, (2 << 20) + 1, 9 << 20, 64 << 20, 5 << 20, 3, 7 << 20, 700];
+        for align in [1, 8, 4096, 2 << 20, 4 << 20] {
+            for zeroed in [false, true] {
+                let mut layout = Layout::from_size_align(sizes[0], align).unwrap();
+                // SAFETY: layouts are those with which the pointer was last given; all bytes were written before they are
+                // read, or are zeros.
+                unsafe {
+                    let mut at =
+                        if zeroed { HugePages.alloc_zeroed(layout) } else { HugePages.alloc(layout) };
+                    // A second one beside it, which others must not touch.
+                    let other = HugePages.alloc_zeroed(Layout::from_size_align(3 << 20, 8).unwrap());
+                    at.write(1);
+                    for size in &sizes[1..] {
+                        let kept = layout.size().min(*size);
+                        at = HugePages.realloc(at, layout, *size);
+                        layout = Layout::from_size_align(*size, align).unwrap();
+                        assert!(at.addr().is_multiple_of(align), "{at:?} for {align}");
+                        let bytes = std::slice::from_raw_parts_mut(at, *size);
+                        for i in (0..kept).step_by(4093).chain([kept - 1]) {
+                            assert_eq!(bytes[i], (i % 251 + 1) as u8, "{i} of {kept} of {size}");
+                        }
+                        bytes.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i % 251 + 1) as u8);
+                    }
+                    HugePages.dealloc(at, layout);
+                    assert!((0..3 << 20).step_by(4096).all(|i| other.add(i).read() == 0));
+                    HugePages.dealloc(other, Layout::from_size_align(3 << 20, 8).unwrap());
+                }
+            }
+        }
+        // More than there can be.
+        let all = Layout::from_size_align(isize::MAX as usize - (4 << 20), 8).unwrap();
+        // SAFETY: null is not used.
+        assert!(unsafe { HugePages.alloc(all) }.is_null());
+    }
+
+    /// The system was asked: the mapping has the flag, where there are huge pages.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn large_memory_is_in_huge_pages() {
+        let layout = Layout::from_size_align(8 << 20, 8).unwrap();
+        // SAFETY: given back with the layout it was given with, and written only within.
+        unsafe {
+            let at = HugePages.alloc(layout);
+            at.write_bytes(1, layout.size());
+            let maps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+            let begin = format!("{:x}-", at.addr());
+            let flags = maps
+                .lines()
+                .skip_while(|line| !line.starts_with(&begin))
+                .find(|line| line.starts_with("VmFlags"));
+            let has_them = std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists();
+            if let (Some(flags), true) = (flags, has_them) {
+                assert!(flags.split_whitespace().any(|flag| flag == "hg"), "{flags}");
+            }
+            HugePages.dealloc(at, layout);
+        }
+    }
 
     /// Bytes of this process in memory.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -8,6 +8,11 @@
     reason = "benchmarks read clocks and start processes; no tick does"
 )]
 
+/// As `everworld` itself has it.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: everworld::HugePages = everworld::HugePages;
+
 mod ack;
 mod baseline;
 mod bitrot;

@@ -580,7 +580,11 @@ pub(super) fn unpack_full(schemas: &[ColumnSchema], rows: usize, bytes: &[u8]) -
                 let mut out = vec![0; rows * row_bytes];
                 let mut planes = Vec::new();
                 for (lane, width) in lanes(lane_widths(schema)) {
-                    planes.push((lane, width, bytes.take(rows * width)?));
+                    let of_lane = bytes.take(rows * width)?;
+                    // Of what is empty in every row, as free places of an array are, nothing is to be written.
+                    if !are_zero(of_lane) {
+                        planes.push((lane, width, of_lane));
+                    }
                 }
                 let block = block_rows(row_bytes);
                 for first in (0..rows).step_by(block) {
