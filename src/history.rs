@@ -768,9 +768,10 @@ impl History {
         let world = || self.world.clone();
         timeline.advance(live)?.map_err(|source| SpineError::Tick { world: world(), source })?;
         let Some(compared) = timeline.compare(live)? else { return Ok(None) };
-        let Compared { tick, expected, found, foreign } = compared;
+        let Compared { tick, expected, found, foreign, other_build } = compared;
         if found != expected && !foreign && !self.lenient {
-            return Err(SpineError::Diverged { world: world(), tick, expected, found });
+            let other_build = other_build.map(crate::spine::hex);
+            return Err(SpineError::Diverged { world: world(), tick, expected, found, other_build });
         }
         Ok(Some(compared))
     }

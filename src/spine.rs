@@ -189,7 +189,8 @@ pub enum SpineError {
     /// A tick that was computed again has another state than the log remembers.
     #[error(
         "world \"{world}\" does not come back as it was: the log says that its state at tick {tick} has the hash \
-         {expected}, computed again it has {found}"
+         {expected}, computed again it has {found}{}",
+        other_build.as_ref().map_or_else(String::new, |build| format!(": build {build} computed it, this is another one"))
     )]
     Diverged {
         /// The world.
@@ -200,6 +201,8 @@ pub enum SpineError {
         expected: StateHash,
         /// What came out.
         found: StateHash,
+        /// The build that computed it at first, where it is another one.
+        other_build: Option<String>,
     },
     /// A tick of the past cannot be had.
     #[error("tick {tick} of world \"{world}\" cannot be brought back: {detail}")]

@@ -437,7 +437,8 @@ impl Timeline {
         }
         // A line that begins where another build ended is on its own from there on.
         let foreign = on != self.line && build != Some(self.build_id);
-        Ok(Some(Compared { tick, expected, found, foreign }))
+        let other_build = build.filter(|build| *build != self.build_id);
+        Ok(Some(Compared { tick, expected, found, foreign, other_build }))
     }
 }
 
@@ -449,6 +450,8 @@ pub(crate) struct Compared {
     pub(crate) found: StateHash,
     /// Another build computed it, on a line that was left since.
     pub(crate) foreign: bool,
+    /// The build that computed it, where it is another one.
+    pub(crate) other_build: Option<[u8; 16]>,
 }
 
 /// Reads ahead for the hashes that a log remembers: they come some time after their ticks. Holds nothing but the next.

@@ -211,12 +211,11 @@ impl Questions {
                 return Ok(());
             }
             // On the way to where it was to begin, from the beginning of the log.
-            Err(SpineError::Diverged { tick, expected, found, .. }) => {
-                let (_, timeline) = self.history.begin_anew(branch, &self.options)?;
+            Err(SpineError::Diverged { tick, expected, found, other_build, .. }) => {
                 verified.mismatch = Some(Mismatch {
                     expected: Some(expected),
                     found: Some(found),
-                    other_build: self.other_build(&timeline, tick)?,
+                    other_build,
                     ..Mismatch::at(tick, from, "checkpoint")
                 });
                 return Ok(());

@@ -404,6 +404,7 @@ fn the_log_of_another_build_goes_on_as_a_branch_once_it_is_accepted() {
     assert!(spine::chain(&unconfirmed).contains("no hash tells"), "{unconfirmed}");
     let differs = history.world_at(0, Tick(95), &options(1)).err().unwrap();
     assert!(matches!(differs, SpineError::Diverged { tick: Tick(90), .. }), "{differs}");
+    assert!(differs.to_string().contains("computed it, this is another one"), "{differs}");
     assert_eq!(history.world_at(1, Tick(100), &options(1)).unwrap().state_hash(), at_100);
 }
 
