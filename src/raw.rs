@@ -76,12 +76,17 @@ mod huge {
     use std::{
         alloc::{GlobalAlloc, Layout, System},
         ptr,
+        sync::atomic::{AtomicBool, Ordering::Relaxed},
     };
 
     /// The size of a huge page, on most machines. Where it is another one, or the system has none, memory is as always.
     pub(super) const HUGE_BYTES: usize = 2 << 20;
     /// A multiple of the pages of any machine.
     const PAGE_BYTES: usize = 64 << 10;
+
+    /// Whether mappings are moved rather than copied where they grow: until that fails once, as it may where a process has
+    /// nearly as many mappings as it may have. What the target of that was is never used again.
+    pub(super) static MOVES: AtomicBool = AtomicBool::new(true);
 
     /// An allocator that asks the system for huge pages (transparent ones, madvise(2)) for whatever has 2 MiB or more, and
     /// leaves the rest to the system's allocator. The columns of a million NPCs are read and written in each tick, at
@@ -186,9 +191,13 @@ mod huge {
     /// Nobody uses the memory, of whole pages that are mapped.
     unsafe fn unmap(at: *mut u8, len: usize) {
         if len > 0 {
-            // It fails where the process has too many mappings to cut one in two: then these bytes stay.
-            // SAFETY: the contract.
-            unsafe { libc::munmap(at.cast(), len) };
+            // SAFETY: the contract. It fails where the process has too many mappings to cut one in two: then the
+            // addresses stay, and the memory goes all the same.
+            unsafe {
+                if libc::munmap(at.cast(), len) != 0 {
+                    libc::madvise(at.cast(), len, libc::MADV_DONTNEED);
+                }
+            }
         }
     }
 
@@ -206,19 +215,29 @@ mod huge {
         if unsafe { libc::mremap(at.cast(), old, new, 0) } != libc::MAP_FAILED {
             return at;
         }
-        let to = map(new);
+        let mut to = map(new);
         if to.is_null() {
             return to;
         }
-        let moving = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        // SAFETY: the old mapping moves to where the new one is, which is as long as it becomes and which nobody uses yet;
-        // it takes its place as a whole, as a mapping in two parts could not be moved again. Where the system cannot move
-        // it, both stay, and its bytes are copied before it goes.
-        unsafe {
-            if libc::mremap(at.cast(), old, new, moving, to.cast::<libc::c_void>()) == libc::MAP_FAILED {
-                ptr::copy_nonoverlapping(at, to, old);
-                unmap(at, old);
+        if MOVES.load(Relaxed) {
+            let moving = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            // SAFETY: the old mapping moves to where the new one is, which is as long as it becomes and which nobody uses
+            // yet; it takes its place as a whole, as a mapping in two parts could not be moved again.
+            let moved = unsafe { libc::mremap(at.cast(), old, new, moving, to.cast::<libc::c_void>()) };
+            if moved != libc::MAP_FAILED {
+                return to;
             }
+            // The system may have unmapped the target before it failed: these addresses may be another's by now.
+            MOVES.store(false, Relaxed);
+            to = map(new);
+            if to.is_null() {
+                return to;
+            }
+        }
+        // SAFETY: both are mapped, the new one is the longer one and nobody's yet, and the old one is given up.
+        unsafe {
+            ptr::copy_nonoverlapping(at, to, old);
+            unmap(at, old);
         }
         to
     }
@@ -228,7 +247,10 @@ mod huge {
 mod tests {
     use super::*;
     #[cfg(target_os = "linux")]
-    use std::alloc::{GlobalAlloc, Layout};
+    use std::{
+        alloc::{GlobalAlloc, Layout},
+        sync::atomic::Ordering::Relaxed,
+    };
 
     /// Whatever the sizes on the way, also across the limit: the bytes stay, what is asked for as zeros is zero, and large
     /// pieces begin at a huge page.
@@ -238,7 +260,8 @@ mod tests {
         let sizes =
             [1, 4 << 20, (2 << 20) - 1, 2 << 20, (2 << 20) + 1, 9 << 20, 64 << 20, 5 << 20, 3, 7 << 20, 700];
         for align in [1, 8, 4096, 2 << 20, 4 << 20] {
-            for zeroed in [false, true] {
+            for (zeroed, moves) in [(false, true), (true, true), (false, false)] {
+                huge::MOVES.store(moves, Relaxed);
                 let mut layout = Layout::from_size_align(sizes[0], align).unwrap();
                 // SAFETY: layouts are those with which the pointer was last given; all bytes were written before they are
                 // read, or are zeros.
@@ -265,6 +288,7 @@ mod tests {
                 }
             }
         }
+        huge::MOVES.store(true, Relaxed);
         // More than there can be.
         let all = Layout::from_size_align(isize::MAX as usize - (4 << 20), 8).unwrap();
         // SAFETY: null is not used.
