@@ -54,11 +54,6 @@ const SCENARIO: &str = "name = 'bees'\nplugin = 'bees'\nseed = 1\npopulation = 1
 /// All that a command line needs to know of it.
 pub const PLUGINS: &[Plugin] = &[Plugin::new("bees", SCENARIO, bees)];
 
-/// Optional: worlds of millions tick faster in huge pages.
-#[cfg(target_os = "linux")]
-#[global_allocator]
-static ALLOCATOR: everworld::HugePages = everworld::HugePages;
-
 fn main() -> ExitCode {
     everworld::main(PLUGINS)
 }
