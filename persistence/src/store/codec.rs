@@ -890,14 +890,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_rows_come_back((schema, old_rows, new_rows, old, new) in pairs(), is_paged: bool) {
+        fn any_rows_come_back((schema, old_rows, new_rows, old, new) in pairs(), is_shared: bool) {
             let schemas = [schema.clone()];
             let full = pack_full(&[(&schema, &new)]);
             prop_assert_eq!(unpack_full(&schemas, new_rows, &full.bytes), Ok(vec![new.clone()]));
             let mut chunks = vec![old.clone()];
             // As they lie in a mirror.
             let (old, new) = match schema.row_bytes() {
-                Some(row_bytes) if is_paged && row_bytes > 0 => {
+                Some(row_bytes) if is_shared && row_bytes > 0 => {
                     prop_assert_eq!(&pack_full(&[(&schema, &shared(&new, row_bytes))]).bytes, &full.bytes);
                     (shared(&old, row_bytes), shared(&new, row_bytes))
                 }
