@@ -784,6 +784,14 @@ mod tests {
         assert!(panics(|| Scatter::new(&mut [0u32; 3]).write(3, 1)), "past the end");
     }
 
+    impl Projection for [u32; 3] {
+        type From = (crate::ids::Uid,);
+
+        fn of((uid,): Self::From) -> Self {
+            [uid.get() as u32; 3]
+        }
+    }
+
     #[test]
     fn rows_of_all_widths_are_scattered_whole() {
         let mut rows = vec![0u64; 64];
@@ -794,6 +802,19 @@ mod tests {
             }
         });
         assert!((0..64).all(|i| rows[i] == !(i as u64)));
+        // Each its own bytes, and no others: every third is nobody's.
+        let mut rows = vec![Projected([1u32, 2, 3]); 64];
+        let to = Scatter::new(&mut rows);
+        pool().scope(|scope| {
+            for first in 0..2 {
+                scope.spawn(move |_| {
+                    (first..64).step_by(3).for_each(|i| to.write(i, Projected([i as u32; 3])))
+                });
+            }
+        });
+        for (i, Projected(row)) in rows.iter().enumerate() {
+            assert_eq!(*row, if i % 3 == 2 { [1, 2, 3] } else { [i as u32; 3] });
+        }
         let mut value = [1u8, 2, 3];
         // SAFETY: the value is there, and nobody else uses it.
         unsafe { store_plain(&raw mut value, [7u8, 8, 9]) };
