@@ -808,7 +808,9 @@ mod tests {
         pool().scope(|scope| {
             for first in 0..2 {
                 scope.spawn(move |_| {
-                    (first..64).step_by(3).for_each(|i| to.write(i, Projected([i as u32; 3])))
+                    for i in (first..64).step_by(3) {
+                        to.write(i, Projected([i as u32; 3]));
+                    }
                 });
             }
         });
