@@ -9,6 +9,7 @@
 //!                 publisher: shown once Seal and Horizon are durable (D2)
 //! ```
 
+mod cost;
 mod publisher;
 mod snapshots;
 
@@ -28,6 +29,7 @@ use crate::{
     verifier::{Verifier, VerifyOptions},
     watchdog,
 };
+use cost::{LEASE_SHARE, TickCost, lease_ticks, replay_secs};
 use everworld_engine::{
     Applied, Image, InputEnvelope, LiveWorld, Mirror, MirrorHandle, MirrorHooks, Options, Parallel, Plan,
     Pool, Registry, Tick, TickError,
@@ -42,7 +44,7 @@ use snapshots::Snapshots;
 use std::{
     fmt,
     fs::File,
-    ops::{ControlFlow, RangeInclusive},
+    ops::ControlFlow,
     sync::{
         Arc, OnceLock,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
@@ -530,7 +532,7 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         last_stats_nanos: 0,
         ticks_since_stats: 0,
         ticks_per_sec: 0.0,
-        tick_secs: 0.0,
+        cost: TickCost::default(),
         rest_secs_per_byte: rest_secs / bytes.max(1) as f64,
         rewinding: None,
         config,
@@ -617,8 +619,7 @@ struct Host {
     ticks_since_stats: u64,
     /// Smoothed, for the length of the lease.
     ticks_per_sec: f64,
-    /// How long a tick takes, smoothed.
-    tick_secs: f64,
+    cost: TickCost,
     /// What a recovery takes beside computing ticks, by the bytes of the state.
     rest_secs_per_byte: f64,
     /// A world of the past that is being built, to go on with.
@@ -665,29 +666,12 @@ struct Rewinding {
     built: Receiver<Result<Past, SpineError>>,
 }
 
-/// Of the time in which a world has to be back, what may be for ticks after the newest snapshot: less where reading and
-/// restoring the state takes more than the rest, but not less than this, or snapshots would take all of the CPU;
-const REPLAY_SHARES: RangeInclusive<f64> = 0.2..=0.5;
-/// what is for ticks of which the log only says that they may have been shown,
-const LEASE_SHARE: f64 = 0.1;
-/// and what passes until a snapshot that is being written asks for more of the CPU.
+/// Of the time in which a world has to be back, what passes until a snapshot that is being written asks for more of the CPU.
 const PATIENCE_SHARE: f64 = 0.1;
 
 /// Reading and restoring a state takes about so many times as long as making its first view: 7 measured, where the epoch is
 /// about to roll.
 const REST_FACTOR: f64 = 7.0;
-
-/// How long a recovery may compute the ticks after the newest snapshot, when all else that it does takes so long.
-fn replay_secs(target_secs: f64, rest_secs: f64) -> f64 {
-    let left = 1.0 - LEASE_SHARE - rest_secs / target_secs;
-    left.clamp(*REPLAY_SHARES.start(), *REPLAY_SHARES.end()) * target_secs
-}
-
-/// How many ticks a lease allows to be shown: for twice its time, so that it is renewed at half, but no more than a recovery
-/// may spend on it, which computes all of them.
-fn lease_ticks(ticks_per_sec: f64, lease_secs: f64, ticks_max: f64) -> u64 {
-    ((ticks_per_sec.max(1.0) * lease_secs * 2.0).min(ticks_max).ceil() as u64).max(1)
-}
 
 /// The lease of ticks that may be shown, as far as it is appended.
 #[derive(Clone, Copy)]
@@ -865,6 +849,7 @@ impl Host {
             self.show_mode();
         }
         let traced = self.look_closely();
+        let is_alone = !self.snapshots.is_busy();
         if let Err(error) = self.live.tick(&inputs) {
             self.get_past(tick, &inputs, fixes, error)?;
         }
@@ -879,7 +864,7 @@ impl Host {
             ..TickTimes::default()
         };
         self.metrics.record(report);
-        self.tick_secs += (report.wall_nanos as f64 / 1e9 - self.tick_secs) / 16.0;
+        self.cost.note(report.wall_nanos as f64 / 1e9, is_alone);
         self.timings.record(report);
         self.ticks_since_stats += 1;
         self.sequencer.set_pending(self.live.pending_inputs());
@@ -1252,7 +1237,7 @@ impl Host {
 
     /// How many ticks are computed in that share of the time in which the world has to be back.
     fn ticks_of_recovery(&self, share: f64) -> f64 {
-        self.config.recovery.target_secs * share / self.tick_secs.max(1e-9)
+        self.cost.ticks_in(self.config.recovery.target_secs * share)
     }
 
     /// Logs the hash of a tick that may be seen, so that a recovery can tell whether it gets there.
@@ -1400,26 +1385,6 @@ fn last_image(live: &mut LiveWorld, mirror: &Mirror) -> Arc<Image> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_reading_takes_is_not_for_ticks() {
-        let about = |target, rest, expected: f64| {
-            let found = replay_secs(target, rest);
-            assert!((found - expected).abs() < 1e-9, "{target} {rest}: {found}");
-        };
-        about(5.0, 0.01, 2.5);
-        about(5.0, 2.5, 2.0);
-        // It will be late whatever is done: not for the price of the world's own CPU.
-        about(5.0, 100.0, 1.0);
-        about(60.0, 2.5, 30.0);
-    }
-
-    #[test]
-    fn a_lease_is_no_longer_than_a_recovery_may_compute() {
-        assert_eq!(lease_ticks(20.0, 1.0, 1e9), 40, "ticks that take next to nothing");
-        assert_eq!(lease_ticks(24.0, 1.0, 12.5), 13, "ticks of 40 ms");
-        assert_eq!(lease_ticks(0.3, 1.0, 0.1), 1, "one at the least, or nothing would ever be shown");
-    }
 
     #[test]
     fn a_wish_is_answered_once_it_is_durable_and_shown_whichever_comes_first() {

@@ -212,6 +212,11 @@ impl Snapshots {
         !self.busy.load(SeqCst) && (self.last_nanos == 0 || now - self.last_nanos >= period_nanos)
     }
 
+    /// One is being written. Only an offer begins one.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(SeqCst)
+    }
+
     /// Offers a visible view: what may be seen is covered by the log (D2), so its snapshot is too (D7).
     pub(super) fn offer(&mut self, view: Arc<Image>, states: &HostStates) {
         if self.last.is_some_and(|last| view.tick <= last) {

@@ -61,7 +61,7 @@ pub struct StoreOptions {
     pub keep_secs: u64,
     /// With so many writes a new epoch is opened.
     pub opening_snapshots: u32,
-    /// A new epoch is opened when the differences are so many times as large as the whole state before them.
+    /// A new epoch is opened when what was written since is so many times as large as the whole state that it began with.
     pub roll_factor: u64,
     /// But not before they have so many bytes: a file for each few snapshots of a small world would help nobody.
     pub roll_bytes_min: u64,
@@ -80,7 +80,7 @@ impl Default for StoreOptions {
             sparse_every_secs: 600,
             keep_secs: 86_400,
             opening_snapshots: 8,
-            roll_factor: 2,
+            roll_factor: 8,
             roll_bytes_min: 4 << 20,
             roll_secs: 600,
             cache_bytes: 4 << 20,

@@ -21,9 +21,9 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-/// A partition is written whole again when its differences are so many times as large, or some more by its number:
-/// never all of them at once. Epochs roll before that unless a few partitions do all the changing.
-const REKEY_FACTOR: u64 = 6;
+/// A partition is written whole again when its differences are so many times as large, or up to twice as many by its number:
+/// never all of them at once. A load reads all of them.
+const REKEY_FACTOR: u64 = 1;
 /// And after so many differences, or up to twice as many by its number: so a chain is short to read.
 const REKEY_DELTAS: u32 = 1024;
 /// Entries of the ledger that are put into one record.
@@ -497,7 +497,7 @@ impl Tables {
 impl ChainSize {
     fn is_long(&self, partition: u32) -> bool {
         let more = u64::from(partition % 8);
-        let bytes_max = self.full_bytes * REKEY_FACTOR + self.full_bytes * more / 4;
+        let bytes_max = self.full_bytes * REKEY_FACTOR * (8 + more) / 8;
         self.delta_bytes > bytes_max || self.deltas >= REKEY_DELTAS + partition % 8 * REKEY_DELTAS / 8
     }
 }
