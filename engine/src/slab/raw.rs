@@ -17,10 +17,10 @@ use std::{
 
 /// A block that is added when all slots are taken has the slots of this part of the rows, and not less than
 /// [`SLOTS_MIN`].
-const GROWTH: usize = 8;
+const GROWTH: usize = 16;
 const SLOTS_MIN: usize = 16;
 /// More free slots than this part of the rows are given back where that is possible.
-const FREE: usize = 4;
+const FREE: usize = 16;
 
 /// Tells slabs apart.
 static SLABS: AtomicU64 = AtomicU64::new(0);
@@ -178,16 +178,17 @@ impl Slab {
         rows.blocks.truncate(self.blocks.len());
     }
 
-    /// Where more is free than one view needs under which everything changes, rows of the last block go elsewhere: those that
-    /// never change would keep what views of long ago took.
+    /// Where more is free than [`FREE`] says, rows of the last blocks go elsewhere: those that never change would keep what
+    /// views of long ago took.
     fn leave_the_last(&mut self, rows: &mut SharedRows) {
-        let last = self.blocks.len() - 1;
-        let spare = rows.slots.len() + 2 * self.blocks[last].counts.len();
-        if last == 0 || self.free < spare {
-            return;
+        // From this one on blocks are left.
+        let (mut kept, mut free) = (self.blocks.len(), self.free);
+        while kept > 1 && free >= rows.slots.len() / FREE + 2 * self.blocks[kept - 1].counts.len() {
+            kept -= 1;
+            free -= self.blocks[kept].counts.len();
         }
         for row in 0..rows.slots.len() {
-            if rows.slots[row].block() == last {
+            if rows.slots[row].block() >= kept {
                 let bytes = rows.run(rows.slots[row], 1).to_vec();
                 let fresh = self.claim(rows);
                 self.let_go(rows.slots[row]);
