@@ -19,7 +19,7 @@ use crate::{
     events::{Happened, What},
     history::{Fix, History, HostStates, Past},
     metrics::{Metrics, WorldMetrics},
-    pool::{self, Haste},
+    pool::{self, Haste, TickClocks},
     rig::Rig,
     scrubber::{ScrubOptions, Scrubber},
     sequencer::{Begin, Limits, Origin, Sequencer},
@@ -849,10 +849,11 @@ impl Host {
             self.show_mode();
         }
         let traced = self.look_closely();
-        let is_alone = !self.snapshots.is_busy();
+        let clocks = self.cost.wants_cpu().then(TickClocks::start);
         if let Err(error) = self.live.tick(&inputs) {
             self.get_past(tick, &inputs, fixes, error)?;
         }
+        let cpu_secs = clocks.map(|clocks| clocks.busiest_nanos() as f64 / 1e9);
         self.renew_horizon(tick)?;
         let report = self.live.report();
         let mut times = TickTimes {
@@ -864,7 +865,7 @@ impl Host {
             ..TickTimes::default()
         };
         self.metrics.record(report);
-        self.cost.note(report.wall_nanos as f64 / 1e9, is_alone);
+        self.cost.note(report.wall_nanos as f64 / 1e9, cpu_secs);
         self.timings.record(report);
         self.ticks_since_stats += 1;
         self.sequencer.set_pending(self.live.pending_inputs());

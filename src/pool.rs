@@ -4,6 +4,7 @@ use crate::{clock, raw};
 use anyhow::Context as _;
 use everworld_engine::Pool;
 use parking_lot::Mutex;
+use rustix::thread::Pid;
 use std::{
     cell::RefCell,
     sync::{Arc, OnceLock},
@@ -17,6 +18,7 @@ pub fn start(threads: usize, served: bool) -> anyhow::Result<Arc<Pool>> {
     let threads =
         if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
     let on_start = move |_| {
+        TICKING.lock().push(rustix::thread::gettid());
         if served {
             tick_here();
         }
@@ -24,6 +26,35 @@ pub fn start(threads: usize, served: bool) -> anyhow::Result<Arc<Pool>> {
     Pool::start(threads, "tick", on_start)
         .map(Arc::new)
         .context("could not start the threads of the tick pool")
+}
+
+/// The threads of all pools that [`start`] has started.
+static TICKING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// CPU time of the threads that a tick may run on, from an instant on.
+pub(crate) struct TickClocks {
+    own: u64,
+    threads: Vec<(Pid, u64)>,
+}
+
+impl TickClocks {
+    pub(crate) fn start() -> Self {
+        let threads = TICKING.lock().clone();
+        let read = |thread: Pid| Some((thread, raw::cpu_nanos_of(thread)?));
+        Self { own: clock::thread_cpu_nanos(), threads: threads.into_iter().filter_map(read).collect() }
+    }
+
+    /// What the busiest of them has had since; the caller is the thread that started. What a tick has had takes as long again
+    /// where nothing else wants the CPU. 0 where the system does not tell.
+    pub(crate) fn busiest_nanos(&self) -> u64 {
+        if self.threads.is_empty() {
+            return 0;
+        }
+        let of =
+            |(thread, before): &(Pid, u64)| raw::cpu_nanos_of(*thread).map(|now| now.saturating_sub(*before));
+        let own = clock::thread_cpu_nanos().saturating_sub(self.own);
+        self.threads.iter().filter_map(of).fold(own, u64::max)
+    }
 }
 
 /// The turns of a thread that ticks: long beside those of who answers, but shorter than what others get unasked, so that
@@ -61,11 +92,13 @@ pub enum Haste {
     Paced,
     /// Works on, behind the ticks.
     Steady,
+    /// Works on, as one of the threads that tick.
+    Urgent,
 }
 
 /// Makes the calling thread work as `wish` says: asked at once, and by [`pace`] on this thread after each piece of work.
 pub fn stand_aside(wish: impl Fn() -> Haste + 'static) {
-    let mut aside = Aside { wish: Box::new(wish), is_idle: None };
+    let mut aside = Aside { wish: Box::new(wish), nice: None };
     aside.settle();
     ASIDE.with(|of_thread| *of_thread.borrow_mut() = Some(aside));
 }
@@ -73,21 +106,25 @@ pub fn stand_aside(wish: impl Fn() -> Haste + 'static) {
 /// How a thread stands aside.
 struct Aside {
     wish: Box<dyn Fn() -> Haste>,
-    is_idle: Option<bool>,
+    /// How nice it is; less than by a nice value where it takes only idle CPU.
+    nice: Option<Option<i32>>,
 }
 
 impl Aside {
     fn settle(&mut self) -> Haste {
         let haste = (self.wish)();
         let haste = if can_come_back() { haste } else { haste.max(Haste::Paced) };
-        let is_idle = haste == Haste::Idle;
-        if self.is_idle != Some(is_idle) {
-            self.is_idle = Some(is_idle);
-            if is_idle {
-                idle();
-            } else {
-                // It was tried before: see `can_come_back`.
-                let _ = raw::be_normal(BESIDE_NICE);
+        let nice = match haste {
+            Haste::Idle => None,
+            Haste::Paced | Haste::Steady => Some(BESIDE_NICE),
+            Haste::Urgent => Some(TICK_NICE),
+        };
+        if self.nice != Some(nice) {
+            self.nice = Some(nice);
+            match nice {
+                None => idle(),
+                // It was tried before: see `can_come_back`. Who may not be less nice is as nice as before.
+                Some(nice) => _ = raw::be_normal(nice),
             }
         }
         haste
@@ -200,6 +237,30 @@ mod tests {
         line.rsplit(':').next()?.trim().parse().ok()
     }
 
+    /// However long others keep it from the CPU.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_clocks_of_ticks_count_what_the_busiest_thread_ran() {
+        let pool = start(1, false).unwrap();
+        let spin = |nanos: u64| {
+            let until = clock::thread_cpu_nanos() + nanos;
+            while clock::thread_cpu_nanos() < until {}
+        };
+        // It has registered once it runs something.
+        pool.install(|| spin(1_000_000));
+        let clocks = TickClocks::start();
+        pool.install(|| spin(30_000_000));
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        let found = clocks.busiest_nanos();
+        // Threads of other tests' pools may be busier.
+        assert!(found >= 30_000_000, "{found}");
+        let clocks = TickClocks::start();
+        spin(5_000_000);
+        assert!(clocks.busiest_nanos() >= 5_000_000, "the thread's own");
+        let gone = std::thread::spawn(rustix::thread::gettid).join().unwrap();
+        assert_eq!(raw::cpu_nanos_of(gone), None);
+    }
+
     #[test]
     #[cfg(target_os = "linux")]
     fn who_stands_aside_comes_back() {
@@ -208,18 +269,26 @@ mod tests {
             let asked = wish.clone();
             stand_aside(move || asked.get());
             let mut pace = pace();
-            let mut seen = vec![policy()];
-            for haste in [Haste::Idle, Haste::Paced, Haste::Idle, Haste::Steady] {
+            let nice = || rustix::process::getpriority_process(Some(rustix::thread::gettid())).ok();
+            let mut seen = vec![(policy(), None)];
+            for haste in [Haste::Idle, Haste::Paced, Haste::Idle, Haste::Steady, Haste::Urgent, Haste::Idle] {
                 wish.set(haste);
                 let begun = clock::thread_nanos();
                 while clock::thread_nanos() < begun + 2 * WORK_NANOS {}
                 pace();
-                seen.push(policy());
+                seen.push((policy(), nice().filter(|_| haste > Haste::Idle)));
             }
             seen
         });
-        let seen: Option<Vec<u32>> = thread.join().unwrap().into_iter().collect();
-        let Some(seen) = seen else { return };
-        assert_eq!(seen, if can_come_back() { [5, 5, 0, 5, 0] } else { [0; 5] });
+        let seen = thread.join().unwrap();
+        if seen[0].0.is_none() {
+            return;
+        }
+        if can_come_back() {
+            let (idle, beside) = ((Some(5), None), (Some(0), Some(BESIDE_NICE)));
+            assert_eq!(seen, [idle, idle, beside, idle, beside, (Some(0), Some(TICK_NICE)), idle]);
+        } else {
+            assert!(seen.iter().all(|(policy, _)| *policy == Some(0)));
+        }
     }
 }

@@ -8,28 +8,26 @@ const REPLAY_SHARES: RangeInclusive<f64> = 0.2..=0.5;
 /// and what is for ticks of which the log only says that they may have been shown.
 pub(super) const LEASE_SHARE: f64 = 0.1;
 
-/// Ticks beside snapshots say so long nothing of those without; longer, and these may have become others.
-const ALONE_TICKS: u32 = 64;
-
-/// How long a tick takes that has the threads for itself, as those of a recovery have, smoothed.
+/// How long a tick takes that has the CPU for itself, as those of a recovery have, smoothed.
 #[derive(Default)]
 pub(super) struct TickCost {
     secs: f64,
-    /// Since the last one that ran beside no snapshot.
-    crowded: u32,
 }
 
 impl TickCost {
-    /// `is_alone`: no snapshot was made meanwhile.
-    pub(super) fn note(&mut self, secs: f64, is_alone: bool) {
-        self.crowded = if is_alone { 0 } else { self.crowded.saturating_add(1) };
-        if self.secs == 0.0 {
-            self.secs = secs;
-        }
-        // Whatever is beside them, ticks that are shorter were not held up.
-        if is_alone || secs < self.secs || self.crowded > ALONE_TICKS {
-            self.secs += (secs - self.secs) / 16.0;
-        }
+    /// Ticks that take so long are worth a look at the threads' clocks.
+    const LONG_SECS: f64 = 0.002;
+
+    /// Whether [`TickCost::note`] wants to know what the busiest thread had of the CPU.
+    pub(super) fn wants_cpu(&self) -> bool {
+        self.secs >= Self::LONG_SECS
+    }
+
+    /// How long it took, and of that the busiest thread had the CPU for `cpu_secs`; what is more was others'.
+    pub(super) fn note(&mut self, secs: f64, cpu_secs: Option<f64>) {
+        let alone = cpu_secs.filter(|cpu| *cpu > 0.0).map_or(secs, |cpu| cpu.min(secs));
+        let share = if self.secs == 0.0 { 1.0 } else { 1.0 / 16.0 };
+        self.secs += (alone - self.secs) * share;
     }
 
     /// How many ticks are computed in that time.
@@ -74,19 +72,18 @@ mod tests {
         assert_eq!(lease_ticks(0.3, 1.0, 0.1), 1, "one at the least, or nothing would ever be shown");
     }
 
-    /// A recovery writes no snapshots.
+    /// A recovery shares the CPU with nobody.
     #[test]
-    fn ticks_beside_a_snapshot_do_not_count_unless_there_are_no_others() {
+    fn what_others_had_of_a_tick_does_not_count() {
         let mut cost = TickCost::default();
         let of_one = |cost: &TickCost| 1.0 / cost.ticks_in(1.0);
-        for round in 0..20 {
-            (0..20).for_each(|_| cost.note(0.06, true));
-            (0..20).for_each(|_| cost.note(0.1, false));
-            assert!(round < 5 || (of_one(&cost) - 0.06).abs() < 0.001, "{}", of_one(&cost));
-        }
-        (0..500).for_each(|_| cost.note(0.1, false));
-        assert!((of_one(&cost) - 0.1).abs() < 0.001, "always crowded: {}", of_one(&cost));
-        (0..100).for_each(|_| cost.note(0.05, false));
-        assert!((of_one(&cost) - 0.05).abs() < 0.001, "less also beside one: {}", of_one(&cost));
+        cost.note(0.001, None);
+        assert!(!cost.wants_cpu() && (of_one(&cost) - 0.001).abs() < 1e-9);
+        (0..200).for_each(|_| cost.note(0.1, Some(0.06)));
+        assert!(cost.wants_cpu() && (of_one(&cost) - 0.06).abs() < 1e-4, "{}", of_one(&cost));
+        (0..200).for_each(|_| cost.note(0.1, Some(0.0)));
+        assert!((of_one(&cost) - 0.1).abs() < 1e-4, "where nobody tells: {}", of_one(&cost));
+        (0..200).for_each(|_| cost.note(0.05, Some(0.3)));
+        assert!((of_one(&cost) - 0.05).abs() < 1e-4, "with another world's ticks: {}", of_one(&cost));
     }
 }

@@ -34,7 +34,8 @@ struct Pressure {
     status: Arc<WorldStatus>,
     /// The tick of the snapshot.
     tick: AtomicU64,
-    /// After so many ticks it asks for more than what nobody else wants, and after twice as many for all it can get.
+    /// After so many ticks it asks for more than what nobody else wants, and after twice as many for all that nice threads get;
+    /// beside a world that leaves nothing over after half of them for as much as a thread that ticks.
     patience: AtomicU64,
 }
 
@@ -42,12 +43,13 @@ impl Pressure {
     fn haste(&self) -> Haste {
         let passed = self.status.tick().0.saturating_sub(self.tick.load(SeqCst));
         let patience = self.patience.load(SeqCst);
-        if passed / 2 > patience {
-            Haste::Steady
-        } else if passed > patience || !self.status.rests() {
-            Haste::Paced
-        } else {
-            Haste::Idle
+        match self.status.rests() {
+            true if passed <= patience => Haste::Idle,
+            true if passed / 2 <= patience => Haste::Paced,
+            true => Haste::Steady,
+            // Whatever it takes it takes from the ticks, sooner or later; later there are more of them to compute again.
+            false if passed <= patience / 2 => Haste::Paced,
+            false => Haste::Urgent,
         }
     }
 }
@@ -212,11 +214,6 @@ impl Snapshots {
         !self.busy.load(SeqCst) && (self.last_nanos == 0 || now - self.last_nanos >= period_nanos)
     }
 
-    /// One is being written. Only an offer begins one.
-    pub(super) fn is_busy(&self) -> bool {
-        self.busy.load(SeqCst)
-    }
-
     /// Offers a visible view: what may be seen is covered by the log (D2), so its snapshot is too (D7).
     pub(super) fn offer(&mut self, view: Arc<Image>, states: &HostStates) {
         if self.last.is_some_and(|last| view.tick <= last) {
@@ -294,7 +291,11 @@ mod tests {
             [110, 111, 121, 122].map(|tick| haste(tick, 10_000)),
             [Haste::Idle, Haste::Paced, Haste::Paced, Haste::Steady]
         );
-        assert_eq!(haste(101, 0), Haste::Paced, "beside a world that never rests nothing is left over");
+        assert_eq!(
+            [101, 105, 106].map(|tick| haste(tick, 0)),
+            [Haste::Paced, Haste::Paced, Haste::Urgent],
+            "beside a world that never rests nothing is left over"
+        );
         assert_eq!(haste(40, 10_000), Haste::Idle, "another line of history");
     }
 

@@ -6,6 +6,7 @@
 //! that are arrays, the episodes of a memory say, it names and holds the changed elements.
 //! docs/FORMAT.md has the bytes. Deliberately absent: compression and checksums, which are around it.
 
+use super::envelope::Likeness;
 use everworld_engine::{Chunk, ColumnSchema, each_difference, math::bits_of};
 use std::{borrow::Cow, cell::RefCell, mem, ops::Range, sync::LazyLock};
 
@@ -188,6 +189,7 @@ pub(super) type Part<'a> = (&'a ColumnSchema, &'a Chunk);
 pub(super) struct Packed {
     pub bytes: Vec<u8>,
     pub breaks: Vec<usize>,
+    pub likeness: Likeness,
 }
 
 /// So many buffers a thread keeps from one partition to the next: memory that the system gives anew, page by page, for each
@@ -218,8 +220,8 @@ impl Drop for Packed {
 }
 
 impl Packed {
-    fn new() -> Self {
-        Self { bytes: spare_buffer(), breaks: Vec::new() }
+    fn new(likeness: Likeness) -> Self {
+        Self { bytes: spare_buffer(), breaks: Vec::new(), likeness }
     }
 
     fn note_break(&mut self) {
@@ -230,6 +232,7 @@ impl Packed {
     }
 
     fn push_values<V: AsRef<[u8]>>(&mut self, values: &[V]) {
+        self.likeness = Likeness::Repeats;
         self.note_break();
         self.bytes.extend_from_slice(&pack_values(values));
         self.note_break();
@@ -304,7 +307,7 @@ struct Planes {
 
 /// A partition as a whole.
 pub(super) fn pack_full(columns: &[Part<'_>]) -> Packed {
-    let mut packed = Packed::new();
+    let mut packed = Packed::new(Likeness::Repeats);
     for (schema, chunk) in columns {
         match (chunk, chunk.plain()) {
             (Chunk::Slow(values), _) => packed.push_values(values),
@@ -333,7 +336,7 @@ pub(super) fn pack_delta(
     old_rows: usize,
     new_rows: usize,
 ) -> Option<Packed> {
-    let mut packed = Packed::new();
+    let mut packed = Packed::new(Likeness::Noise);
     let mut differs = old_rows != new_rows;
     for ((schema, old), (_, new)) in old.iter().zip(new) {
         let changed = if std::ptr::eq(*old, *new) { Vec::new() } else { changed_rows(schema, old, new) };

@@ -9,7 +9,9 @@ use std::{io, mem};
 use xxhash_rust::xxh3::Xxh3;
 use zstd::{
     bulk::Decompressor,
-    zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, compress_bound, zstd_sys::ZSTD_EndDirective},
+    zstd_safe::{
+        CCtx, CParameter, InBuffer, OutBuffer, ParamSwitch, compress_bound, zstd_sys::ZSTD_EndDirective,
+    },
 };
 
 /// The version of the envelope, and with it of all that is inside.
@@ -54,6 +56,20 @@ pub(super) enum OpenError {
     Damaged(String),
 }
 
+/// What the bytes of a record are like. Only for how they are compressed; a reader does not ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Likeness {
+    /// Strings of bytes come again.
+    Repeats,
+    /// Some bytes are more frequent than others, but what looks like a repetition is chance: what numbers have changed by.
+    Noise,
+}
+
+const REPEATS_LEVEL: i32 = 1;
+/// Looks for repetitions here and there, and makes something of how frequent each byte is. Of the differences of a town it makes
+/// as much as level 1 in six tenths of the time, and they unpack in three quarters.
+const NOISE_LEVEL: i32 = -1000;
+
 /// Seals records; keeps the compressor's memory, and that of the last record.
 pub(super) struct Sealer {
     compressor: CCtx<'static>,
@@ -63,18 +79,32 @@ pub(super) struct Sealer {
 impl Sealer {
     pub fn new() -> io::Result<Self> {
         let mut compressor = CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
-        compressor.set_parameter(CParameter::CompressionLevel(1)).map_err(zstd_error)?;
+        // Below level 0 zstd would leave literals as they are.
+        let literals = CParameter::LiteralCompressionMode(ParamSwitch::Enable);
+        compressor.set_parameter(literals).map_err(zstd_error)?;
         Ok(Self { compressor, sealed: Vec::new() })
     }
 
     /// The record as it is stored. At `breaks` the content changes its kind: what is before and after is compressed
     /// by tables of its own.
-    pub fn seal(&mut self, place: Place, kind: Kind, raw: &[u8], breaks: &[usize]) -> io::Result<&[u8]> {
+    pub fn seal(
+        &mut self,
+        place: Place,
+        kind: Kind,
+        raw: &[u8],
+        breaks: &[usize],
+        likeness: Likeness,
+    ) -> io::Result<&[u8]> {
         let mut sealed = mem::take(&mut self.sealed);
         sealed.clear();
         // Each break costs a block's header, and at the worst the block's bytes as they are.
         sealed.reserve(ENVELOPE_BYTES + compress_bound(raw.len()) + 64 * (breaks.len() + 1));
         sealed.resize(ENVELOPE_BYTES, 0);
+        let level = match likeness {
+            Likeness::Repeats => REPEATS_LEVEL,
+            Likeness::Noise => NOISE_LEVEL,
+        };
+        self.compressor.set_parameter(CParameter::CompressionLevel(level)).map_err(zstd_error)?;
         self.compressor.set_pledged_src_size(Some(raw.len() as u64)).map_err(zstd_error)?;
         let mut start = 0;
         for end in breaks.iter().copied().chain([raw.len()]) {
@@ -222,7 +252,7 @@ mod tests {
     }
 
     fn seal(raw: &[u8]) -> Vec<u8> {
-        Sealer::new().unwrap().seal(PLACE, Kind::Resource, raw, &[]).unwrap().to_vec()
+        Sealer::new().unwrap().seal(PLACE, Kind::Resource, raw, &[], Likeness::Repeats).unwrap().to_vec()
     }
 
     #[test]
@@ -274,10 +304,32 @@ mod tests {
     #[test]
     fn breaks_do_not_change_the_content() {
         let raw: Vec<u8> = (0..300_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
+        // One after the other, as records come.
+        let mut sealer = Sealer::new().unwrap();
         for breaks in [vec![], vec![1], vec![0, 5000, 5001, 200_000], vec![300_000]] {
-            let sealed = Sealer::new().unwrap().seal(PLACE, Kind::Full, &raw, &breaks).unwrap().to_vec();
-            assert_eq!(open(PLACE, Kind::Full, raw.len(), &sealed).as_ref(), Ok(&raw), "{breaks:?}");
+            for likeness in [Likeness::Repeats, Likeness::Noise] {
+                let sealed = sealer.seal(PLACE, Kind::Full, &raw, &breaks, likeness).unwrap().to_vec();
+                assert_eq!(open(PLACE, Kind::Full, raw.len(), &sealed).as_ref(), Ok(&raw), "{breaks:?}");
+            }
         }
+    }
+
+    /// What repeats is found, and what does not takes no more than how frequent its bytes are.
+    #[test]
+    fn each_likeness_is_good_at_its_own() {
+        let mut sealer = Sealer::new().unwrap();
+        let mut bytes_of =
+            |raw: &[u8], likeness| sealer.seal(PLACE, Kind::Delta, raw, &[], likeness).unwrap().len();
+        let text = "somewhat longer words of a language that repeats itself ".repeat(2000);
+        assert!(bytes_of(text.as_bytes(), Likeness::Repeats) < text.len() / 100);
+        // One of sixteen bytes, four bits each: half of it, and little more.
+        let mut seed = 1u32;
+        let mut next = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 28) as u8
+        };
+        let noise: Vec<u8> = (0..100_000).map(|_| next()).collect();
+        assert!(bytes_of(&noise, Likeness::Noise) < 51_000);
     }
 
     #[test]

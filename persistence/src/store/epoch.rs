@@ -8,7 +8,7 @@ use super::{
     FORMAT_KEY, FORMAT_MAGIC, HEADER_BYTES_MAX, Loaded, RECORD_BYTES_MAX, STORE_FORMAT, SnapshotMeta,
     backend::{BLOCK_BYTES, Backend, Blocks},
     codec,
-    envelope::{self, Kind, OpenError, Opener, Place, Sealer},
+    envelope::{self, Kind, Likeness, OpenError, Opener, Place, Sealer},
     error::{OrFail, StoreError},
     extents::{self, STREAM, StreamWriter},
     guard,
@@ -384,7 +384,7 @@ impl Epoch {
         super::check_size("the snapshot's header", raw.len(), HEADER_BYTES_MAX)?;
         let mut sealer = Sealer::new().map_err(StoreError::io("compress for store", &self.path))?;
         let sealed = sealer
-            .seal(header_place(header.meta.tick), Kind::Header, &raw, &[])
+            .seal(header_place(header.meta.tick), Kind::Header, &raw, &[], Likeness::Repeats)
             .map_err(StoreError::io("compress for store", &self.path))?;
         let insert = || -> Result<(), redb::Error> {
             txn.open_table(SNAPSHOTS)?.insert(header.meta.tick.0, sealed)?;
@@ -518,12 +518,11 @@ impl Records {
         txn: &WriteTransaction,
         tick: Tick,
         what: What,
-        raw: &[u8],
-        breaks: &[usize],
+        (raw, breaks, likeness): (&[u8], &[usize], Likeness),
     ) -> Result<u64, StoreError> {
         super::check_size("a part of the snapshot", raw.len(), RECORD_BYTES_MAX)?;
         let place = Place { table: STREAM.name(), tick: tick.0, record: self.headers.len() as u32 + 1 };
-        let sealed = self.sealer.seal(place, kind_of(what), raw, breaks);
+        let sealed = self.sealer.seal(place, kind_of(what), raw, breaks, likeness);
         let sealed = sealed.map_err(StoreError::io("compress for store", &self.path))?;
         let bytes = sealed.len() as u64;
         self.stream.push(txn, sealed).or_fail("write store", &self.path)?;

@@ -7,6 +7,7 @@
 use super::{
     Entry, OPENING, Snapshot, SnapshotMeta, Store, StoreError, WriteStats,
     codec::{self, Part},
+    envelope::Likeness,
     epoch::{Epoch, Records},
     epoch_path,
     header::{Header, ResourceHeader, TableHeader, What, columns_of, order_check},
@@ -344,7 +345,8 @@ impl<'a> Leaf<'a> {
             None => (What::Full { table, partition }, step.full(store)),
         };
         (store.options.pace)();
-        let bytes = self.records.push(&self.txn, tick, what, &packed.bytes, &packed.breaks)?;
+        let bytes =
+            self.records.push(&self.txn, tick, what, (&packed.bytes, &packed.breaks, packed.likeness))?;
         if is_new {
             self.share_left = self.share_left.saturating_sub(packed.bytes.len());
         }
@@ -361,7 +363,7 @@ impl<'a> Leaf<'a> {
     ) -> Result<(Header, u64), StoreError> {
         let meta = snapshot.meta;
         let resources = self.put_resources(&snapshot.image)?;
-        self.records.push(&self.txn, meta.tick, What::Host, snapshot.host, &[])?;
+        self.records.push(&self.txn, meta.tick, What::Host, (snapshot.host, &[], Likeness::Repeats))?;
         let mut ledger = self.line.ledger.split_off(&ledger_floor);
         ledger.extend(snapshot.ledger.iter().cloned());
         let ledger: Vec<_> = ledger.into_iter().collect();
@@ -402,7 +404,7 @@ impl<'a> Leaf<'a> {
             let written = before.map_or(image.tick, |(written, _)| *written);
             if before.is_none() {
                 let what = What::Resource(at as u32);
-                self.records.push(&self.txn, image.tick, what, &resource.bytes, &[])?;
+                self.records.push(&self.txn, image.tick, what, (&resource.bytes, &[], Likeness::Repeats))?;
             }
             headers.push(ResourceHeader { name: resource.name.clone(), version: resource.version, written });
         }
@@ -532,7 +534,7 @@ fn put_ledger(
         });
         let (some, after) = rest.split_at(count.count());
         let raw = postcard::to_allocvec(some).expect("postcard always encodes a list of byte strings");
-        records.push(txn, tick, What::Ledger, &raw, &[])?;
+        records.push(txn, tick, What::Ledger, (&raw, &[], Likeness::Repeats))?;
         rest = after;
     }
     Ok(())
