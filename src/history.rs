@@ -15,19 +15,22 @@ use crate::{
     catalogue::{self, Event, Origin},
     spine::{self, SpineError, SpineOptions, chain},
 };
-use everworld_engine::{Image, ImageError, LiveWorld, Options, Tick, TickError, migrate_image};
+use everworld_engine::{
+    Chunk, ColumnSchema, Image, ImageError, LiveWorld, Options, Tick, TickError, migrate_image,
+};
 use everworld_persistence::{
-    Control, DurablePoint, InputRecord, LogHandle, LogOptions, LogReader, Record, Records, Retention,
-    SnapshotMeta, Store,
+    Control, DurablePoint, InputRecord, Loaded, LogHandle, LogOptions, LogReader, Record, Records, Retention,
+    SnapshotMeta, Store, StoreError,
 };
 use everworld_systems::{Plugin, WorldRecord};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     ops::ControlFlow,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, mpsc},
+    thread,
 };
 
 /// What a world does when it is not told otherwise; from the control records of its log.
@@ -449,14 +452,93 @@ pub(crate) struct Kept {
     pub(crate) image: Arc<Image>,
     pub(crate) host: HostState,
     pub(crate) ledger: Vec<(u64, Vec<u8>)>,
+    /// The world of it, where that was built while it was read.
+    built: Mutex<Option<Built>>,
+}
+
+/// A world that was restored, and the record that it was built from.
+struct Built {
+    record: WorldRecord,
+    live: LiveWorld,
 }
 
 impl Kept {
     pub(crate) fn load(store: &Store, meta: &SnapshotMeta) -> Result<Self, String> {
-        let loaded = store.load(meta.branch, meta.tick).map_err(|error| chain(&error))?;
-        let host = HostState::decode(&loaded.host)?;
-        Ok(Self { meta: loaded.meta, image: Arc::new(loaded.image), host, ledger: loaded.ledger })
+        Self::of(store.load(meta.branch, meta.tick), None)
     }
+
+    /// As [`Kept::load`], on the threads of the pool, and the calling thread builds the world meanwhile, chunk by chunk as they
+    /// are read. Where it cannot, for any reason, the world is built from the whole later, which then says why.
+    pub(crate) fn load_and_build(
+        store: &Store,
+        meta: &SnapshotMeta,
+        plugins: &[Plugin],
+        options: &Options,
+    ) -> Result<Self, String> {
+        let at = (meta.branch, meta.tick);
+        let host = store.load_host(at.0, at.1).map_err(|error| chain(&error));
+        let record = host.and_then(|host| HostState::decode(&host)).ok();
+        let record = record.and_then(|host| serde_json::from_slice::<WorldRecord>(&host.record_json).ok());
+        let live = record.and_then(|record| {
+            let live = build(&record, plugins, options).ok()?;
+            Some(Built { record, live })
+        });
+        let Some(mut built) = live else { return options.pool.install(|| Self::load(store, meta)) };
+        let (sender, chunks) = mpsc::channel();
+        let (loaded, fed) = thread::scope(|scope| {
+            let loading = scope.spawn(move || {
+                let note = |number: usize, schemas: &[ColumnSchema], chunks: &[Arc<Chunk>]| {
+                    let schemas = schemas.iter().cloned().map(Arc::new);
+                    // Who takes them may have given up.
+                    let _ = sender.send((number, schemas.zip(chunks.iter().cloned()).collect()));
+                };
+                options.pool.install(|| store.load_noting(at.0, at.1, &note))
+            });
+            let fed = feed(&mut built.live, meta.tick, chunks);
+            (loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), fed)
+        });
+        let mut is_built = |Loaded { meta, image, .. }: &Loaded| {
+            let migrated = migrate_image(built.live.registry(), image.clone());
+            fed && image.hash == meta.hash
+                && migrated.is_ok_and(|(_, report)| report.is_identity())
+                && built.live.finish_restore(image).is_ok()
+        };
+        let is_built = loaded.as_ref().is_ok_and(&mut is_built);
+        Self::of(loaded, is_built.then_some(built))
+    }
+
+    fn of(loaded: Result<Loaded, StoreError>, built: Option<Built>) -> Result<Self, String> {
+        let Loaded { meta, image, host, ledger } = loaded.map_err(|error| chain(&error))?;
+        let (host, built) = (HostState::decode(&host)?, Mutex::new(built));
+        Ok(Self { meta, image: Arc::new(image), host, ledger, built })
+    }
+
+    /// Lets go of the world that was built for it, if there is one.
+    pub(crate) fn forget_built(&self) {
+        drop(self.built.lock().take());
+    }
+}
+
+/// Columns of some rows.
+type Columns = Vec<(Arc<ColumnSchema>, Arc<Chunk>)>;
+
+/// Restores chunks in the order of their numbers, whatever order they come in. False if this world does not take them.
+fn feed(live: &mut LiveWorld, tick: Tick, chunks: mpsc::Receiver<(usize, Columns)>) -> bool {
+    live.begin_restore(tick);
+    let (mut early, mut next) = (BTreeMap::new(), 0);
+    for (number, columns) in chunks {
+        // Begun once more, from another epoch.
+        if number < next || early.insert(number, columns).is_some() {
+            return false;
+        }
+        while let Some(columns) = early.remove(&next) {
+            if live.restore_chunk(&columns).is_err() {
+                return false;
+            }
+            next += 1;
+        }
+    }
+    early.is_empty()
 }
 
 /// Where the log of a past is read from.
@@ -798,19 +880,27 @@ impl History {
     ) -> Result<LiveWorld, SpineError> {
         let Kept { meta, image, host, .. } = kept;
         let record = timeline.told.record.as_ref().ok_or_else(|| self.no_create())?;
-        let mut live = self.build(record, options)?;
         let refused = |detail: String| self.not_kept(meta.tick, detail);
-        if image.hash != meta.hash {
-            return Err(refused("its image has another hash than its header".into()));
-        }
-        let migrated = migrate_image(live.registry(), (**image).clone());
-        let (image, report) = migrated.map_err(|error| match error {
-            // All others are of that schema too, or of older ones: refused by name.
-            ImageError::Misfits(_) => SpineError::Schema { world: self.world.clone(), source: error },
-            error => refused(chain(&error)),
-        })?;
-        live.restore(&image).map_err(|error| refused(chain(&error)))?;
-        timeline.migrated = !report.is_identity();
+        let built = kept.built.lock().take().filter(|built| built.record == *record);
+        let mut live = if let Some(Built { live, .. }) = built {
+            // Of this schema, or the rows would not have fitted.
+            timeline.migrated = false;
+            live
+        } else {
+            let mut live = self.build(record, options)?;
+            if image.hash != meta.hash {
+                return Err(refused("its image has another hash than its header".into()));
+            }
+            let migrated = migrate_image(live.registry(), (**image).clone());
+            let (image, report) = migrated.map_err(|error| match error {
+                // All others are of that schema too, or of older ones: refused by name.
+                ImageError::Misfits(_) => SpineError::Schema { world: self.world.clone(), source: error },
+                error => refused(chain(&error)),
+            })?;
+            live.restore(&image).map_err(|error| refused(chain(&error)))?;
+            timeline.migrated = !report.is_identity();
+            live
+        };
         if timeline.migrated {
             tracing::info!(world = self.world, tick = %meta.tick, "brought the state of a former build along");
         }
@@ -1021,6 +1111,8 @@ pub fn fork(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worlds::load_scenario;
+    use everworld_engine::StateHash;
 
     #[test]
     fn a_line_that_begins_where_its_parent_begins_stands_on_what_is_kept_of_that() {
@@ -1044,6 +1136,118 @@ mod tests {
         assert_eq!([64, 65, 66, 70, 71].map(|tick| branches.resolve(3, Tick(tick))), [0, 0, 2, 2, 3]);
         assert_eq!(branches.begin_at(3, Tick(65)).collect::<Vec<_>>(), [2, 1]);
         assert_eq!(branches.common(3, 1), Tick(65));
+    }
+
+    fn options() -> Options {
+        let pool = crate::pool::start(2, false).unwrap();
+        Options { pool, parallel: everworld_engine::Parallel::Auto, stopwatch: crate::clock::stopwatch() }
+    }
+
+    /// What a store says of a world after some ticks.
+    fn host_state(record: &WorldRecord) -> HostState {
+        HostState {
+            record_json: serde_json::to_vec(record).unwrap().into(),
+            mode: RunMode::default(),
+            horizon: Tick(0),
+            quarantined: Vec::new(),
+            fixes: Vec::new(),
+            fixed: Vec::new(),
+            retention: None,
+            branches: Branches::default(),
+            next_seq: 1,
+            next_control: 1,
+            from: DurableAt::default(),
+            covered: DurableAt::default(),
+        }
+    }
+
+    /// A world is built while it is read where it can be, and comes out as one that is built afterwards.
+    #[test]
+    fn a_snapshot_is_read_and_built_at_once() {
+        let plugins = everworld_systems::PLUGINS;
+        let sets = ["population=40000".to_owned()];
+        let scenario = load_scenario("town", plugins, &sets).unwrap();
+        let record = WorldRecord { world: "w".into(), scenario };
+        let options = options();
+        let mut live = build(&record, plugins, &options).unwrap();
+        live.create().unwrap();
+        (0..3).for_each(|_| _ = live.tick(&[]).unwrap());
+        let image = Arc::new(Image { hash: live.state_hash(), ..live.image() });
+        let meta = SnapshotMeta {
+            branch: 0,
+            tick: image.tick,
+            hash: image.hash,
+            applied_seq: 0,
+            lsn: 1,
+            chain: 0,
+            build_id: [0; 16],
+            entities: image.entities() as u64,
+            unix_millis: 0,
+        };
+        let disk = everworld_persistence::sim::SimDisk::default();
+        let store = Store::open(Arc::new(disk), Path::new("w"), Default::default()).unwrap().0;
+        let write = |host: &[u8], tick: Tick, hash: StateHash| {
+            let meta = SnapshotMeta { tick, hash, lsn: tick.0, ..meta };
+            let image = Arc::new(Image { tick, hash, ..(*image).clone() });
+            store.write(&everworld_persistence::Snapshot { meta, image, host, ledger: &[] }).unwrap();
+            meta
+        };
+        let good = write(&host_state(&record).encode(), meta.tick, meta.hash);
+        let kept = Kept::load_and_build(&store, &good, plugins, &options).unwrap();
+        let built = kept.built.lock().take().expect("nothing is in the way");
+        assert_eq!(built.record, record);
+        let mut built = built.live;
+        assert_eq!((built.now(), built.state_hash()), (live.now(), live.state_hash()));
+        assert_eq!(built.image().tables, image.tables);
+        let mut after = live;
+        after.tick(&[]).unwrap();
+        built.tick(&[]).unwrap();
+        assert_eq!(built.state_hash(), after.state_hash());
+        // A state that is not what its header says, and a record that builds no such world: both are read, neither is built.
+        let wrong = write(&host_state(&record).encode(), Tick(meta.tick.0 + 1), StateHash(!meta.hash.0));
+        let kept = Kept::load_and_build(&store, &wrong, plugins, &options).unwrap();
+        assert!(kept.built.lock().is_none(), "another hash");
+        let flock = load_scenario("boids", plugins, &[]).unwrap();
+        let other = WorldRecord { world: "w".into(), scenario: flock };
+        let foreign = write(&host_state(&other).encode(), Tick(meta.tick.0 + 2), meta.hash);
+        let kept = Kept::load_and_build(&store, &foreign, plugins, &options).unwrap();
+        assert!(kept.built.lock().is_none(), "rows of another world");
+    }
+
+    #[test]
+    fn chunks_are_built_in_their_order_and_each_once() {
+        let plugins = everworld_systems::PLUGINS;
+        let scenario = load_scenario("town", plugins, &["population=40000".into()]).unwrap();
+        let record = WorldRecord { world: "w".into(), scenario };
+        let options = options();
+        let mut live = build(&record, plugins, &options).unwrap();
+        live.create().unwrap();
+        let image = Image { hash: live.state_hash(), ..live.image() };
+        let mut chunks: Vec<Columns> = Vec::new();
+        for table in &image.tables {
+            for chunk in 0..table.columns[0].chunks.len() {
+                let columns = table.columns.iter();
+                chunks.push(columns.map(|c| (c.schema.clone(), c.chunks[chunk].clone())).collect());
+            }
+        }
+        assert!(chunks.len() >= 4, "{}", chunks.len());
+        let fed = |order: &[usize], live: &mut LiveWorld| {
+            let (sender, incoming) = mpsc::channel();
+            order.iter().for_each(|at| sender.send((*at, chunks[*at].clone())).unwrap());
+            drop(sender);
+            feed(live, image.tick, incoming)
+        };
+        let all: Vec<usize> = (0..chunks.len()).collect();
+        let backwards: Vec<usize> = all.iter().rev().copied().collect();
+        for order in [&all, &backwards] {
+            let mut live = build(&record, plugins, &options).unwrap();
+            assert!(fed(order, &mut live));
+            live.finish_restore(&image).unwrap();
+            assert_eq!(live.image().tables, image.tables);
+        }
+        for order in [&[0, 1, 0][..], &[1, 1], &[1], &[0, 2]] {
+            assert!(!fed(order, &mut build(&record, plugins, &options).unwrap()), "{order:?}");
+        }
     }
 
     /// The bytes that docs/FORMAT.md has. Whoever changes them raises the version.

@@ -1008,6 +1008,10 @@ impl Opening<'_> {
                     }
                 },
             };
+            // Only one of the two is gone on with.
+            if let Some(newest) = newest.filter(|newest| newest.meta != *snapshot) {
+                newest.forget_built();
+            }
             let mut timeline = history.timeline(kept, line)?;
             self.status.set_phase(Phase::Restoring);
             match history.restore(kept, &mut timeline, &self.options) {
@@ -1117,7 +1121,7 @@ impl Opening<'_> {
 
     /// On all threads: nobody ticks yet.
     fn load(&self, store: &Store, snapshot: &SnapshotMeta) -> Result<Kept, String> {
-        self.options.pool.install(|| Kept::load(store, snapshot))
+        Kept::load_and_build(store, snapshot, &self.plugins, &self.options)
     }
 
     fn pass_over(&self, snapshot: &SnapshotMeta, detail: &str) {

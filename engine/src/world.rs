@@ -13,7 +13,7 @@ use crate::{
     grid::{self, Grid, GridKind, Space},
     hash::{StateHash, hash_plain_rows, hash_resource, hash_row, hash_state},
     ids::{Tick, Uid},
-    image::{CHUNK_ROWS, Chunk, ColumnImage, Image, ImageError, TableImage},
+    image::{CHUNK_ROWS, Chunk, ColumnImage, ColumnSchema, Image, ImageError, TableImage},
     input::{self, HowToApply, Input, InputEnvelope, InputKind, InputWorld, SpawnEntities, TakenInputs},
     marks::Marks,
     migrate::Migration,
@@ -1393,13 +1393,23 @@ impl LiveWorld {
     /// When the image is not a state of this world, or its hash is not that of what came out. The world is
     /// then empty or wrong, and poisoned.
     pub fn restore(&mut self, image: &Image) -> Result<(), ImageError> {
-        self.poisoned = Some(TickError::Inputs {
-            tick: image.tick,
-            seq: None,
-            message: "the restore did not finish".into(),
-        });
+        self.begin_restore(image.tick);
         self.check_image(image)?;
         check_uids(image)?;
+        for table in &image.tables {
+            for chunk in 0..table.rows.div_ceil(CHUNK_ROWS) {
+                let column = |column: &'_ ColumnImage| (column.schema.clone(), column.chunks[chunk].clone());
+                self.spawn_chunk(&table.columns.iter().map(column).collect::<Vec<_>>())?;
+            }
+        }
+        self.end_restore(image)
+    }
+
+    /// Begins to make the world be what an image says whose rows come one chunk after the other, by
+    /// [`LiveWorld::restore_chunk`] in their order; [`LiveWorld::finish_restore`] ends it. Until then the world is poisoned.
+    pub fn begin_restore(&mut self, tick: Tick) {
+        self.poisoned =
+            Some(TickError::Inputs { tick, seq: None, message: "the restore did not finish".into() });
         // What systems asked for before one of them failed was never part of a state.
         self.structure.iter().for_each(|slot| drop(slot.take()));
         self.timers.iter().for_each(|slot| drop(slot.take()));
@@ -1407,7 +1417,47 @@ impl LiveWorld {
         effects::clear(&mut self.world);
         self.capturing.forget();
         self.rebuild.iter().for_each(|rebuild| rebuild(&mut self.world));
-        image.tables.iter().try_for_each(|table| self.restore_table(table))?;
+    }
+
+    /// Takes the next rows of a restore, in all columns of their table.
+    ///
+    /// # Errors
+    /// When this world has no such columns, or these are no rows. Whether they are those of the image is seen at the end.
+    pub fn restore_chunk(&mut self, columns: &[(Arc<ColumnSchema>, Arc<Chunk>)]) -> Result<(), ImageError> {
+        let column = |(schema, chunk): &(Arc<ColumnSchema>, Arc<Chunk>)| ColumnImage {
+            schema: schema.clone(),
+            chunks: vec![chunk.clone()],
+        };
+        let columns_of_table = columns.iter().map(column).collect::<Vec<_>>();
+        let uids = columns.iter().find(|(schema, _)| schema.name == Uid::NAME);
+        let rows = uids.map_or(0, |(_, chunk)| chunk.rows(size_of::<Uid>()));
+        let table = TableImage { rows, columns: columns_of_table };
+        self.check_table(&table)?;
+        let index = self.world.resource::<UidIndex>();
+        for uid in table.uids() {
+            if uid.get() == 0 || uid.get() > UID_MAX {
+                return Err(ImageError::Malformed(format!(
+                    "an entity has the Uid {uid}, which is never given"
+                )));
+            }
+            if index.get(uid).is_some() {
+                return Err(ImageError::Malformed(format!("two entities have the Uid {uid}")));
+            }
+        }
+        self.spawn_chunk(columns)
+    }
+
+    /// Ends a restore whose rows came before.
+    ///
+    /// # Errors
+    /// As [`LiveWorld::restore`], also where the rows that came are others than the image's.
+    pub fn finish_restore(&mut self, image: &Image) -> Result<(), ImageError> {
+        self.check_image(image)?;
+        check_uids(image)?;
+        self.end_restore(image)
+    }
+
+    fn end_restore(&mut self, image: &Image) -> Result<(), ImageError> {
         for resource in &self.registry.resources {
             let stored = image.resource(resource.name).expect("check_image has seen it");
             (resource.load)(&mut self.world, &stored.bytes)?;
@@ -1428,18 +1478,7 @@ impl LiveWorld {
     }
 
     fn check_image(&self, image: &Image) -> Result<(), ImageError> {
-        for table in &image.tables {
-            table.check()?;
-            for column in &table.columns {
-                let schema = &*column.schema;
-                let known = self.registry.column(&schema.name);
-                let known = known.ok_or_else(|| ImageError::UnknownColumn(schema.name.clone()))?;
-                if !known.schema.reads(schema) {
-                    let (name, stored, known) = (schema.name.clone(), schema.version, known.version);
-                    return Err(ImageError::ColumnDiffers { name, stored, known });
-                }
-            }
-        }
+        image.tables.iter().try_for_each(|table| self.check_table(table))?;
         let stored: BTreeMap<&str, u16> =
             image.resources.iter().map(|r| (r.name.as_str(), r.version)).collect();
         let known: BTreeMap<&str, u16> =
@@ -1451,37 +1490,45 @@ impl LiveWorld {
         }
     }
 
-    fn restore_table(&mut self, table: &TableImage) -> Result<(), ImageError> {
-        let registry = self.registry.clone();
-        for chunk in 0..table.rows.div_ceil(CHUNK_ROWS) {
-            let (mut plain, mut slow, mut uids) = (Vec::new(), Vec::new(), Vec::<u64>::new());
-            for column in &table.columns {
-                let known = registry.column(&column.schema.name).expect("check_image has seen it");
-                if let Chunk::Slow(values) = &*column.chunks[chunk] {
-                    slow.push((known, values));
-                } else if let Some(bytes) = column.chunks[chunk].plain() {
-                    if known.name == Uid::NAME {
-                        uids = bytemuck::pod_collect_to_vec(&bytes);
-                    }
-                    plain.push((known.id, column.schema.row_bytes().expect("a plain chunk"), bytes));
-                }
-            }
-            let mut failed = None;
-            let plain: Vec<_> =
-                plain.iter().map(|(id, row_bytes, bytes)| (*id, *row_bytes, &**bytes)).collect();
-            spawn_rows(&mut self.world, uids.len(), &plain, |world, row, entity| {
-                world.resource_mut::<UidIndex>().insert(Uid::new(uids[row]), entity);
-                for (column, values) in &slow {
-                    if let Err(detail) = (column.insert)(&mut world.entity_mut(entity), &values[row]) {
-                        failed =
-                            Some(ImageError::Decode { what: format!("column \"{}\"", column.name), detail });
-                    }
-                }
-            });
-            if let Some(error) = failed {
-                return Err(error);
+    fn check_table(&self, table: &TableImage) -> Result<(), ImageError> {
+        table.check()?;
+        for column in &table.columns {
+            let schema = &*column.schema;
+            let known = self.registry.column(&schema.name);
+            let known = known.ok_or_else(|| ImageError::UnknownColumn(schema.name.clone()))?;
+            if !known.schema.reads(schema) {
+                let (name, stored, known) = (schema.name.clone(), schema.version, known.version);
+                return Err(ImageError::ColumnDiffers { name, stored, known });
             }
         }
         Ok(())
+    }
+
+    /// Rows that [`LiveWorld::check_table`] has seen.
+    fn spawn_chunk(&mut self, columns: &[(Arc<ColumnSchema>, Arc<Chunk>)]) -> Result<(), ImageError> {
+        let registry = self.registry.clone();
+        let (mut plain, mut slow, mut uids) = (Vec::new(), Vec::new(), Vec::<u64>::new());
+        for (schema, chunk) in columns {
+            let known = registry.column(&schema.name).expect("it was checked");
+            if let Chunk::Slow(values) = &**chunk {
+                slow.push((known, values));
+            } else if let Some(bytes) = chunk.plain() {
+                if known.name == Uid::NAME {
+                    uids = bytemuck::pod_collect_to_vec(&bytes);
+                }
+                plain.push((known.id, schema.row_bytes().expect("a plain chunk"), bytes));
+            }
+        }
+        let mut failed = None;
+        let plain: Vec<_> = plain.iter().map(|(id, row_bytes, bytes)| (*id, *row_bytes, &**bytes)).collect();
+        spawn_rows(&mut self.world, uids.len(), &plain, |world, row, entity| {
+            world.resource_mut::<UidIndex>().insert(Uid::new(uids[row]), entity);
+            for (column, values) in &slow {
+                if let Err(detail) = (column.insert)(&mut world.entity_mut(entity), &values[row]) {
+                    failed = Some(ImageError::Decode { what: format!("column \"{}\"", column.name), detail });
+                }
+            }
+        });
+        failed.map_or(Ok(()), Err)
     }
 }

@@ -28,6 +28,6 @@ pub use log::{
 };
 pub use panics::panic_is_guarded;
 pub use store::{
-    BackupError, BackupReport, Loaded, Pruned, RECORD_BYTES_MAX, Retention, STORE_FORMAT, Scrubbed, Snapshot,
-    SnapshotMeta, Snapshots, Store, StoreError, StoreOptions, StoreReport, WriteStats, backup,
+    BackupError, BackupReport, Loaded, Note, Pruned, RECORD_BYTES_MAX, Retention, STORE_FORMAT, Scrubbed,
+    Snapshot, SnapshotMeta, Snapshots, Store, StoreError, StoreOptions, StoreReport, WriteStats, backup,
 };

@@ -3,9 +3,9 @@
 use crate::{created, options};
 use bevy_ecs::prelude::*;
 use everworld_engine::{
-    Chunk, Due, Effects, Image, ImageError, Input, InputEnvelope, InputError, Outcome, Parallel, Phase,
-    StateResource as _, Tick, TickTime, Timers, Uid, UidIndex, WorldBuilder, component, input::InputWorld,
-    resource, system,
+    CHUNK_ROWS, Chunk, ColumnImage, ColumnSchema, Due, Effects, Image, ImageError, Input, InputEnvelope,
+    InputError, Outcome, Parallel, Phase, StateResource as _, TableImage, Tick, TickTime, Timers, Uid,
+    UidIndex, WorldBuilder, component, input::InputWorld, resource, system,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -366,4 +366,87 @@ fn uids_are_the_engines() {
         &|_| {},
         &[InputEnvelope { kind: "rename".into(), payload: b"null".to_vec(), ..note(1, None, "") }],
     );
+}
+
+/// The chunks of an image in their order, each in all columns of its table.
+fn chunks_of(image: &Image) -> Vec<Vec<(Arc<ColumnSchema>, Arc<Chunk>)>> {
+    let of_table = |table: &TableImage| -> Vec<Vec<(Arc<ColumnSchema>, Arc<Chunk>)>> {
+        let column =
+            |chunk: usize| move |column: &ColumnImage| (column.schema.clone(), column.chunks[chunk].clone());
+        (0..table.rows.div_ceil(CHUNK_ROWS))
+            .map(|chunk| table.columns.iter().map(column(chunk)).collect())
+            .collect()
+    };
+    image.tables.iter().flat_map(of_table).collect()
+}
+
+#[test]
+fn rows_that_come_chunk_by_chunk_make_the_same_world() {
+    let build = || {
+        let mut world = builder();
+        world.setup(|world| _ = world.spawn_many((0..CHUNK_ROWS as u64 + 5).map(|ticks| Age { ticks })));
+        created(world, 1, Parallel::Never)
+    };
+    let mut live = build();
+    live.tick(&[]).unwrap();
+    let image = live.image();
+    let chunks = chunks_of(&image);
+    assert_eq!(chunks.len(), 2);
+    let mut other = build();
+    other.tick(&[]).unwrap();
+    other.tick(&[]).unwrap();
+    let restore = |other: &mut everworld_engine::LiveWorld, chunks: &[usize], from: &[Vec<_>]| {
+        other.begin_restore(image.tick);
+        assert!(other.tick(&[]).is_err(), "a world that is half restored does not tick");
+        chunks.iter().for_each(|chunk| other.restore_chunk(&from[*chunk]).unwrap());
+        other.finish_restore(&image)
+    };
+    for incomplete in [&[0][..], &[1], &[]] {
+        assert!(matches!(restore(&mut other, incomplete, &chunks), Err(ImageError::Hash { .. })));
+        assert!(other.tick(&[]).is_err(), "a world that lacks rows does not tick");
+    }
+    other.begin_restore(image.tick);
+    other.restore_chunk(&chunks[1]).unwrap();
+    let twice = other.restore_chunk(&chunks[1]).unwrap_err().to_string();
+    assert!(twice.contains("two entities have the Uid"), "{twice}");
+    restore(&mut other, &[0, 1], &chunks).unwrap();
+    assert_eq!((other.state_hash(), other.now()), (live.state_hash(), live.now()));
+    assert_eq!(other.image().tables, image.tables, "the rows lie as they lay");
+    live.tick(&[]).unwrap();
+    other.tick(&[]).unwrap();
+    assert_eq!(other.state_hash(), live.state_hash());
+}
+
+#[test]
+fn chunks_that_are_no_rows_are_refused() {
+    let build = || {
+        let mut world = builder();
+        world.setup(|world| _ = world.spawn_many((0..3).map(|ticks| Age { ticks })));
+        created(world, 1, Parallel::Never)
+    };
+    let chunk = chunks_of(&build().image()).remove(0);
+    let refused = |expected: &str, change: &dyn Fn(&mut Vec<(Arc<ColumnSchema>, Arc<Chunk>)>)| {
+        let mut live = build();
+        let mut chunk = chunk.clone();
+        change(&mut chunk);
+        live.begin_restore(Tick(1));
+        let error = live.restore_chunk(&chunk).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    let at = |name: &str| chunk.iter().position(|(schema, _)| schema.name == name).unwrap();
+    let (age, uid) = (at("age"), at("uid"));
+    let set_uid = |row: usize, value: u64| {
+        move |chunk: &mut Vec<(Arc<ColumnSchema>, Arc<Chunk>)>| {
+            let Chunk::Plain(bytes) = Arc::make_mut(&mut chunk[uid].1) else { unreachable!() };
+            bytes[row * 8..][..8].copy_from_slice(&value.to_le_bytes());
+        }
+    };
+    refused("without Uids", &|chunk| _ = chunk.remove(uid));
+    refused("does not have 3 rows", &|chunk| chunk[age].1 = Arc::new(Chunk::Plain(vec![0; 16])));
+    refused("does not have 3 rows", &|chunk| chunk[age].1 = Arc::new(Chunk::Slow(vec![Vec::new(); 3])));
+    refused("never given", &set_uid(1, 0));
+    refused("never given", &set_uid(2, u64::MAX));
+    refused("unknown column \"years\"", &|chunk| Arc::make_mut(&mut chunk[age].0).name = "years".into());
+    refused("version 9", &|chunk| Arc::make_mut(&mut chunk[age].0).version = 9);
+    refused("two columns", &|chunk| chunk.push(chunk[age].clone()));
 }

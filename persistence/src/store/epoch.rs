@@ -16,8 +16,9 @@ use super::{
     pages::{Pages, Tree},
 };
 use crate::{disk::Disk, panics::guarded};
-use everworld_engine::{CHUNK_ROWS, Chunk, ColumnImage, Image, ResourceImage, TableImage, Tick};
-use rayon::prelude::*;
+use everworld_engine::{
+    CHUNK_ROWS, Chunk, ColumnImage, ColumnSchema, Image, ResourceImage, TableImage, Tick,
+};
 use redb::{
     Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableHandle,
     WriteTransaction,
@@ -26,8 +27,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 use xxhash_rust::xxh3::xxh3_64;
@@ -82,6 +83,10 @@ impl Headers {
     }
 }
 
+/// Hears of the rows of a snapshot that is being loaded, as soon as they are there: the number of their partition, counted over
+/// all tables in their order, the columns and the chunks. Called by the threads that load, begun in that order.
+pub type Note<'n> = dyn Fn(usize, &[ColumnSchema], &[Arc<Chunk>]) + Sync + 'n;
+
 /// Memory that what is read may take in all. Taken before it is needed, by what the records say of themselves.
 struct Budget {
     bytes_max: u64,
@@ -110,7 +115,7 @@ struct Chain<'a> {
     table: usize,
     records: Vec<(RecordPlace, usize)>,
     rows: usize,
-    columns: &'a [everworld_engine::ColumnSchema],
+    columns: &'a [ColumnSchema],
 }
 
 impl Epoch {
@@ -238,8 +243,8 @@ impl Epoch {
     }
 
     /// The snapshot of that tick, put together from the last whole copy of each partition.
-    pub fn load(&self, branch: u32, tick: Tick) -> Result<Loaded, StoreError> {
-        self.load_within(&Budget::new(u64::MAX), self.headers()?, (branch, tick))
+    pub fn load(&self, branch: u32, tick: Tick, note: &Note<'_>) -> Result<Loaded, StoreError> {
+        self.load_within(&Budget::new(u64::MAX), self.headers()?, (branch, tick), note)
     }
 
     /// The host's own state in the snapshot of that tick.
@@ -259,15 +264,17 @@ impl Epoch {
             let damage = headers.damaged.into_iter().next();
             return Err(damage.unwrap_or_else(|| StoreError::damaged(&self.path, "it holds no snapshot")));
         };
-        self.load_within(&budget, headers, (branch, tick))
+        self.load_within(&budget, headers, (branch, tick), &|_, _, _| ())
     }
 
-    #[expect(
-        clippy::redundant_closure_for_method_calls,
-        reason = "a method of one lifetime is not one of all"
-    )]
-    fn load_within(&self, budget: &Budget, headers: Headers, at: (u32, Tick)) -> Result<Loaded, StoreError> {
-        self.read(budget, headers, at, |reading| reading.loaded())
+    fn load_within(
+        &self,
+        budget: &Budget,
+        headers: Headers,
+        at: (u32, Tick),
+        note: &Note<'_>,
+    ) -> Result<Loaded, StoreError> {
+        self.read(budget, headers, at, |reading| reading.loaded(note))
     }
 
     fn read<T>(
@@ -542,13 +549,13 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn loaded(&self) -> Result<Loaded, StoreError> {
+    fn loaded(&self, note: &Note<'_>) -> Result<Loaded, StoreError> {
         let header = self.headers.last().expect("the caller found it");
         let meta = header.meta;
         let image = Image {
             tick: meta.tick,
             hash: meta.hash,
-            tables: self.tables(header)?,
+            tables: self.tables(header, note)?,
             resources: self.resources(header)?,
         };
         if order_check(&image) != header.order {
@@ -563,17 +570,35 @@ impl Reading<'_> {
         Ok(host.map(|place| self.content(&place)).transpose()?.unwrap_or_default())
     }
 
-    /// Tables of the wanted snapshot: partition by partition, in parallel on a thread of a pool.
-    fn tables(&self, header: &Header) -> Result<Vec<TableImage>, StoreError> {
+    /// Tables of the wanted snapshot: partition by partition in their order, in parallel on a thread of a pool.
+    fn tables(&self, header: &Header, note: &Note<'_>) -> Result<Vec<TableImage>, StoreError> {
         let mut chains = self.chains(header)?;
-        let decoded: Result<Vec<Vec<Chunk>>, StoreError> = if rayon::current_thread_index().is_some() {
-            // redb's panics on damage are caught on the thread that they happen on.
-            // Each is much work, and one that takes longer leaves the others to another thread.
-            let chains = chains.par_iter().with_max_len(1);
-            chains.map(|chain| guard(&self.epoch.path, || self.partition(chain))).collect()
-        } else {
-            chains.iter().map(|chain| self.partition(chain)).collect()
+        let made: Vec<OnceLock<Result<Vec<Arc<Chunk>>, StoreError>>> =
+            chains.iter().map(|_| OnceLock::new()).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some((at, chain)) = {
+                let at = next.fetch_add(1, Relaxed);
+                chains.get(at).map(|chain| (at, chain))
+            } {
+                // redb's panics on damage are caught on the thread that they happen on.
+                let chunks = guard(&self.epoch.path, || self.partition(chain));
+                let chunks = chunks.map(|chunks| chunks.into_iter().map(Arc::new).collect::<Vec<_>>());
+                match &chunks {
+                    Ok(chunks) => note(at, chain.columns, chunks),
+                    // What comes after it is for nothing.
+                    Err(_) => next.store(chains.len(), Relaxed),
+                }
+                assert!(made[at].set(chunks).is_ok(), "each is taken once");
+            }
         };
+        if rayon::current_thread_index().is_some() {
+            rayon::scope(|scope| (0..rayon::current_num_threads()).for_each(|_| scope.spawn(|_| work())));
+        } else {
+            work();
+        }
+        // The first that failed, if any did: those before it were taken before.
+        let decoded: Result<Vec<_>, StoreError> = made.into_iter().map_while(OnceLock::into_inner).collect();
         let mut tables: Vec<TableImage> = header
             .tables
             .iter()
@@ -588,7 +613,7 @@ impl Reading<'_> {
             .collect();
         for (chain, chunks) in chains.drain(..).zip(decoded?) {
             for (column, chunk) in tables[chain.table].columns.iter_mut().zip(chunks) {
-                column.chunks.push(Arc::new(chunk));
+                column.chunks.push(chunk);
             }
         }
         for table in &tables {

@@ -20,6 +20,7 @@ mod retention;
 mod transfer;
 mod writer;
 
+pub use epoch::Note;
 pub use error::StoreError;
 pub use header::SnapshotMeta;
 pub use retention::{Pruned, Retention};
@@ -304,7 +305,13 @@ impl Store {
     /// The snapshot of that tick. Every byte is verified; the caller compares the state's hash. In parallel on a
     /// thread of a pool.
     pub fn load(&self, branch: u32, tick: Tick) -> Result<Loaded, StoreError> {
-        self.load_from(branch, tick, |epoch| epoch.load(branch, tick))
+        self.load_noting(branch, tick, &|_, _, _| ())
+    }
+
+    /// As [`Store::load`], for who has something to do with the first rows while the others are still read. What `note` heard
+    /// of counts only if this succeeds; where a snapshot is damaged in one epoch and read from another, it hears of it once more.
+    pub fn load_noting(&self, branch: u32, tick: Tick, note: &Note<'_>) -> Result<Loaded, StoreError> {
+        self.load_from(branch, tick, |epoch| epoch.load(branch, tick, note))
     }
 
     /// The host's own state in the snapshot of that tick, as [`Store::load`] gives it, without the rest.

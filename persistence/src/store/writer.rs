@@ -25,6 +25,8 @@ use std::{
 /// A partition is written whole again when its differences are so many times as large, or up to twice as many by its number:
 /// never all of them at once. A load reads all of them.
 const REKEY_FACTOR: u64 = 1;
+/// Of small partitions that many differences may come together: they are read in no time, and whole ones take room.
+const REKEY_BYTES_MIN: u64 = 256 << 10;
 /// And after so many differences, or up to twice as many by its number: so a chain is short to read.
 const REKEY_DELTAS: u32 = 1024;
 /// Entries of the ledger that are put into one record.
@@ -499,7 +501,7 @@ impl Tables {
 impl ChainSize {
     fn is_long(&self, partition: u32) -> bool {
         let more = u64::from(partition % 8);
-        let bytes_max = self.full_bytes * REKEY_FACTOR * (8 + more) / 8;
+        let bytes_max = self.full_bytes.saturating_mul(REKEY_FACTOR).max(REKEY_BYTES_MIN) * (8 + more) / 8;
         self.delta_bytes > bytes_max || self.deltas >= REKEY_DELTAS + partition % 8 * REKEY_DELTAS / 8
     }
 }

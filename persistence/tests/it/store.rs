@@ -1,12 +1,13 @@
 //! Snapshots come back bit for bit or not at all (D5), from epochs that roll, thin and go (D8).
 
 use crate::images::{Draws, World, hash_of, meta, share, snapshot};
-use everworld_engine::{CHUNK_ROWS, Image, Tick};
+use everworld_engine::{CHUNK_ROWS, ColumnImage, Image, Tick};
 use everworld_persistence::{
     Disk, DurablePoint, Log, LogOptions, LogWriter, RealDisk, Record, SEGMENT_BYTES_MIN, STORE_FORMAT, Store,
     StoreError, StoreOptions, WriteStats, backup,
     sim::{Cut, SimDisk},
 };
+use parking_lot::Mutex;
 use proptest::prelude::*;
 use std::{
     collections::BTreeMap,
@@ -58,6 +59,42 @@ fn check(store: &Store, written: &BTreeMap<u64, Arc<Image>>, ledger: &BTreeMap<u
         let expected: Vec<u64> =
             ledger.iter().filter(|(_, tick)| **tick <= kept.tick.0).map(|(number, _)| *number).collect();
         assert_eq!(numbers, expected, "the ledger of tick {}", kept.tick);
+    }
+}
+
+/// In their order, each once, before the whole is there.
+#[test]
+fn who_listens_to_a_load_hears_of_all_rows() {
+    let disk = SimDisk::default();
+    let store = open(&disk);
+    let mut world = World::new(3 * CHUNK_ROWS + 7, 1);
+    let image = Arc::new(world.image());
+    write(&store, &image, &[]).unwrap();
+    let heard = Mutex::new(BTreeMap::new());
+    let load = || {
+        store.load_noting(0, image.tick, &|number, schemas, chunks| {
+            assert_eq!(schemas.len(), chunks.len());
+            let names = schemas.iter().map(|schema| schema.name.clone());
+            let columns: Vec<_> = names.zip(chunks.iter().cloned()).collect();
+            assert!(heard.lock().insert(number, columns).is_none(), "each once");
+        })
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    for in_pool in [false, true] {
+        heard.lock().clear();
+        let loaded = if in_pool { pool.install(load) } else { load() };
+        assert_eq!(loaded.unwrap().image, *image);
+        let heard = std::mem::take(&mut *heard.lock());
+        let partitions = image.tables.iter().flat_map(|table| {
+            (0..table.rows.div_ceil(CHUNK_ROWS)).map(move |partition| {
+                let column =
+                    |column: &ColumnImage| (column.schema.name.clone(), column.chunks[partition].clone());
+                table.columns.iter().map(column).collect::<Vec<_>>()
+            })
+        });
+        let expected: BTreeMap<usize, _> = partitions.enumerate().collect();
+        assert!(expected.len() >= 4);
+        assert_eq!(heard, expected);
     }
 }
 
