@@ -1207,7 +1207,7 @@ mod tests {
         let wrong = write(&host_state(&record).encode(), Tick(meta.tick.0 + 1), StateHash(!meta.hash.0));
         let kept = Kept::load_and_build(&store, &wrong, plugins, &options).unwrap();
         assert!(kept.built.lock().is_none(), "another hash");
-        let flock = load_scenario("boids", plugins, &[]).unwrap();
+        let flock = load_scenario("flocking", plugins, &[]).unwrap();
         let other = WorldRecord { world: "w".into(), scenario: flock };
         let foreign = write(&host_state(&other).encode(), Tick(meta.tick.0 + 2), meta.hash);
         let kept = Kept::load_and_build(&store, &foreign, plugins, &options).unwrap();
