@@ -1113,6 +1113,7 @@ mod tests {
     use super::*;
     use crate::worlds::load_scenario;
     use everworld_engine::StateHash;
+    use everworld_persistence::StoreOptions;
 
     #[test]
     fn a_line_that_begins_where_its_parent_begins_stands_on_what_is_kept_of_that() {
@@ -1185,7 +1186,7 @@ mod tests {
             unix_millis: 0,
         };
         let disk = everworld_persistence::sim::SimDisk::default();
-        let store = Store::open(Arc::new(disk), Path::new("w"), Default::default()).unwrap().0;
+        let store = Store::open(Arc::new(disk), Path::new("w"), StoreOptions::default()).unwrap().0;
         let write = |host: &[u8], tick: Tick, hash: StateHash| {
             let meta = SnapshotMeta { tick, hash, lsn: tick.0, ..meta };
             let image = Arc::new(Image { tick, hash, ..(*image).clone() });

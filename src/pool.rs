@@ -98,7 +98,7 @@ pub enum Haste {
 
 /// Makes the calling thread work as `wish` says: asked at once, and by [`pace`] on this thread after each piece of work.
 pub fn stand_aside(wish: impl Fn() -> Haste + 'static) {
-    let mut aside = Aside { wish: Box::new(wish), nice: None };
+    let mut aside = Aside { wish: Box::new(wish), settled: None };
     aside.settle();
     ASIDE.with(|of_thread| *of_thread.borrow_mut() = Some(aside));
 }
@@ -106,25 +106,22 @@ pub fn stand_aside(wish: impl Fn() -> Haste + 'static) {
 /// How a thread stands aside.
 struct Aside {
     wish: Box<dyn Fn() -> Haste>,
-    /// How nice it is; less than by a nice value where it takes only idle CPU.
-    nice: Option<Option<i32>>,
+    /// How the system was asked to treat it.
+    settled: Option<Haste>,
 }
 
 impl Aside {
     fn settle(&mut self) -> Haste {
         let haste = (self.wish)();
         let haste = if can_come_back() { haste } else { haste.max(Haste::Paced) };
-        let nice = match haste {
-            Haste::Idle => None,
-            Haste::Paced | Haste::Steady => Some(BESIDE_NICE),
-            Haste::Urgent => Some(TICK_NICE),
-        };
-        if self.nice != Some(nice) {
-            self.nice = Some(nice);
-            match nice {
-                None => idle(),
+        // To the system these two are one.
+        let settled = if haste == Haste::Steady { Haste::Paced } else { haste };
+        if self.settled.replace(settled) != Some(settled) {
+            match settled {
+                Haste::Idle => idle(),
                 // It was tried before: see `can_come_back`. Who may not be less nice is as nice as before.
-                Some(nice) => _ = raw::be_normal(nice),
+                Haste::Urgent => _ = raw::be_normal(TICK_NICE),
+                Haste::Paced | Haste::Steady => _ = raw::be_normal(BESIDE_NICE),
             }
         }
         haste

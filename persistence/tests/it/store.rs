@@ -67,7 +67,7 @@ fn check(store: &Store, written: &BTreeMap<u64, Arc<Image>>, ledger: &BTreeMap<u
 fn who_listens_to_a_load_hears_of_all_rows() {
     let disk = SimDisk::default();
     let store = open(&disk);
-    let mut world = World::new(3 * CHUNK_ROWS + 7, 1);
+    let world = World::new(3 * CHUNK_ROWS + 7, 1);
     let image = Arc::new(world.image());
     write(&store, &image, &[]).unwrap();
     let heard = Mutex::new(BTreeMap::new());
