@@ -483,7 +483,10 @@ impl Kept {
             let live = build(&record, plugins, options).ok()?;
             Some(Built { record, live })
         });
-        let Some(mut built) = live else { return options.pool.install(|| Self::load(store, meta)) };
+        // A thread of the pool would wait for itself.
+        let Some(mut built) = live.filter(|_| !options.pool.is_here()) else {
+            return options.pool.install(|| Self::load(store, meta));
+        };
         let (sender, chunks) = mpsc::channel();
         let (loaded, fed) = thread::scope(|scope| {
             let loading = scope.spawn(move || {
@@ -494,7 +497,7 @@ impl Kept {
                 };
                 options.pool.install(|| store.load_noting(at.0, at.1, &note))
             });
-            let fed = feed(&mut built.live, meta.tick, chunks);
+            let fed = feed(&mut built.live, (meta.tick, meta.entities), chunks);
             (loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), fed)
         });
         let mut is_built = |Loaded { meta, image, .. }: &Loaded| {
@@ -522,8 +525,14 @@ impl Kept {
 /// Columns of some rows.
 type Columns = Vec<(Arc<ColumnSchema>, Arc<Chunk>)>;
 
-/// Restores chunks in the order of their numbers, whatever order they come in. False if this world does not take them.
-fn feed(live: &mut LiveWorld, tick: Tick, chunks: mpsc::Receiver<(usize, Columns)>) -> bool {
+/// Restores chunks in the order of their numbers, whatever order they come in. False if this world does not take them, or so
+/// few are left of so many who once were that it may be no state at all.
+fn feed(
+    live: &mut LiveWorld,
+    (tick, entities): (Tick, u64),
+    chunks: mpsc::Receiver<(usize, Columns)>,
+) -> bool {
+    let uid_max = (1 << 20) + entities.saturating_mul(64);
     live.begin_restore(tick);
     let (mut early, mut next) = (BTreeMap::new(), 0);
     for (number, columns) in chunks {
@@ -532,7 +541,7 @@ fn feed(live: &mut LiveWorld, tick: Tick, chunks: mpsc::Receiver<(usize, Columns
             return false;
         }
         while let Some(columns) = early.remove(&next) {
-            if live.restore_chunk(&columns).is_err() {
+            if live.restore_chunk(&columns, uid_max).is_err() {
                 return false;
             }
             next += 1;
@@ -1236,7 +1245,7 @@ mod tests {
             let (sender, incoming) = mpsc::channel();
             order.iter().for_each(|at| sender.send((*at, chunks[*at].clone())).unwrap());
             drop(sender);
-            feed(live, image.tick, incoming)
+            feed(live, (image.tick, 40_000), incoming)
         };
         let all: Vec<usize> = (0..chunks.len()).collect();
         let backwards: Vec<usize> = all.iter().rev().copied().collect();

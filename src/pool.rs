@@ -76,6 +76,11 @@ pub fn tick_here() {
     let _ = raw::set_slice(TICK_SLICE);
 }
 
+/// How nice the calling thread is.
+fn nice_here() -> i32 {
+    rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap_or(0)
+}
+
 /// For work that nobody waits for. On Linux each thread has a nice value of its own.
 pub fn stand_back() {
     // Not being allowed to is no reason to stop: the server then answers somewhat later under load.
@@ -98,9 +103,14 @@ pub enum Haste {
 
 /// Makes the calling thread work as `wish` says: asked at once, and by [`pace`] on this thread after each piece of work.
 pub fn stand_aside(wish: impl Fn() -> Haste + 'static) {
-    let mut aside = Aside { wish: Box::new(wish), settled: None };
+    let mut aside = Aside { wish: Box::new(wish), settled: None, nice: nice_here() };
     aside.settle();
     ASIDE.with(|of_thread| *of_thread.borrow_mut() = Some(aside));
+}
+
+/// Asks the calling thread's wish at once.
+pub fn settle() {
+    ASIDE.with(|aside| aside.borrow_mut().as_mut().map(Aside::settle));
 }
 
 /// How a thread stands aside.
@@ -108,6 +118,8 @@ struct Aside {
     wish: Box<dyn Fn() -> Haste>,
     /// How the system was asked to treat it.
     settled: Option<Haste>,
+    /// How nice it was before, as the process was told to be: it is never less.
+    nice: i32,
 }
 
 impl Aside {
@@ -119,8 +131,13 @@ impl Aside {
         if self.settled.replace(settled) != Some(settled) {
             match settled {
                 Haste::Idle => idle(),
-                // It was tried before: see `can_come_back`. Who may not be less nice is as nice as before.
-                Haste::Urgent => _ = raw::be_normal(TICK_NICE),
+                // Who may not be as little nice as that still is no idle thread any more.
+                Haste::Urgent => {
+                    if raw::be_normal(self.nice.max(TICK_NICE)).is_err() {
+                        let _ = raw::be_normal(BESIDE_NICE);
+                    }
+                }
+                // It was tried before: see `can_come_back`.
                 Haste::Paced | Haste::Steady => _ = raw::be_normal(BESIDE_NICE),
             }
         }
@@ -261,19 +278,19 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn who_stands_aside_comes_back() {
+        let own = nice_here();
         let thread = std::thread::spawn(|| {
             let wish = Rc::new(Cell::new(Haste::Idle));
             let asked = wish.clone();
             stand_aside(move || asked.get());
             let mut pace = pace();
-            let nice = || rustix::process::getpriority_process(Some(rustix::thread::gettid())).ok();
             let mut seen = vec![(policy(), None)];
             for haste in [Haste::Idle, Haste::Paced, Haste::Idle, Haste::Steady, Haste::Urgent, Haste::Idle] {
                 wish.set(haste);
                 let begun = clock::thread_nanos();
                 while clock::thread_nanos() < begun + 2 * WORK_NANOS {}
                 pace();
-                seen.push((policy(), nice().filter(|_| haste > Haste::Idle)));
+                seen.push((policy(), (haste > Haste::Idle).then(nice_here)));
             }
             seen
         });
@@ -283,7 +300,7 @@ mod tests {
         }
         if can_come_back() {
             let (idle, beside) = ((Some(5), None), (Some(0), Some(BESIDE_NICE)));
-            assert_eq!(seen, [idle, idle, beside, idle, beside, (Some(0), Some(TICK_NICE)), idle]);
+            assert_eq!(seen, [idle, idle, beside, idle, beside, (Some(0), Some(own.max(TICK_NICE))), idle]);
         } else {
             assert!(seen.iter().all(|(policy, _)| *policy == Some(0)));
         }

@@ -992,6 +992,11 @@ impl Opening<'_> {
     ) -> Result<(LiveWorld, Timeline, Option<SnapshotMeta>), SpineError> {
         let (line, end) = (told.branches.current(), (told.branches.current(), told.target()));
         let on_the_way = |meta: &&SnapshotMeta| told.branches.on_the_way((meta.branch, meta.tick), end);
+        let first = snapshots.iter().find(on_the_way);
+        // Of a line that was left, say. There is one world at a time.
+        if let Some(newest) = newest.filter(|newest| Some(&newest.meta) != first) {
+            newest.forget_built();
+        }
         for snapshot in snapshots.iter().filter(on_the_way) {
             self.status.set_phase(Phase::Reading);
             let own;
@@ -1008,10 +1013,6 @@ impl Opening<'_> {
                     }
                 },
             };
-            // Only one of the two is gone on with.
-            if let Some(newest) = newest.filter(|newest| newest.meta != *snapshot) {
-                newest.forget_built();
-            }
             let mut timeline = history.timeline(kept, line)?;
             self.status.set_phase(Phase::Restoring);
             match history.restore(kept, &mut timeline, &self.options) {

@@ -1422,8 +1422,13 @@ impl LiveWorld {
     /// Takes the next rows of a restore, in all columns of their table.
     ///
     /// # Errors
-    /// When this world has no such columns, or these are no rows. Whether they are those of the image is seen at the end.
-    pub fn restore_chunk(&mut self, columns: &[(Arc<ColumnSchema>, Arc<Chunk>)]) -> Result<(), ImageError> {
+    /// When this world has no such columns, these are no rows, or one has a Uid above `uid_max`: what finds entities grows with
+    /// the highest one. Whether the rows are those of the image is seen at the end.
+    pub fn restore_chunk(
+        &mut self,
+        columns: &[(Arc<ColumnSchema>, Arc<Chunk>)],
+        uid_max: u64,
+    ) -> Result<(), ImageError> {
         let column = |(schema, chunk): &(Arc<ColumnSchema>, Arc<Chunk>)| ColumnImage {
             schema: schema.clone(),
             chunks: vec![chunk.clone()],
@@ -1435,7 +1440,7 @@ impl LiveWorld {
         self.check_table(&table)?;
         let index = self.world.resource::<UidIndex>();
         for uid in table.uids() {
-            if uid.get() == 0 || uid.get() > UID_MAX {
+            if uid.get() == 0 || uid.get() > uid_max.min(UID_MAX) {
                 return Err(ImageError::Malformed(format!(
                     "an entity has the Uid {uid}, which is never given"
                 )));

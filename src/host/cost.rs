@@ -12,9 +12,13 @@ pub(super) const LEASE_SHARE: f64 = 0.1;
 #[derive(Default)]
 pub(super) struct TickCost {
     secs: f64,
+    /// So many of the first ones.
+    seen: u32,
 }
 
 impl TickCost {
+    /// The last ones count for so many.
+    const TICKS: u32 = 16;
     /// Ticks that take so long are worth a look at the threads' clocks.
     const LONG_SECS: f64 = 0.002;
 
@@ -26,8 +30,9 @@ impl TickCost {
     /// How long it took, and of that the busiest thread had the CPU for `cpu_secs`; what is more was others'.
     pub(super) fn note(&mut self, secs: f64, cpu_secs: Option<f64>) {
         let alone = cpu_secs.filter(|cpu| *cpu > 0.0).map_or(secs, |cpu| cpu.min(secs));
-        let share = if self.secs == 0.0 { 1.0 } else { 1.0 / 16.0 };
-        self.secs += (alone - self.secs) * share;
+        // The very first one finds nothing in any cache.
+        self.seen = (self.seen + 1).min(Self::TICKS);
+        self.secs += (alone - self.secs) / f64::from(self.seen);
     }
 
     /// How many ticks are computed in that time.
@@ -79,6 +84,10 @@ mod tests {
         let of_one = |cost: &TickCost| 1.0 / cost.ticks_in(1.0);
         cost.note(0.001, None);
         assert!(!cost.wants_cpu() && (of_one(&cost) - 0.001).abs() < 1e-9);
+        let mut cold = TickCost::default();
+        cold.note(1.6, None);
+        (0..31).for_each(|_| cold.note(0.001, None));
+        assert!(of_one(&cold) < 0.04, "{}", of_one(&cold));
         (0..200).for_each(|_| cost.note(0.1, Some(0.06)));
         assert!(cost.wants_cpu() && (of_one(&cost) - 0.06).abs() < 1e-4, "{}", of_one(&cost));
         (0..200).for_each(|_| cost.note(0.1, Some(0.0)));

@@ -166,6 +166,9 @@ impl Snapshots {
                         metrics.snapshots_written.inc();
                         status.set_unsaved(None);
                         pause = RETRY_PAUSE_MIN;
+                        // Nobody waits for what comes now.
+                        under.tick.store(u64::MAX, SeqCst);
+                        pool::settle();
                         keeping.remove(&status, branch, || {
                             if let Err(error) = spine::prune(&store, &log, &world) {
                                 tracing::error!(world, "could not prune: {}", spine::chain(&error));

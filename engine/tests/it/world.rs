@@ -398,7 +398,7 @@ fn rows_that_come_chunk_by_chunk_make_the_same_world() {
     let restore = |other: &mut everworld_engine::LiveWorld, chunks: &[usize], from: &[Vec<_>]| {
         other.begin_restore(image.tick);
         assert!(other.tick(&[]).is_err(), "a world that is half restored does not tick");
-        chunks.iter().for_each(|chunk| other.restore_chunk(&from[*chunk]).unwrap());
+        chunks.iter().for_each(|chunk| other.restore_chunk(&from[*chunk], 99_999).unwrap());
         other.finish_restore(&image)
     };
     for incomplete in [&[0][..], &[1], &[]] {
@@ -406,8 +406,8 @@ fn rows_that_come_chunk_by_chunk_make_the_same_world() {
         assert!(other.tick(&[]).is_err(), "a world that lacks rows does not tick");
     }
     other.begin_restore(image.tick);
-    other.restore_chunk(&chunks[1]).unwrap();
-    let twice = other.restore_chunk(&chunks[1]).unwrap_err().to_string();
+    other.restore_chunk(&chunks[1], 99_999).unwrap();
+    let twice = other.restore_chunk(&chunks[1], 99_999).unwrap_err().to_string();
     assert!(twice.contains("two entities have the Uid"), "{twice}");
     restore(&mut other, &[0, 1], &chunks).unwrap();
     assert_eq!((other.state_hash(), other.now()), (live.state_hash(), live.now()));
@@ -430,7 +430,7 @@ fn chunks_that_are_no_rows_are_refused() {
         let mut chunk = chunk.clone();
         change(&mut chunk);
         live.begin_restore(Tick(1));
-        let error = live.restore_chunk(&chunk).unwrap_err().to_string();
+        let error = live.restore_chunk(&chunk, 1000).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     };
     let at = |name: &str| chunk.iter().position(|(schema, _)| schema.name == name).unwrap();
@@ -446,6 +446,7 @@ fn chunks_that_are_no_rows_are_refused() {
     refused("does not have 3 rows", &|chunk| chunk[age].1 = Arc::new(Chunk::Slow(vec![Vec::new(); 3])));
     refused("never given", &set_uid(1, 0));
     refused("never given", &set_uid(2, u64::MAX));
+    refused("never given", &set_uid(2, 1001));
     refused("unknown column \"years\"", &|chunk| Arc::make_mut(&mut chunk[age].0).name = "years".into());
     refused("version 9", &|chunk| Arc::make_mut(&mut chunk[age].0).version = 9);
     refused("two columns", &|chunk| chunk.push(chunk[age].clone()));

@@ -576,26 +576,25 @@ impl Reading<'_> {
         let made: Vec<OnceLock<Result<Vec<Arc<Chunk>>, StoreError>>> =
             chains.iter().map(|_| OnceLock::new()).collect();
         let next = AtomicUsize::new(0);
-        let work = || {
-            while let Some((at, chain)) = {
-                let at = next.fetch_add(1, Relaxed);
-                chains.get(at).map(|chain| (at, chain))
-            } {
-                // redb's panics on damage are caught on the thread that they happen on.
-                let chunks = guard(&self.epoch.path, || self.partition(chain));
-                let chunks = chunks.map(|chunks| chunks.into_iter().map(Arc::new).collect::<Vec<_>>());
-                match &chunks {
-                    Ok(chunks) => note(at, chain.columns, chunks),
-                    // What comes after it is for nothing.
-                    Err(_) => next.store(chains.len(), Relaxed),
-                }
-                assert!(made[at].set(chunks).is_ok(), "each is taken once");
+        // False when there is no more.
+        let one = || {
+            let at = next.fetch_add(1, Relaxed);
+            let Some(chain) = chains.get(at) else { return false };
+            // redb's panics on damage are caught on the thread that they happen on.
+            let chunks = guard(&self.epoch.path, || self.partition(chain));
+            let chunks = chunks.map(|chunks| chunks.into_iter().map(Arc::new).collect::<Vec<_>>());
+            match &chunks {
+                Ok(chunks) => note(at, chain.columns, chunks),
+                // What comes after it is for nothing.
+                Err(_) => next.store(chains.len(), Relaxed),
             }
+            assert!(made[at].set(chunks).is_ok(), "each is taken once");
+            true
         };
         if rayon::current_thread_index().is_some() {
-            rayon::scope(|scope| (0..rayon::current_num_threads()).for_each(|_| scope.spawn(|_| work())));
+            rayon::scope(|scope| (0..rayon::current_num_threads()).for_each(|_| one_by_one(scope, &one)));
         } else {
-            work();
+            while one() {}
         }
         // The first that failed, if any did: those before it were taken before.
         let decoded: Result<Vec<_>, StoreError> = made.into_iter().map_while(OnceLock::into_inner).collect();
@@ -735,6 +734,16 @@ impl Reading<'_> {
         let tick = self.headers.last().map(|header| header.meta.tick).unwrap_or_default();
         Err(StoreError::damaged(&self.epoch.path, format!("the snapshot of tick {tick}: {detail}")))
     }
+}
+
+/// Works on as long as there is something to do, each time as a job of its own: a thread that waits for something else, the
+/// rest of a tick say, may take one, and not all of them.
+fn one_by_one<'s>(scope: &rayon::Scope<'s>, one: &'s (impl Fn() -> bool + Sync)) {
+    scope.spawn(move |scope| {
+        if one() {
+            one_by_one(scope, one);
+        }
+    });
 }
 
 fn kind_of(what: What) -> Kind {

@@ -501,7 +501,8 @@ impl Tables {
 impl ChainSize {
     fn is_long(&self, partition: u32) -> bool {
         let more = u64::from(partition % 8);
-        let bytes_max = self.full_bytes.saturating_mul(REKEY_FACTOR).max(REKEY_BYTES_MIN) * (8 + more) / 8;
+        let bytes_max = self.full_bytes.saturating_mul(REKEY_FACTOR).max(REKEY_BYTES_MIN);
+        let bytes_max = bytes_max.saturating_add(bytes_max / 8 * more);
         self.delta_bytes > bytes_max || self.deltas >= REKEY_DELTAS + partition % 8 * REKEY_DELTAS / 8
     }
 }
