@@ -67,7 +67,7 @@ struct Chunks {
 }
 
 /// What was needed once is kept for about so many captures. With 256 of them a day of a town, which needs other buffers at
-/// dawn than in the evening, left twice as many as any of its captures needed.
+/// dawn than in the evening, left twice as many as any of its captures needed; with 32 its busy morning.
 const KEPT_CAPTURES: f32 = 4.0;
 
 /// See [`Chunks::needs`].
