@@ -20,6 +20,7 @@ use crate::{
     history::{Fix, History, HostStates, Past},
     metrics::{Metrics, WorldMetrics},
     pool::{self, Haste, TickClocks},
+    raw,
     rig::Rig,
     scrubber::{ScrubOptions, Scrubber},
     sequencer::{Begin, Limits, Origin, Sequencer},
@@ -29,7 +30,7 @@ use crate::{
     verifier::{Verifier, VerifyOptions},
     watchdog,
 };
-use cost::{LEASE_SHARE, TickCost, lease_ticks, replay_secs};
+use cost::{LEASE_SHARE, TickCost, lease_ticks, replay_secs, rest_of_new};
 use everworld_engine::{
     Applied, Image, InputEnvelope, LiveWorld, Mirror, MirrorHandle, MirrorHooks, Options, Parallel, Plan,
     Pool, Registry, Tick, TickError,
@@ -457,12 +458,14 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     // What was brought back is covered by the log: it may be shown at once.
     // And the first view is there before anybody is told that the world is.
     status.set_phase(Phase::Mirroring);
+    let worked = raw::user_nanos();
     let now = live.now();
     let states = HostStates::default();
     states.captured(now, spine.host_state(&live, sequencer.position()));
     mirror.offer(live.capture());
     mirror.handle().settled();
     mirror.allow(now);
+    let worked = raw::user_nanos().zip(worked).map(|(after, before)| after.saturating_sub(before));
     status.set_phase(Phase::Done);
     let [opening, reading, restoring, replaying, mirroring] = status.recovery_nanos();
     tracing::info!(
@@ -481,7 +484,11 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     // As it was measured; of a world that was created only a part of it was.
     let secs = |nanos: u64| nanos as f64 / 1e9;
     let restored = secs(opening + reading + restoring + mirroring);
-    let rest_secs = if spine.last_snapshot.is_some() { restored } else { secs(mirroring) * REST_FACTOR };
+    let rest_secs = if spine.last_snapshot.is_some() {
+        restored
+    } else {
+        rest_of_new(secs(mirroring), worked.map(secs), options.pool.threads())
+    };
     let bytes = mirror.handle().applied().map_or(0, |applied| applied.bytes);
     let branch = spine.history.branches().current();
     let publisher =
@@ -668,10 +675,6 @@ struct Rewinding {
 
 /// Of the time in which a world has to be back, what passes until a snapshot that is being written asks for more of the CPU.
 const PATIENCE_SHARE: f64 = 0.1;
-
-/// Reading a state, building its world and making its first view takes about so many times as long as that view: 4.4 to 4.7
-/// measured, where partitions have half the differences that they come to have.
-const REST_FACTOR: f64 = 5.0;
 
 /// The lease of ticks that may be shown, as far as it is appended.
 #[derive(Clone, Copy)]
