@@ -20,7 +20,6 @@ use crate::{
     history::{Fix, History, HostStates, Past},
     metrics::{Metrics, WorldMetrics},
     pool::{self, Haste, TickClocks},
-    raw,
     rig::Rig,
     scrubber::{ScrubOptions, Scrubber},
     sequencer::{Begin, Limits, Origin, Sequencer},
@@ -458,14 +457,14 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     // What was brought back is covered by the log: it may be shown at once.
     // And the first view is there before anybody is told that the world is.
     status.set_phase(Phase::Mirroring);
-    let worked = raw::user_nanos();
+    let work_before = cost::user_secs();
     let now = live.now();
     let states = HostStates::default();
     states.captured(now, spine.host_state(&live, sequencer.position()));
     mirror.offer(live.capture());
     mirror.handle().settled();
     mirror.allow(now);
-    let worked = raw::user_nanos().zip(worked).map(|(after, before)| after.saturating_sub(before));
+    let worked_secs = cost::user_secs().zip(work_before).map(|(after, before)| after - before);
     status.set_phase(Phase::Done);
     let [opening, reading, restoring, replaying, mirroring] = status.recovery_nanos();
     tracing::info!(
@@ -487,7 +486,7 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     let rest_secs = if spine.last_snapshot.is_some() {
         restored
     } else {
-        rest_of_new(secs(mirroring), worked.map(secs), options.pool.threads())
+        rest_of_new(secs(mirroring), worked_secs, options.pool.threads())
     };
     let bytes = mirror.handle().applied().map_or(0, |applied| applied.bytes);
     let branch = spine.history.branches().current();

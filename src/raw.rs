@@ -49,22 +49,6 @@ pub(crate) fn cpu_nanos_of(thread: rustix::thread::Pid) -> Option<u64> {
     (done == 0).then(|| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
-/// CPU time that this process had outside the kernel, in nanoseconds: what its own work took, whatever its memory cost.
-#[cfg(unix)]
-pub(crate) fn user_nanos() -> Option<u64> {
-    // SAFETY: a struct of numbers, of which all zeros is one.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the kernel writes the struct that the pointer is to, and reads nothing.
-    let done = unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
-    (done == 0).then(|| usage.ru_utime.tv_sec as u64 * 1_000_000_000 + usage.ru_utime.tv_usec as u64 * 1_000)
-}
-
-/// Only Unix has it.
-#[cfg(not(unix))]
-pub(crate) fn user_nanos() -> Option<u64> {
-    None
-}
-
 /// Only Linux has it.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn cpu_nanos_of(_: rustix::thread::Pid) -> Option<u64> {
