@@ -40,13 +40,14 @@ use everworld_persistence::{
 use everworld_systems::{Plugin, WorldRecord};
 use parking_lot::Mutex;
 use publisher::{News, Publisher};
-use snapshots::Snapshots;
+use snapshots::{Every, Snapshots};
 use std::{
     fmt,
     fs::File,
     ops::ControlFlow,
     sync::{
         Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::SeqCst},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
     },
     time::Duration,
@@ -430,10 +431,15 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
     ));
     let views = Arc::new(Notify::new());
     let told = views.clone();
-    let paced = status.clone();
+    let (paced, is_awaited) = (status.clone(), Arc::new(AtomicBool::new(false)));
+    let awaited = is_awaited.clone();
     let hooks = MirrorHooks {
         on_thread: Box::new(move || {
-            pool::stand_aside(move || if paced.rests() { Haste::Idle } else { Haste::Paced });
+            pool::stand_aside(move || match (paced.rests(), awaited.load(SeqCst)) {
+                (true, _) => Haste::Idle,
+                (false, false) => Haste::Paced,
+                (false, true) => Haste::Urgent,
+            });
         }),
         pace: Box::new(pool::pace()),
         on_view: Box::new(move || told.notify_waiters()),
@@ -535,6 +541,7 @@ fn open(start: Start, handle: WorldHandle, metrics: &Metrics) -> Result<Host, Sp
         horizon: Horizon { tick: now, renewed_nanos: 0, lowered: 0 },
         last_capture_nanos: clock::now_nanos(),
         captured: now,
+        is_awaited,
         last_stats_nanos: 0,
         ticks_since_stats: 0,
         ticks_per_sec: 0.0,
@@ -619,6 +626,8 @@ struct Host {
     timings: Timings,
     horizon: Horizon,
     last_capture_nanos: u64,
+    /// A snapshot waits for a view of the mirror.
+    is_awaited: Arc<AtomicBool>,
     /// The newest tick that the mirror was given.
     captured: Tick,
     last_stats_nanos: u64,
@@ -1189,8 +1198,14 @@ impl Host {
             0 => 1_000,
             millis => millis,
         };
+        self.snapshots.set_patience(self.ticks_of_recovery(PATIENCE_SHARE) as u64);
+        let due = self.snapshot_due(tick, now);
+        self.is_awaited.store(due.is_some(), SeqCst);
+        // A snapshot of a view that is old already is of no use: all since then would be computed again.
+        let is_time =
+            now - self.last_capture_nanos >= period * 1_000_000 || due.is_some_and(|due| self.captured < due);
         let mut capture_nanos = 0;
-        if now - self.last_capture_nanos >= period * 1_000_000 {
+        if is_time {
             if self.mirror.is_ready() {
                 self.capture_now(tick);
                 capture_nanos = clock::now_nanos() - now;
@@ -1200,14 +1215,13 @@ impl Host {
                 self.metrics.captures_skipped.inc();
             }
         }
-        self.snapshots.set_patience(self.ticks_of_recovery(PATIENCE_SHARE) as u64);
-        let period = self.snapshot_period(entities);
         let mirror = self.mirror.handle();
-        if self.snapshots.is_due(now, period)
+        if let Some(due) = due
             && !mirror.ask()
             && let Some(view) = mirror.view()
+            && view.tick >= due
         {
-            self.snapshots.offer(view, &self.states);
+            self.snapshots.offer(view, due, &self.states);
         }
         let shown = mirror.shown();
         if let Some(shown) = shown {
@@ -1216,11 +1230,11 @@ impl Host {
         Ok((capture_nanos, shown))
     }
 
-    /// Nanoseconds between two snapshots: as configured, and at the most so many that a replay of what may come after
-    /// one takes its share of the time in which the world has to be back; reading the state takes the rest. What comes
-    /// after one begins with the ticks that were computed while it was made.
-    fn snapshot_period(&self, entities: usize) -> u64 {
-        let by_size = match entities {
+    /// Since which tick a snapshot is due: as often as configured, and so often that a replay of what comes after one takes
+    /// its share of the time in which the world has to be back; reading the state takes the rest. What comes after one ends
+    /// with the ticks that are computed while the next is made.
+    fn snapshot_due(&mut self, tick: Tick, now: u64) -> Option<Tick> {
+        let by_size = match self.live.entities() {
             0..=20_000 => SNAPSHOT_PERIOD_MILLIS,
             20_001..=200_000 => 1_000,
             _ => 5_000,
@@ -1233,9 +1247,8 @@ impl Host {
         let target = self.config.recovery.target_secs;
         let bytes = self.mirror.handle().applied().map_or(0, |applied| applied.bytes);
         let replay = replay_secs(target, bytes as f64 * self.rest_secs_per_byte);
-        let ticks = self.ticks_of_recovery(replay / target) - self.snapshots.behind() as f64;
-        let nanos = (ticks / self.ticks_per_sec.max(0.01) * 1e9) as u64;
-        millis.saturating_mul(1_000_000).min(nanos.max(SNAPSHOT_PERIOD_MILLIS * 1_000_000))
+        let ticks = self.ticks_of_recovery(replay / target) as u64;
+        self.snapshots.due_since(tick, now, Every { millis, least_millis: SNAPSHOT_PERIOD_MILLIS, ticks })
     }
 
     /// How many ticks are computed in that share of the time in which the world has to be back.
@@ -1273,7 +1286,7 @@ impl Host {
             && !mirror.ask()
             && let Some(view) = mirror.view()
         {
-            self.snapshots.offer(view, &self.states);
+            self.snapshots.offer(view, now, &self.states);
         }
     }
 

@@ -97,7 +97,7 @@ pub enum Haste {
     Paced,
     /// Works on, behind the ticks.
     Steady,
-    /// Works on, as one of the threads that tick.
+    /// Works on, before the threads that tick: what it keeps waiting they have to do again.
     Urgent,
 }
 
@@ -133,7 +133,7 @@ impl Aside {
                 Haste::Idle => idle(),
                 // Who may not be as little nice as that still is no idle thread any more.
                 Haste::Urgent => {
-                    if raw::be_normal(self.nice.max(TICK_NICE)).is_err() {
+                    if raw::be_normal(self.nice).is_err() {
                         let _ = raw::be_normal(BESIDE_NICE);
                     }
                 }
@@ -300,7 +300,7 @@ mod tests {
         }
         if can_come_back() {
             let (idle, beside) = ((Some(5), None), (Some(0), Some(BESIDE_NICE)));
-            assert_eq!(seen, [idle, idle, beside, idle, beside, (Some(0), Some(own.max(TICK_NICE))), idle]);
+            assert_eq!(seen, [idle, idle, beside, idle, beside, (Some(0), Some(own)), idle]);
         } else {
             assert!(seen.iter().all(|(policy, _)| *policy == Some(0)));
         }

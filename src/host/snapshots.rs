@@ -35,8 +35,12 @@ struct Pressure {
     /// The tick of the snapshot.
     tick: AtomicU64,
     /// After so many ticks it asks for more than what nobody else wants, and after twice as many for all that nice threads get;
-    /// beside a world that leaves nothing over after half of them for as much as a thread that ticks.
+    /// beside a world that leaves nothing over after half of them for more than a thread that ticks.
     patience: AtomicU64,
+    /// The tick since which it is due.
+    due: AtomicU64,
+    /// So many ticks after it was due the one before it was done.
+    delay: AtomicU64,
 }
 
 impl Pressure {
@@ -47,8 +51,9 @@ impl Pressure {
             true if passed <= patience => Haste::Idle,
             true if passed / 2 <= patience => Haste::Paced,
             true => Haste::Steady,
-            // Whatever it takes it takes from the ticks, sooner or later; later there are more of them to compute again.
-            false if passed <= patience / 2 => Haste::Paced,
+            // Whatever it takes it takes from the ticks, sooner or later; later there are more of them to compute again, and
+            // the next one has to come so much sooner. If it was so the last time, it is now.
+            false if passed.max(self.delay.load(SeqCst)) <= patience / 2 => Haste::Paced,
             false => Haste::Urgent,
         }
     }
@@ -67,12 +72,23 @@ fn wait<T>(incoming: &Receiver<T>, pause: Duration) -> bool {
     true
 }
 
+/// When the next snapshot is due.
+pub(super) struct Every {
+    /// So long after the last one;
+    pub(super) millis: u64,
+    /// earlier, but no earlier than this,
+    pub(super) least_millis: u64,
+    /// where the ticks since the last one would be as many when it is written.
+    pub(super) ticks: u64,
+}
+
 pub(super) struct Snapshots {
     work: Option<SyncSender<(HostState, Arc<Image>)>>,
     thread: Option<JoinHandle<()>>,
     last: Option<Tick>,
     last_nanos: u64,
-    behind: Arc<AtomicU64>,
+    /// Since when it is time for the next one.
+    due: Option<Tick>,
     pressure: Arc<Pressure>,
     /// One is being written.
     busy: Arc<AtomicBool>,
@@ -137,14 +153,14 @@ impl Snapshots {
         let world = world.to_owned();
         let retention = Retention::default();
         let keeping = retention.clone();
-        let behind = Arc::new(AtomicU64::new(0));
-        let note_behind = behind.clone();
         let busy = Arc::new(AtomicBool::new(false));
         let done = busy.clone();
         let pressure = Arc::new(Pressure {
             status: status.clone(),
             tick: AtomicU64::new(0),
             patience: AtomicU64::new(u64::MAX),
+            due: AtomicU64::new(0),
+            delay: AtomicU64::new(0),
         });
         let under = pressure.clone();
         let body = move || {
@@ -162,7 +178,8 @@ impl Snapshots {
                     Ok(stats) => {
                         status.set_last_snapshot(tick);
                         status.tell(What::Snapshot { branch, tick });
-                        note_behind.store(status.tick().0.saturating_sub(tick.0), SeqCst);
+                        let due = under.due.load(SeqCst);
+                        under.delay.store(status.tick().0.saturating_sub(due), SeqCst);
                         metrics.snapshots_written.inc();
                         status.set_unsaved(None);
                         pause = RETRY_PAUSE_MIN;
@@ -204,21 +221,29 @@ impl Snapshots {
             thread: Some(thread),
             last,
             last_nanos,
-            behind,
+            due: None,
             pressure,
             busy,
             retention,
         })
     }
 
-    /// True when it is time for the next one. Not while one is being written: a view that waits for its turn grows old, and
-    /// costs copies of all that changes meanwhile.
-    pub(super) fn is_due(&self, now: u64, period_nanos: u64) -> bool {
-        !self.busy.load(SeqCst) && (self.last_nanos == 0 || now - self.last_nanos >= period_nanos)
+    /// Since which tick it is time for the next one, asked at this tick. Not while one is being written: a view that waits for
+    /// its turn grows old, and costs copies of all that changes meanwhile.
+    pub(super) fn due_since(&mut self, tick: Tick, now: u64, every: Every) -> Option<Tick> {
+        let millis = now.saturating_sub(self.last_nanos) / 1_000_000;
+        // A new world has one of its beginning.
+        let passed = tick.0.saturating_sub(self.last.unwrap_or_default().0);
+        let is_far = || millis >= every.least_millis && passed + self.delay() >= every.ticks;
+        let is_time = self.last_nanos == 0 || millis >= every.millis || is_far();
+        let is_due = is_time && !self.busy.load(SeqCst);
+        // What was due on one line of history is not on another.
+        self.due = is_due.then(|| self.due.filter(|due| *due <= tick).unwrap_or(tick));
+        self.due
     }
 
     /// Offers a visible view: what may be seen is covered by the log (D2), so its snapshot is too (D7).
-    pub(super) fn offer(&mut self, view: Arc<Image>, states: &HostStates) {
+    pub(super) fn offer(&mut self, view: Arc<Image>, due: Tick, states: &HostStates) {
         if self.last.is_some_and(|last| view.tick <= last) {
             return;
         }
@@ -227,17 +252,19 @@ impl Snapshots {
         let tick = view.tick;
         // Taken only when the thread is idle; else the next tick offers again.
         self.busy.store(true, SeqCst);
+        self.pressure.due.store(due.0, SeqCst);
         if work.try_send((host, view)).is_err() {
             self.busy.store(false, SeqCst);
         } else {
             self.last = Some(tick);
             self.last_nanos = clock::now_nanos();
+            self.due = None;
         }
     }
 
-    /// How many ticks the world was past the last snapshot when that was written.
-    pub(super) fn behind(&self) -> u64 {
-        self.behind.load(SeqCst)
+    /// How many ticks it took the last snapshot to be written since it was due.
+    pub(super) fn delay(&self) -> u64 {
+        self.pressure.delay.load(SeqCst)
     }
 
     /// After so many ticks a snapshot that is being written asks for more CPU.
@@ -249,6 +276,7 @@ impl Snapshots {
     pub(super) fn rewound(&mut self) {
         self.last = None;
         self.last_nanos = 0;
+        self.due = None;
     }
 
     /// What a rewind stands on is kept by it.
@@ -283,8 +311,13 @@ mod tests {
     #[test]
     fn a_snapshot_that_takes_long_takes_more() {
         let status = Arc::new(WorldStatus::default());
-        let pressure =
-            Pressure { status: status.clone(), tick: AtomicU64::new(100), patience: AtomicU64::new(10) };
+        let pressure = Pressure {
+            status: status.clone(),
+            tick: AtomicU64::new(100),
+            patience: AtomicU64::new(10),
+            due: AtomicU64::new(0),
+            delay: AtomicU64::new(0),
+        };
         let haste = |tick: u64, millihertz: u64| {
             status.publish(0, Tick(tick), 0);
             status.set_millihertz(millihertz);
@@ -299,6 +332,8 @@ mod tests {
             [Haste::Paced, Haste::Paced, Haste::Urgent],
             "beside a world that never rests nothing is left over"
         );
+        pressure.delay.store(6, SeqCst);
+        assert_eq!(haste(101, 0), Haste::Urgent, "one that was late is no later for waiting");
         assert_eq!(haste(40, 10_000), Haste::Idle, "another line of history");
     }
 
